@@ -1,0 +1,68 @@
+package release
+
+import (
+	"regexp"
+	"time"
+)
+
+// ClientStatus says whether an agent can be reached.
+type ClientStatus string
+
+// The statuses of a client.
+const (
+	ClientOnline       ClientStatus = "online"
+	ClientReconnecting ClientStatus = "reconnecting" // its session ended without a goodbye less than session.offline_grace ago
+	ClientOffline      ClientStatus = "offline"
+)
+
+// Client is an agent as the server knows it.
+type Client struct {
+	ID             string            `json:"client_id"`
+	Online         bool              `json:"online"`
+	Status         ClientStatus      `json:"status" enum:"online,reconnecting,offline"`
+	Labels         map[string]string `json:"labels"`
+	Hostname       string            `json:"hostname"`
+	OS             string            `json:"os"`
+	Arch           string            `json:"arch"`
+	AgentVersion   string            `json:"agent_version"`
+	NodeID         string            `json:"node_id" doc:"The hub that holds, or last held, its session"`
+	Address        string            `json:"address"`
+	JoinedAt       time.Time         `json:"joined_at"`
+	ConnectedAt    *time.Time        `json:"connected_at,omitempty"`
+	DisconnectedAt *time.Time        `json:"disconnected_at,omitempty"`
+	LastSeenAt     *time.Time        `json:"last_seen_at,omitempty"`
+}
+
+// ClientSession is what a hub writes when it accepts an agent.
+type ClientSession struct {
+	ClientID     string
+	NodeID       string
+	Address      string
+	AgentVersion string
+	Hostname     string
+	OS           string
+	Arch         string
+	Labels       map[string]string
+	JournalID    string
+	Generation   uint64
+	BootID       string
+	At           time.Time
+}
+
+// ClientEnd is what a hub writes when a session ended. Only the session of that epoch is ended by it.
+type ClientEnd struct {
+	ClientID string
+	Epoch    int64
+	Goodbye  bool // the agent left on purpose: offline at once, no grace
+	At       time.Time
+}
+
+var clientIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// ValidateClientID checks an identity before it gets a certificate.
+func ValidateClientID(id string) error {
+	if !clientIDForm.MatchString(id) {
+		return Invalid("client_id", "%q must be 1 to 128 letters, digits, dots, dashes or underscores", id)
+	}
+	return nil
+}

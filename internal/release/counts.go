@@ -1,0 +1,52 @@
+package release
+
+// Counts is how many targets stand where.
+type Counts struct {
+	Total          int `json:"total"`
+	Pending        int `json:"pending"`
+	Running        int `json:"running"`
+	Succeeded      int `json:"succeeded"`
+	Failed         int `json:"failed"`
+	Unknown        int `json:"unknown"`
+	Offline        int `json:"offline"`
+	Cancelled      int `json:"cancelled"`
+	Skipped        int `json:"skipped"`
+	RolledBack     int `json:"rolled_back"`
+	RollbackFailed int `json:"rollback_failed"`
+}
+
+// Add counts n more targets in a state.
+func (c *Counts) Add(state TargetState, n int) {
+	c.Total += n
+	switch state {
+	case TargetPending:
+		c.Pending += n
+	case TargetRunning:
+		c.Running += n
+	case TargetSucceeded:
+		c.Succeeded += n
+	case TargetFailed:
+		c.Failed += n
+	case TargetUnknown:
+		c.Unknown += n
+	case TargetOffline:
+		c.Offline += n
+	case TargetCancelled:
+		c.Cancelled += n
+	case TargetSkipped:
+		c.Skipped += n
+	case TargetRolledBack:
+		c.RolledBack += n
+	case TargetRollbackFailed:
+		c.RollbackFailed += n
+	}
+}
+
+// Charged is what counts against a failure budget.
+func (c Counts) Charged(offline Offline) int {
+	n := c.Failed + c.Unknown
+	if offline == OfflineFail {
+		n += c.Offline
+	}
+	return n
+}

@@ -1,0 +1,83 @@
+package release
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code classifies an Error for whoever has to answer it: an HTTP status, an exit code.
+type Code string
+
+// The codes of Error.
+const (
+	CodeInvalid      Code = "invalid"      // the input is wrong; Field names where
+	CodeNotFound     Code = "not_found"    // the thing named does not exist
+	CodeConflict     Code = "conflict"     // valid, but not in the present state
+	CodeUnauthorized Code = "unauthorized" // who are you?
+	CodeForbidden    Code = "forbidden"    // you may not
+	CodeUnavailable  Code = "unavailable"  // try again later; nothing was changed
+)
+
+// Error is an error whose message may be shown to a user.
+type Error struct {
+	Code    Code
+	Field   string // path of the offending input, such as "strategy.canary.percent"; empty if none
+	Message string // safe to show; says what to do where something can be done
+	cause   error
+}
+
+// Error gives the field, where there is one, and the message.
+func (e *Error) Error() string {
+	if e.Field != "" {
+		return e.Field + ": " + e.Message
+	}
+	return e.Message
+}
+
+// Unwrap gives the cause, which is for operators and not shown to users.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Is reports a match with another *Error of the same Code, so that errors.Is(err, ErrNotFound) works.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code && t.Message == "" && t.Field == ""
+}
+
+// Sentinels to match with errors.Is.
+var (
+	ErrInvalid      = &Error{Code: CodeInvalid}
+	ErrNotFound     = &Error{Code: CodeNotFound}
+	ErrConflict     = &Error{Code: CodeConflict}
+	ErrUnauthorized = &Error{Code: CodeUnauthorized}
+	ErrForbidden    = &Error{Code: CodeForbidden}
+	ErrUnavailable  = &Error{Code: CodeUnavailable}
+)
+
+// Invalid reports wrong input in a field.
+func Invalid(field, format string, args ...any) *Error {
+	return &Error{Code: CodeInvalid, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// NotFound reports that a kind of thing of this name does not exist.
+func NotFound(kind, name string) *Error {
+	return &Error{Code: CodeNotFound, Message: fmt.Sprintf("%s %q does not exist", kind, name)}
+}
+
+// Conflict reports that the request does not fit the present state.
+func Conflict(format string, args ...any) *Error {
+	return &Error{Code: CodeConflict, Message: fmt.Sprintf(format, args...)}
+}
+
+// Unavailable reports that something needed is not there for the moment. The cause is for operators.
+func Unavailable(cause error, format string, args ...any) *Error {
+	return &Error{Code: CodeUnavailable, Message: fmt.Sprintf(format, args...), cause: cause}
+}
+
+// CodeOf gives the code of the first *Error in err's chain, or "" if there is none.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
