@@ -50,3 +50,13 @@ func (c Counts) Charged(offline Offline) int {
 	}
 	return n
 }
+
+// Plus adds two counts.
+func (c Counts) Plus(o Counts) Counts {
+	return Counts{
+		Total: c.Total + o.Total, Pending: c.Pending + o.Pending, Running: c.Running + o.Running,
+		Succeeded: c.Succeeded + o.Succeeded, Failed: c.Failed + o.Failed, Unknown: c.Unknown + o.Unknown,
+		Offline: c.Offline + o.Offline, Cancelled: c.Cancelled + o.Cancelled, Skipped: c.Skipped + o.Skipped,
+		RolledBack: c.RolledBack + o.RolledBack, RollbackFailed: c.RollbackFailed + o.RollbackFailed,
+	}
+}

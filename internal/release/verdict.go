@@ -40,3 +40,12 @@ func FinalStatus(all Counts) Status {
 	}
 	return StatusPartial
 }
+
+// BudgetLeft gives how many more hosts may be charged before JudgeWave stops the wave; never negative.
+func BudgetLeft(s Strategy, w Wave, wave, all Counts) int {
+	left := s.MaxFailures.Of(all.Total) - all.Charged(s.Offline)
+	if w.Canary {
+		left = s.Canary.MaxFailures.Of(w.Size) - wave.Charged(s.Offline)
+	}
+	return max(0, left)
+}

@@ -1,0 +1,95 @@
+package workflows
+
+import (
+	"errors"
+	"slices"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+// dispatch brings chunks through a step in a sliding window. Each open chunk has its share of the parallelism and of
+// the failure budget (negative: no budget); what a chunk leaves undecided is for the next round to plan again.
+func (r *releaseRun) dispatch(ctx workflow.Context, step release.StepName, chunks []Chunk, budget int) error {
+	parallel := r.state.Plan.Strategy.MaxParallel
+	window := min(len(chunks), MaxOpenChunks, parallel)
+	share := func() int {
+		if budget < 0 {
+			return -1
+		}
+		return budget / window
+	}
+	i := 0
+	return r.dispatchAll(ctx, chunks, func(chunk Chunk) DispatchRequest {
+		part := parallel / window
+		if i%window < parallel%window {
+			part++
+		}
+		i++
+		return DispatchRequest{TaskID: r.input.TaskID, Step: step, Chunk: chunk.Number, Parallel: part, Budget: share()}
+	}, func(report DispatchReport) {
+		if budget >= 0 {
+			budget = max(0, budget-report.Charged)
+		}
+	})
+}
+
+// dispatchAll runs DispatchChunk for chunks, at most the window at once, and notes the queues that did not answer.
+// It returns when none is in flight. A person who ends the rollout stops the rest and cancels what is in flight.
+func (r *releaseRun) dispatchAll(ctx workflow.Context, chunks []Chunk, request func(Chunk) DispatchRequest, done func(DispatchReport)) error {
+	inFlight, cancel := workflow.WithCancel(ctx)
+	r.stopDispatch = cancel
+	defer func() { r.stopDispatch = nil }()
+
+	window := workflow.NewSemaphore(ctx, int64(min(max(len(chunks), 1), MaxOpenChunks, r.state.Plan.Strategy.MaxParallel)))
+	all := workflow.NewWaitGroup(ctx)
+	ending := r.state.Ending
+	failed, silent := false, []string(nil)
+	var first error
+	for _, chunk := range chunks {
+		if err := window.Acquire(ctx, 1); err != nil {
+			first = err
+			break
+		}
+		if r.state.Ending != ending || r.state.Status == release.StatusPaused || failed {
+			window.Release(1)
+			break
+		}
+		req := request(chunk)
+		all.Add(1)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			defer all.Done()
+			defer window.Release(1)
+			var report DispatchReport
+			err := workflow.ExecuteActivity(dispatchOptions(inFlight, chunk.Queue), ActivityDispatchChunk, req).Get(ctx, &report)
+			if err == nil {
+				done(report)
+				return
+			}
+			failed = true
+			if isScheduleToStart(err) && !slices.Contains(silent, chunk.Queue) {
+				silent = append(silent, chunk.Queue)
+			}
+			workflow.GetLogger(ctx).Warn("chunk did not finish; its hosts are planned again", "chunk", chunk.Number, "queue", chunk.Queue, "error", err)
+		})
+	}
+	all.Wait(ctx)
+	if first != nil {
+		return first
+	}
+	r.state.Avoid = silent
+	if failed && r.state.Ending == ending {
+		// Whatever kept the hub from finishing, a moment later it may be back. No host is charged for it.
+		_, err := workflow.AwaitWithTimeout(ctx, replanInterval, func() bool { return r.state.Ending != ending })
+		return err
+	}
+	return nil
+}
+
+func isScheduleToStart(err error) bool {
+	var timeout *temporal.TimeoutError
+	return errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
+}
