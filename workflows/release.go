@@ -39,16 +39,17 @@ type ReleaseState struct {
 }
 
 type releaseRun struct {
-	input  ReleaseInput
-	state  ReleaseState
-	writes workflow.Mutex // orders what RecordProgress writes
+	input   ReleaseInput
+	state   ReleaseState
+	writes  workflow.Mutex // orders what RecordProgress writes
+	updates workflow.Mutex // lets updates take turns
 
 	stopDispatch workflow.CancelFunc // cancels the chunks in flight; nil when there are none
 }
 
 // ReleaseWorkflow brings one task over its targets: canary, soak, promotion, waves; or back again.
 func ReleaseWorkflow(ctx workflow.Context, input ReleaseInput) error {
-	r := &releaseRun{input: input, writes: workflow.NewMutex(ctx)}
+	r := &releaseRun{input: input, writes: workflow.NewMutex(ctx), updates: workflow.NewMutex(ctx)}
 	if input.Carried != nil {
 		r.state = *input.Carried
 	} else {

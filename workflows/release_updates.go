@@ -56,7 +56,12 @@ func (r *releaseRun) handleUpdates(ctx workflow.Context) error {
 			if r.seen(ctx) {
 				return nil
 			}
-			// The check again: between validation and now another update may have come first.
+			// One at a time: a pause and a resume that overlap could leave the fence up and the rollout running.
+			if err := r.updates.Lock(ctx); err != nil {
+				return err
+			}
+			defer r.updates.Unlock()
+			// The check again: since the validation another update may have come first.
 			if err := u.check(); err != nil {
 				return err
 			}
@@ -165,9 +170,6 @@ func (r *releaseRun) resume(ctx workflow.Context, _ Decision) error {
 	// The fence first: the main loop goes on as soon as the status says so.
 	if err := r.halt(ctx, false); err != nil {
 		return err
-	}
-	if r.state.Status != release.StatusPaused { // an abort came meanwhile; it needs its fence
-		return r.halt(ctx, true)
 	}
 	r.state.Status, r.state.Reason = release.StatusRunning, ""
 	return r.record(ctx)

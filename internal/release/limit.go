@@ -1,6 +1,7 @@
 package release
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -52,4 +53,13 @@ func (l *Limit) UnmarshalText(text []byte) error {
 	}
 	*l = Limit{Count: n}
 	return nil
+}
+
+// UnmarshalJSON reads 3, "3" or "10%".
+func (l *Limit) UnmarshalJSON(data []byte) error {
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		text = string(data) // a number, or nothing that UnmarshalText takes
+	}
+	return l.UnmarshalText([]byte(text))
 }

@@ -43,7 +43,7 @@ func (s Status) Terminal() bool {
 }
 
 var statusTransitions = map[Status][]Status{
-	StatusStarting:    {StatusRunning, StatusPaused, StatusAborting, StatusAborted, StatusFailed},
+	StatusStarting:    {StatusRunning, StatusPaused, StatusAborting, StatusRollingBack, StatusFailed},
 	StatusRunning:     {StatusPaused, StatusAborting, StatusRollingBack, StatusSucceeded, StatusPartial, StatusFailed},
 	StatusPaused:      {StatusRunning, StatusAborting, StatusRollingBack, StatusFailed},
 	StatusAborting:    {StatusAborted, StatusRollingBack, StatusFailed},

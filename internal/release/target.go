@@ -7,7 +7,7 @@ type Target struct {
 	TaskID          string      `json:"-"`
 	ClientID        string      `json:"client_id"`
 	Wave            int         `json:"wave"`
-	State           TargetState `json:"state"`
+	State           TargetState `json:"state" enum:"pending,running,succeeded,failed,unknown,offline,cancelled,skipped,rolled_back,rollback_failed"`
 	PreviousVersion string      `json:"previous_version,omitempty" doc:"What ran before the task; empty if nothing did"`
 	Error           string      `json:"error,omitempty" doc:"One line: why it did not succeed"`
 	ExitCode        *int        `json:"exit_code,omitempty"`

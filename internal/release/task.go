@@ -22,8 +22,8 @@ type Task struct {
 	Targets    Targets    `json:"targets"`
 	Strategy   Strategy   `json:"strategy"`
 	Override   Override   `json:"override"`
-	Status     Status     `json:"status"`
-	Phase      Phase      `json:"phase"`
+	Status     Status     `json:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
+	Phase      Phase      `json:"phase" enum:"plan,canary,soak,promotion,wave,rollback,done"`
 	Wave       int        `json:"wave" doc:"0 is the canary"`
 	Waves      []Wave     `json:"waves" doc:"As planned; empty before the plan"`
 	Reason     string     `json:"reason,omitempty" doc:"Why the task is in this status, where there is more to say"`
