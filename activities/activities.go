@@ -74,6 +74,9 @@ type Limits struct {
 	NotAfter time.Duration
 	// Grace is added to a step's own timeouts before its result is asked for again. Defaults to 30s.
 	Grace time.Duration
+	// Return is how much longer an agent with a step at work may stay away once it counts as offline: one that is being
+	// restarted says goodbye, and is offline at once. Defaults to 30s.
+	Return time.Duration
 	// Settle is how long a cancelled dispatch waits for its agents to stop what runs. Defaults to 8s.
 	Settle time.Duration
 }
@@ -87,6 +90,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Answer, 10*time.Second)
 	set(&l.NotAfter, 10*time.Minute)
 	set(&l.Grace, 30*time.Second)
+	set(&l.Return, 30*time.Second)
 	set(&l.Settle, 8*time.Second)
 	return l
 }

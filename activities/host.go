@@ -32,6 +32,7 @@ type visit struct {
 
 	sent                            bool // the store says that it may have been sent
 	unanswered, turnedAway, overdue int
+	left                            time.Time // when the agent was first found offline with the step sent
 }
 
 // bring brings a host through its step: waits for its session, sends the step, waits for its outcome. It returns when
@@ -68,6 +69,15 @@ func (v *visit) run(ctx context.Context) error {
 		}
 		switch presence := v.hub.Presence(v.step.ClientID); presence.Status {
 		case release.ClientOffline:
+			if v.sent && v.left.IsZero() {
+				v.left = v.now()
+			}
+			if back := v.left.Add(v.limits.Return).Sub(v.now()); v.sent && back > 0 {
+				if err := v.wait(ctx, changed, back); err != nil {
+					return err
+				}
+				continue
+			}
 			if v.sent {
 				return v.conclude(ctx, v.step, release.TargetUnknown, "the agent went offline before it said how the step ended")
 			}
@@ -217,8 +227,10 @@ func (d *dispatch) cancel(ctx context.Context, step *dispatchStep) error {
 
 // record stores a result that came as an answer. The agent sends it on its own too; the first one stored stays.
 func (d *dispatch) record(ctx context.Context, step *dispatchStep, result *quicflowv1.StepResult) error {
-	r := hub.StepResult(step.ClientID, result)
-	r.StepID = step.ID
+	r, ok := hub.StepResult(step.ClientID, result)
+	if !ok || r.StepID != step.ID {
+		return d.conclude(ctx, step, release.TargetUnknown, "the agent answered with a result that this server does not understand")
+	}
 	if _, err := d.store.RecordResults(ctx, []release.StepResult{r}); err != nil {
 		return fmt.Errorf("store the result of %s: %w", step.ID, err)
 	}

@@ -38,14 +38,10 @@ func (a *Activities) requestsOf(ctx context.Context, taskID string) (*requests, 
 
 // of makes the request for a step, without the time after which it must not start.
 func (r *requests) of(ctx context.Context, step release.Step) (*quicflowv1.StepRequest, error) {
-	previous := step.PreviousVersion
-	if step.Name == release.StepRollback {
-		previous = r.task.Version // a rollback leaves what the task brought
-	}
 	// An uninstall runs the script of the version that it removes; everything else that of the version it brings.
 	ref := step.VersionID
 	if step.Action == release.StepUninstall {
-		ref = previous
+		ref = step.PreviousVersion
 	}
 	version, err := r.version(ctx, ref)
 	if err != nil {
@@ -57,7 +53,7 @@ func (r *requests) of(ctx context.Context, step release.Step) (*quicflowv1.StepR
 	}
 	request := &quicflowv1.StepRequest{
 		StepId: step.ID, TaskId: step.TaskID, Action: string(step.Action), Project: r.project.Name,
-		Version: version.name, PreviousVersion: previous,
+		Version: version.name, PreviousVersion: step.PreviousVersion,
 	}
 	config := version.config
 	spec := &quicflowv1.ScriptStep{
