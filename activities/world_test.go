@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
@@ -60,7 +61,7 @@ func newWorld(t *testing.T, hosts int, strategy release.Strategy) *world {
 	require.NoError(t, s.CreateJoinToken(ctx, store.JoinToken{ID: "j", Hash: "h", Uses: hosts, ExpiresAt: time.Now().Add(time.Hour)}))
 	for i := range hosts {
 		id := fmt.Sprintf("host-%03d", i)
-		require.NoError(t, s.RedeemJoinToken(ctx, store.Redemption{TokenHash: "h", ClientID: id, PublicKeyHash: id, At: time.Now()}))
+		require.NoError(t, s.RedeemJoinToken(ctx, auth.Redemption{TokenHash: "h", ClientID: id, PublicKeyHash: id, At: time.Now()}))
 		ids = append(ids, id)
 		w.presence[id] = hub.Presence{Status: release.ClientOnline}
 	}

@@ -1,0 +1,109 @@
+# QuicFlow. `make` alone lists the targets.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+
+# Binaries of the pinned tools (tools/go.mod), built once per set of pins.
+TOOLS := .cache/bin/$(shell cat tools/go.mod tools/go.sum | sha256sum | cut -c1-12)
+
+# What links the Temporal server takes minutes to compile from nothing, so its tests run after all the others.
+PACKAGES = go list -f '{{.ImportPath}} {{join .Deps " "}}' ./... | grep -v '^[^ ]*/internal/e2e '
+UNIT     = $$($(PACKAGES) | grep -v ' go.temporal.io/server/' | cut -d' ' -f1)
+HEAVY    = $$($(PACKAGES) | grep ' go.temporal.io/server/' | cut -d' ' -f1)
+
+# The packages whose goroutines race for a living.
+RACE = ./internal/release/... ./internal/wire/... ./internal/pki/... ./internal/bus/... ./internal/store/... \
+       ./hub/... ./agent/... ./workflows/... ./activities/... ./internal/rollout/... ./api/...
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+## --- build and run
+
+.PHONY: build
+build: ## Build all programs into bin/
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./examples/hello
+
+.PHONY: run
+run: build ## Build and run the server, everything embedded
+	./bin/quic-server
+
+.PHONY: demo
+demo: build ## Show it all: a server, ten agents, a canary release (DEMO_EXIT=1: check, stop, exit)
+	@go run ./examples/demo
+
+## --- test
+
+.PHONY: test
+test: ## Run the tests, on SQLite and PostgreSQL (not the end-to-end ones)
+	@scripts/install-deps.sh postgresql
+	go test $(UNIT)
+	go test $(HEAVY)
+
+.PHONY: test-race
+test-race: ## Run the concurrent packages' tests under the race detector
+	@scripts/install-deps.sh postgresql gcc
+	go test -race $(RACE)
+
+.PHONY: e2e
+e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
+	@scripts/install-deps.sh postgresql
+	go test -count=1 -timeout 20m ./internal/e2e/...
+
+.PHONY: coverage
+coverage: ## Measure the tests' coverage into coverage/
+	@scripts/install-deps.sh postgresql
+	@mkdir -p coverage
+	go test -coverprofile=coverage/cover.out $(UNIT)
+	go tool cover -html=coverage/cover.out -o coverage/index.html
+	@go tool cover -func=coverage/cover.out | tail -1
+
+.PHONY: bench
+bench: ## Measure rollouts and round trips; prints figures, asserts nothing
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/bench/...
+
+## --- source
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint $(TOOLS)/workflowcheck ## Check style, the import table and the workflows' determinism
+	$(TOOLS)/golangci-lint run
+	$(TOOLS)/workflowcheck ./workflows/...
+	@if go list -deps ./cmd/quic-client | grep -E '^go\.temporal\.io/|/quicflow/(api|workflows|internal/store)$$'; then \
+		echo "the agent links what is above" >&2; exit 1; fi
+
+.PHONY: fmt
+fmt: $(TOOLS)/golangci-lint ## Format the source
+	$(TOOLS)/golangci-lint fmt
+
+.PHONY: proto
+proto: $(TOOLS)/buf ## Generate the wire messages from proto/
+	$(TOOLS)/buf generate
+
+.PHONY: generate
+generate: proto ## Generate everything that is generated: messages, OpenAPI, configuration presets
+	go generate ./...
+	go test ./internal/config -run TestPresets -count=1 -update
+
+.PHONY: verify
+verify: $(TOOLS)/buf ## Fail if anything generated differs from its source
+	@scripts/verify.sh
+
+.PHONY: clean
+clean: ## Remove what was built and the demo's data (not the tools)
+	rm -rf bin coverage .demo
+
+## --- tools
+
+$(TOOLS)/golangci-lint: PKG = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/workflowcheck: PKG = go.temporal.io/sdk/contrib/tools/workflowcheck
+$(TOOLS)/buf: PKG = github.com/bufbuild/buf/cmd/buf
+$(TOOLS)/%:
+	@mkdir -p $(@D)
+	cd tools && go build -o ../$@ $(PKG)

@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/quicflow/quicflow/agent/journal"
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+// Agent is one identity on one host. Its methods may be called one at a time.
+type Agent struct {
+	cfg     Config
+	journal *journal.Journal
+	steps   *steps
+
+	mu        sync.Mutex
+	identity  *identity
+	alternate string // where a draining hub told us to go
+}
+
+// ErrStopping is the cause of contexts that end because the agent stops.
+var ErrStopping = errors.New("agent is stopping")
+
+// New checks the configuration. Nothing is opened or started before Join or Run.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{cfg: cfg}, nil
+}
+
+// Joined says whether the data directory holds an identity.
+func (a *Agent) Joined() bool {
+	if a.cfg.Identity != nil {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(a.cfg.DataDir, identityDir, certificateFile))
+	return err == nil
+}
+
+// Join gets an identity by the token; it replaces the one there is. Without a token it is enough that there is one. It
+// tries again until ctx ends or the server says no.
+func (a *Agent) Join(ctx context.Context) error {
+	unlock, err := a.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if a.cfg.Token == "" || a.cfg.Identity != nil {
+		return a.ensureIdentity(ctx)
+	}
+	return a.join(ctx)
+}
+
+// Run joins if there is no identity yet, and then keeps a session with a hub until ctx ends, which gives nil. Steps that
+// run under a wrapper go on after that, and the next Run finds them.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	unlock, err := a.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := a.ensureIdentity(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	a.journal, err = journal.Open(journal.Config{
+		Path: filepath.Join(a.cfg.DataDir, "journal.db"), MaxEntries: a.cfg.MaxJournal, NoSync: a.cfg.NoSync,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.journal.Close()) }()
+	a.steps = newSteps(a.cfg, a.journal)
+	if err := a.steps.start(); err != nil {
+		return err
+	}
+	defer a.steps.stop()
+
+	if a.cfg.Identity == nil {
+		renewal, cancel := context.WithCancelCause(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			a.keepRenewing(renewal)
+		}()
+		defer func() {
+			cancel(ErrStopping)
+			<-done
+		}()
+	}
+	return a.keepConnected(ctx)
+}
+
+// keepConnected dials the servers in turn until ctx ends.
+func (a *Agent) keepConnected(ctx context.Context) error {
+	backoff := newBackoff(a.cfg.Backoff)
+	for turn := 0; ; turn++ {
+		server := a.nextServer(turn)
+		accepted, err := a.connect(ctx, server)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if accepted {
+			backoff.reset()
+			a.cfg.Logger.Info("session ended", "server", server, "reason", err)
+		} else {
+			a.cfg.Logger.Warn("could not connect", "server", server, "error", err)
+		}
+		if limit := a.cfg.MaxRetries; limit > 0 && backoff.attempts >= limit {
+			return release.Unavailable(err, "gave up after %d attempts to connect: %v", limit, err)
+		}
+		if !sleep(ctx, backoff.after(err)) {
+			return nil
+		}
+	}
+}
+
+// nextServer is the one that a draining hub named, once, or else the next in the list.
+func (a *Agent) nextServer(turn int) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if server := a.alternate; server != "" {
+		a.alternate = ""
+		return server
+	}
+	return a.cfg.Servers[turn%len(a.cfg.Servers)]
+}
+
+// lock keeps a second agent out of the data directory.
+func (a *Agent) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(a.cfg.DataDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, release.Conflict("another agent uses the data directory %s", a.cfg.DataDir)
+		}
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	return func() { _ = file.Close() }, nil
+}
+
+// sleep waits, and reports false if ctx ended meanwhile.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,132 @@
+package script
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// plan is all that a wrapper needs to know. It is kept as JSON in the step's directory.
+type plan struct {
+	StepID      string        `json:"step_id"`
+	NotAfter    time.Time     `json:"not_after"`
+	Interpreter []string      `json:"interpreter"`
+	WorkDir     string        `json:"work_dir"`
+	Env         []string      `json:"env"`
+	Timeout     time.Duration `json:"timeout"`
+	KillGrace   time.Duration `json:"kill_grace"`
+	Scripts     []scriptText  `json:"scripts"`
+	Health      *health       `json:"health,omitempty"`
+}
+
+// scriptText is one of a step's scripts.
+type scriptText struct {
+	Name string `json:"name"` // pre_script, script or post_script; also the name of its file
+	Text string `json:"text"`
+}
+
+const mainScript = "script"
+
+func (e *Executor) plan(step *quicflowv1.StepRequest) (*plan, error) {
+	spec := step.GetScript()
+	if spec == nil {
+		return nil, errors.New("it is not a script step")
+	}
+	if !filepath.IsLocal(step.Project) || strings.ContainsAny(step.Project, `/\`) {
+		return nil, fmt.Errorf("%q is not the name of a project", step.Project)
+	}
+	p := &plan{
+		StepID:      step.StepId,
+		NotAfter:    time.UnixMilli(step.NotAfterUnixMs),
+		Interpreter: strings.Fields(spec.Interpreter),
+		WorkDir:     spec.WorkDir,
+		Timeout:     time.Duration(spec.TimeoutMs) * time.Millisecond,
+		KillGrace:   e.cfg.KillGrace,
+	}
+	if len(p.Interpreter) == 0 {
+		p.Interpreter = []string{release.DefaultInterpreter}
+	}
+	if p.WorkDir == "" {
+		p.WorkDir = filepath.Join(e.cfg.DataDir, "projects", step.Project)
+	}
+	if !filepath.IsAbs(p.WorkDir) {
+		return nil, fmt.Errorf("work_dir %q is not an absolute path", p.WorkDir)
+	}
+	if p.Timeout <= 0 {
+		p.Timeout = release.DefaultStepTimeout
+	}
+	for _, s := range []scriptText{{"pre_script", spec.PreScript}, {mainScript, spec.Script}, {"post_script", spec.PostScript}} {
+		if s.Text != "" {
+			p.Scripts = append(p.Scripts, s)
+		}
+	}
+	if spec.Script == "" {
+		return nil, fmt.Errorf("it has no script for the action %s", step.Action)
+	}
+	env := e.environment(step, p.WorkDir)
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		p.Env = append(p.Env, name+"="+env[name])
+	}
+	var err error
+	p.Health, err = newHealth(spec.Health, env)
+	return p, err
+}
+
+// inherited are the variables that scripts get from the agent's own environment.
+var inherited = []string{"HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func (e *Executor) environment(step *quicflowv1.StepRequest, workDir string) map[string]string {
+	env := map[string]string{"HOME": "/", "LANG": "C.UTF-8", "PATH": defaultPath}
+	for _, name := range inherited {
+		if value := os.Getenv(name); value != "" {
+			env[name] = value
+		}
+	}
+	maps.Copy(env, step.GetScript().Env)
+	for name, value := range e.cfg.Labels {
+		env["QUICFLOW_LABEL_"+labelVariable(name)] = value
+	}
+	maps.Copy(env, map[string]string{
+		"QUICFLOW_RELEASE":          step.TaskId,
+		"QUICFLOW_VERSION":          step.Version,
+		"QUICFLOW_PREVIOUS_VERSION": step.PreviousVersion,
+		"QUICFLOW_PROJECT":          step.Project,
+		"QUICFLOW_TARGET":           e.cfg.ClientID,
+		"QUICFLOW_ACTION":           step.Action,
+		"QUICFLOW_WORK_DIR":         workDir,
+	})
+	return env
+}
+
+var notInVariable = regexp.MustCompile(`[^A-Z0-9_]`)
+
+// labelVariable turns a label's name into part of a variable's: upper case, all else an underscore.
+func labelVariable(label string) string {
+	return notInVariable.ReplaceAllString(strings.ToUpper(label), "_")
+}
+
+var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// expand replaces each ${NAME} by the variable's value.
+func expand(text string, env map[string]string) (string, error) {
+	var unknown error
+	expanded := reference.ReplaceAllStringFunc(text, func(ref string) string {
+		value, ok := env[ref[2:len(ref)-1]]
+		if !ok && unknown == nil {
+			unknown = fmt.Errorf("%s is not in the step's environment", ref)
+		}
+		return value
+	})
+	return expanded, unknown
+}

@@ -1,0 +1,25 @@
+package script
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+)
+
+// processStart gives a text that stays the same as long as a process lives, and differs for the next of that id. It is
+// empty if there is no such process.
+func processStart(pid int) string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The name, in parentheses, may hold anything; after it, the start time is the 20th field.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 {
+		return ""
+	}
+	return string(fields[19])
+}
+
+// self is the program that runs, even if its file has been replaced since.
+func self() (string, error) { return "/proc/self/exe", nil }

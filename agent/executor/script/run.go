@@ -1,0 +1,146 @@
+package script
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/quicflow/quicflow/agent/spool"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// maxTail is how much of a stream's end a result carries.
+const maxTail = 4 << 10
+
+// capture is where a stream's output goes: into the spool, and its end into the result.
+type capture struct {
+	log    *spool.Writer
+	stream quicflowv1.Stream
+
+	mu   sync.Mutex
+	tail []byte // of the step
+	last []byte // of the script that runs
+}
+
+// Write never fails: a script must not stall, or die, because its output cannot be kept.
+func (c *capture) Write(p []byte) (int, error) {
+	_ = c.log.Append(c.stream, p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tail, c.last = appendTail(c.tail, p), appendTail(c.last, p)
+	return len(p), nil
+}
+
+func appendTail(tail, p []byte) []byte {
+	tail = append(tail, p...)
+	return bytes.Clone(tail[max(0, len(tail)-maxTail):])
+}
+
+func (c *capture) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = nil
+}
+
+// line is the last line of the script that runs.
+func (c *capture) line() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return lastLine(c.last)
+}
+
+// runScript gives the exit code of a script that ended by itself, and an error, with exit code -1, for one that did not
+// begin or that was stopped.
+func (w *wrapper) runScript(ctx context.Context, s scriptText) (int, error) {
+	cmd, err := w.command(s)
+	if err != nil {
+		return -1, err
+	}
+	stdout, err := newPipe(w.stdout)
+	if err != nil {
+		return -1, err
+	}
+	stderr, err := newPipe(w.stderr)
+	if err != nil {
+		return -1, err
+	}
+	w.pipes = append(w.pipes, stdout, stderr)
+	cmd.Stdout, cmd.Stderr = stdout.write, stderr.write
+	return w.supervise(ctx, cmd, func() {
+		stdout.flush()
+		stderr.flush()
+	})
+}
+
+// command writes a script to a file and gives the command that runs it in a process group of its own.
+func (w *wrapper) command(s scriptText) (*exec.Cmd, error) {
+	file := w.dir.path(s.Name)
+	if err := os.WriteFile(file, []byte(s.Text), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot write the script: %w", err)
+	}
+	args := append(w.plan.Interpreter[1:len(w.plan.Interpreter):len(w.plan.Interpreter)], file)
+	cmd := exec.Command(w.plan.Interpreter[0], args...)
+	cmd.Dir = w.plan.WorkDir
+	cmd.Env = w.plan.Env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd, nil
+}
+
+// supervise runs a command until its main process has ended; its children may outlive it. When ctx ends first, the whole
+// process group is killed. flush is called when it has ended.
+func (w *wrapper) supervise(ctx context.Context, cmd *exec.Cmd, flush func()) (int, error) {
+	err := context.Cause(ctx)
+	if err == nil {
+		err = cmd.Start()
+	}
+	for _, p := range w.pipes {
+		p.begin()
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := w.dir.writeGroup(cmd.Process.Pid); err != nil {
+		fmt.Fprintln(os.Stderr, "write process group:", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		w.kill(cmd.Process.Pid, ended)
+		flush()
+		return -1, context.Cause(ctx)
+	}
+	flush()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, nil
+	case !errors.As(err, &exit):
+		return -1, err
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return exit.ExitCode(), nil
+}
+
+// kill ends a process group: politely first, and when its main process has ended or the grace is over, for good.
+func (w *wrapper) kill(group int, ended <-chan error) {
+	_ = syscall.Kill(-group, syscall.SIGTERM)
+	grace := time.NewTimer(w.plan.KillGrace)
+	defer grace.Stop()
+	select {
+	case <-ended:
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+	case <-grace.C:
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+		<-ended
+	}
+}

@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"io"
+	"time"
+
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// maxStrikes is how many answers in a row may be missing.
+const maxStrikes = 3
+
+// minSilence keeps short intervals from ending sessions on a host that is only busy.
+const minSilence = 5 * time.Second
+
+// heartbeat sends a heartbeat each interval. While one is not answered, it sends more at a third of the interval: a hub
+// that is gone is noticed within two intervals, and one that is there needs no more traffic.
+type heartbeat struct {
+	s       *session
+	ticker  *time.Ticker
+	ticks   int
+	strikes int
+}
+
+const ticksPerInterval = 3
+
+func newHeartbeat(s *session) *heartbeat {
+	return &heartbeat{s: s, ticker: time.NewTicker(max(s.interval/ticksPerInterval, time.Millisecond))}
+}
+
+func (h *heartbeat) tick() <-chan time.Time { return h.ticker.C }
+
+func (h *heartbeat) stop() { h.ticker.Stop() }
+
+func (h *heartbeat) write(w io.Writer) error {
+	h.ticks++
+	unanswered := h.s.acked.Load() < h.s.sequence.Load()
+	if unanswered {
+		h.strikes++
+	} else {
+		h.strikes = 0
+	}
+	if h.strikes >= maxStrikes && time.Since(time.Unix(0, h.s.heard.Load())) > minSilence {
+		return errSilent
+	}
+	if !unanswered && h.ticks%ticksPerInterval != 0 {
+		return nil
+	}
+	sequence := h.s.sequence.Add(1)
+	return wire.WriteFrame(w, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: sequence}}})
+}

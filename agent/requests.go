@@ -1,0 +1,100 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quicflow/quicflow/agent/journal"
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// maxAnswer leaves room for what surrounds an answer in its frame.
+const maxAnswer = wire.MaxFrame - 1024
+
+// request answers one request, later. It never blocks the reading.
+func (s *session) request(ctx context.Context, group *errgroup.Group, request *quicflowv1.Request) {
+	select {
+	case s.requests <- struct{}{}:
+	default:
+		overloaded := failure(quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests at the same time")
+		overloaded.Id = request.Id
+		select {
+		case s.out <- &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: overloaded}}:
+		default:
+			s.agent.cfg.Logger.Warn("request was dropped unanswered", "request_id", request.Id)
+		}
+		return
+	}
+	group.Go(func() error {
+		defer func() { <-s.requests }()
+		response := s.answer(ctx, request)
+		response.Id = request.Id
+		s.send(ctx, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: response}})
+		return nil
+	})
+}
+
+func (s *session) answer(ctx context.Context, request *quicflowv1.Request) *quicflowv1.Response {
+	switch body := request.Body.(type) {
+	case *quicflowv1.Request_Step:
+		status, err := s.agent.steps.request(body.Step)
+		return stepResponse(body.Step.GetStepId(), status, err)
+	case *quicflowv1.Request_CancelStep:
+		status, err := s.agent.steps.cancelStep(body.CancelStep.GetStepId(), body.CancelStep.GetReason())
+		return stepResponse(body.CancelStep.GetStepId(), status, err)
+	case *quicflowv1.Request_Message:
+		return s.message(ctx, body.Message)
+	}
+	return failure(quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED, "the agent does not know this kind of request")
+}
+
+func (s *session) message(ctx context.Context, message *quicflowv1.Message) *quicflowv1.Response {
+	handler, ok := s.agent.cfg.Handlers[message.GetType()]
+	if !ok {
+		return failure(quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED, fmt.Sprintf("the agent has no handler for %q", message.GetType()))
+	}
+	answer, err := handler(ctx, message)
+	if err != nil {
+		return failure(quicflowv1.FailureCode_FAILURE_CODE_INTERNAL, err.Error())
+	}
+	if answer == nil {
+		answer = &quicflowv1.Message{}
+	}
+	if len(answer.Type)+len(answer.Payload) > maxAnswer {
+		return failure(quicflowv1.FailureCode_FAILURE_CODE_INTERNAL, fmt.Sprintf("the answer takes more than %d bytes", maxAnswer))
+	}
+	return &quicflowv1.Response{Body: &quicflowv1.Response_Message{Message: answer}}
+}
+
+func stepResponse(stepID string, status journal.Status, err error) *quicflowv1.Response {
+	if err != nil {
+		return failure(failureCode(err), err.Error())
+	}
+	answer := &quicflowv1.StepStatus{StepId: stepID, State: quicflowv1.StepState_STEP_STATE_ACCEPTED}
+	if status.State == journal.Finished {
+		answer.State, answer.Result = quicflowv1.StepState_STEP_STATE_FINISHED, status.Result
+	}
+	return &quicflowv1.Response{Body: &quicflowv1.Response_Step{Step: answer}}
+}
+
+func failureCode(err error) quicflowv1.FailureCode {
+	switch {
+	case errors.Is(err, journal.ErrFull):
+		return quicflowv1.FailureCode_FAILURE_CODE_JOURNAL_FULL
+	case errors.Is(err, errOverloaded), errors.Is(err, ErrStopping):
+		return quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED
+	case errors.Is(err, errInvalidStep), errors.Is(err, journal.ErrNoDeadline):
+		return quicflowv1.FailureCode_FAILURE_CODE_INVALID
+	case errors.Is(err, errUnsupportedStep):
+		return quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED
+	}
+	return quicflowv1.FailureCode_FAILURE_CODE_INTERNAL
+}
+
+func failure(code quicflowv1.FailureCode, message string) *quicflowv1.Response {
+	return &quicflowv1.Response{Body: &quicflowv1.Response_Failure{Failure: &quicflowv1.Failure{Code: code, Message: message}}}
+}

@@ -1,0 +1,386 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/journal"
+	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+var (
+	errOverloaded      = errors.New("the agent runs as many steps as it may")
+	errInvalidStep     = errors.New("invalid step")
+	errUnsupportedStep = errors.New("the agent does not know this kind of step")
+)
+
+// tombstoneLife is how long a step that was cancelled before it was ever asked for is remembered.
+const tombstoneLife = 7 * 24 * time.Hour
+
+// maxError and maxTail bound what a result carries of an error, and of a stream's end.
+const (
+	maxError = 1 << 10
+	maxTail  = 4 << 10
+)
+
+// steps carries out steps and keeps what the hub has not confirmed. The journal is the truth; the entries here say what
+// it need not be asked for.
+type steps struct {
+	cfg     Config
+	journal *journal.Journal
+	dir     string
+
+	life    context.Context
+	end     context.CancelCauseFunc
+	running sync.WaitGroup
+
+	resultsReady chan struct{} // a result may have become ready
+	logsReady    chan struct{} // a spool may have grown, or an acknowledgement come
+	confirmed    chan struct{} // the keeper has something to store
+
+	mu      sync.Mutex
+	entries map[string]*entry
+	active  int // steps that run
+}
+
+// entry is a step that is not finished or not confirmed. Its fields are guarded by steps.mu, but for id and begun.
+type entry struct {
+	id    string
+	begun chan struct{} // closed when the intent is on disk, or when it is clear that it will not be
+	err   error         // why it is not; valid when begun is closed
+
+	cancel      context.CancelCauseFunc // nil when it does not run
+	finished    bool
+	resultAcked bool
+	logAcked    uint64
+	logEnd      uint64 // when finished
+	changed     bool   // acknowledgements are not in the journal yet
+}
+
+func newSteps(cfg Config, j *journal.Journal) *steps {
+	s := &steps{
+		cfg: cfg, journal: j, dir: filepath.Join(cfg.DataDir, "steps"),
+		resultsReady: make(chan struct{}, 1),
+		logsReady:    make(chan struct{}, 1),
+		confirmed:    make(chan struct{}, 1),
+		entries:      map[string]*entry{},
+	}
+	s.life, s.end = context.WithCancelCause(context.Background())
+	return s
+}
+
+// wake leaves a signal where there is none.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// start goes on with what an earlier life of the agent left.
+func (s *steps) start() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make steps directory: %w", err)
+	}
+	known, err := s.journal.Entries()
+	if err != nil {
+		return fmt.Errorf("read journal: %w", err)
+	}
+	closed := make(chan struct{})
+	close(closed)
+	for _, k := range known {
+		s.entries[k.StepID] = &entry{
+			id: k.StepID, begun: closed, finished: k.Finished, resultAcked: k.ResultAcked, logAcked: k.LogAcked, logEnd: k.LogEnd,
+			changed: k.ResultAcked,
+		}
+	}
+	if err := s.removeStrays(); err != nil {
+		return err
+	}
+	for _, k := range known {
+		if !k.Finished {
+			s.cfg.Logger.Info("step goes on", "step_id", k.StepID)
+			s.launch(s.entries[k.StepID], k.Request, true)
+		}
+	}
+	s.running.Go(s.keep)
+	wake(s.confirmed)
+	return nil
+}
+
+// stop lets go of the steps that run; those under a wrapper go on.
+func (s *steps) stop() {
+	s.end(ErrStopping)
+	s.running.Wait()
+	s.store()
+}
+
+// removeStrays removes the directories of steps that the journal has let go of.
+func (s *steps) removeStrays() error {
+	names, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("read steps directory: %w", err)
+	}
+	for _, name := range names {
+		id, err := url.PathUnescape(name.Name())
+		if err == nil && s.entries[id] != nil {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.dir, name.Name())); err != nil {
+			return fmt.Errorf("remove step directory: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *steps) stepDir(id string) string { return filepath.Join(s.dir, url.PathEscape(id)) }
+
+func (s *steps) spoolPath(id string) string { return filepath.Join(s.stepDir(id), "spool") }
+
+// check refuses a step that cannot be this agent's.
+func (s *steps) check(id string) error {
+	_, _, client, _, err := release.ParseStepID(id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", errInvalidStep, err)
+	case client != s.cfg.ClientID:
+		return fmt.Errorf("%w: step %s is not for %s", errInvalidStep, id, s.cfg.ClientID)
+	case len(url.PathEscape(id)) > 255:
+		return fmt.Errorf("%w: its id is too long", errInvalidStep)
+	}
+	return nil
+}
+
+// request starts a step, unless it is known, and says where it stands. Once it says Running, the intent is on disk.
+func (s *steps) request(step *quicflowv1.StepRequest) (journal.Status, error) {
+	id := step.GetStepId()
+	if err := s.check(id); err != nil {
+		return journal.Status{}, err
+	}
+	if step.Spec == nil {
+		return journal.Status{}, errUnsupportedStep
+	}
+	status, err := s.journal.Lookup(id)
+	if err != nil || status.State == journal.Finished {
+		return status, err
+	}
+	e, first, err := s.claim(id)
+	if err != nil {
+		return journal.Status{}, err
+	}
+	if !first {
+		<-e.begun
+		if e.err != nil {
+			return journal.Status{}, e.err
+		}
+		return s.journal.Lookup(id)
+	}
+	status, err = s.journal.Begin(step)
+	failpoint.Here("agent.intent.stored")
+	switch {
+	case err != nil:
+		s.cfg.Logger.Warn("step was not accepted", "step_id", id, "error", err)
+		e.err = err
+		s.withdraw(e)
+	case status.State == journal.New:
+		s.cfg.Logger.Info("step begins", "step_id", id, "action", step.Action, "project", step.Project, "version", step.Version)
+		status.State = journal.Running
+		s.launch(e, step, false)
+	case status.State == journal.Finished:
+		s.cfg.Logger.Warn("step will not run", "step_id", id, "error", status.Result.Error)
+		s.withdraw(e)
+		s.settle(id, status.Result)
+	}
+	close(e.begun)
+	return status, err
+}
+
+// claim gives the entry of a step, and whether it is new; then the caller is to begin the step, or to withdraw it.
+func (s *steps) claim(id string) (e *entry, first bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[id]; e != nil {
+		return e, false, nil
+	}
+	if s.life.Err() != nil {
+		return nil, false, ErrStopping
+	}
+	if s.active >= s.cfg.MaxSteps {
+		return nil, false, errOverloaded
+	}
+	e = &entry{id: id, begun: make(chan struct{})}
+	s.entries[id] = e
+	s.active++
+	return e, true, nil
+}
+
+func (s *steps) withdraw(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.entries, e.id)
+	s.active--
+}
+
+// settle notes a result that the journal has, so that it is sent.
+func (s *steps) settle(id string, result *quicflowv1.StepResult) {
+	s.mu.Lock()
+	e := s.entries[id]
+	if e == nil {
+		e = &entry{id: id, begun: make(chan struct{})}
+		close(e.begun)
+		s.entries[id] = e
+	}
+	e.finished, e.cancel, e.logEnd = true, nil, result.LogEnd
+	s.mu.Unlock()
+	wake(s.resultsReady)
+	wake(s.logsReady)
+	wake(s.confirmed)
+}
+
+// launch runs a step of which this is the only run.
+func (s *steps) launch(e *entry, step *quicflowv1.StepRequest, again bool) {
+	ctx, cancel := context.WithCancelCause(s.life)
+	s.mu.Lock()
+	e.cancel = cancel
+	if again {
+		s.active++
+	}
+	s.mu.Unlock()
+	s.running.Go(func() {
+		defer cancel(nil)
+		s.run(ctx, step, again)
+		s.mu.Lock()
+		s.active--
+		s.mu.Unlock()
+	})
+}
+
+func (s *steps) run(ctx context.Context, step *quicflowv1.StepRequest, again bool) {
+	log := spool.NewWriter(spool.Config{Path: s.spoolPath(step.StepId), Wake: func() { wake(s.logsReady) }})
+	defer log.Close()
+	result := s.execute(ctx, step, log, again)
+	if result == nil {
+		return
+	}
+	failpoint.Here("agent.step.ended")
+	if err := s.complete(result, step, log); err != nil {
+		s.cfg.Logger.Error("log of step is not complete", "step_id", step.StepId, "error", err)
+	}
+	backoff := newBackoff(Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second})
+	for {
+		err := s.journal.Finish(result)
+		if err == nil {
+			break
+		}
+		s.cfg.Logger.Error("result could not be stored", "step_id", step.StepId, "error", err)
+		if !sleep(s.life, backoff.next()) {
+			return // it is still unfinished in the journal, and will be resumed
+		}
+	}
+	failpoint.Here("agent.result.stored")
+	s.cfg.Logger.Info("step ended", "step_id", step.StepId, "outcome", result.Outcome.String(), "exit_code", result.ExitCode, "error", result.Error)
+	s.settle(step.StepId, result)
+}
+
+// execute gives nil if the agent stops before the step has ended.
+func (s *steps) execute(ctx context.Context, step *quicflowv1.StepRequest, log *spool.Writer, again bool) *quicflowv1.StepResult {
+	run := s.cfg.Executor.Run
+	if again {
+		resumer, ok := s.cfg.Executor.(Resumer)
+		if !ok {
+			return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent was restarted while the step ran; how far it got cannot be known")
+		}
+		run = resumer.Resume
+	} else if c := executor.CancelledBy(ctx); c != nil {
+		return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+c.Error())
+	}
+	result := run(ctx, step, log)
+	if result == nil && s.life.Err() == nil {
+		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the executor gave no result")
+	}
+	return result
+}
+
+// complete fills in what the executor left out and cuts what is too long.
+func (s *steps) complete(result *quicflowv1.StepResult, step *quicflowv1.StepRequest, log *spool.Writer) error {
+	result.StepId = step.StepId
+	if result.FinishedUnixMs == 0 {
+		result.FinishedUnixMs = time.Now().UnixMilli()
+	}
+	result.StdoutTail = lastBytes(result.StdoutTail, maxTail)
+	result.StderrTail = lastBytes(result.StderrTail, maxTail)
+	line := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(result.Error, "�"), func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+	if len(line) > maxError {
+		line = strings.ToValidUTF8(line[:maxError], "") + "…"
+	}
+	result.Error = line
+	end, err := log.End()
+	result.LogEnd = end
+	return err
+}
+
+func lastBytes(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
+
+// cancelStep stops a step that runs, and keeps one that is not known from ever starting.
+func (s *steps) cancelStep(id, reason string) (journal.Status, error) {
+	if err := s.check(id); err != nil {
+		return journal.Status{}, err
+	}
+	cause := &executor.Cancelled{Reason: reason}
+	for {
+		s.mu.Lock()
+		e := s.entries[id]
+		s.mu.Unlock()
+		if e != nil {
+			<-e.begun
+			s.mu.Lock()
+			if e.cancel != nil {
+				s.cfg.Logger.Info("step is cancelled", "step_id", id, "reason", reason)
+				e.cancel(cause)
+			}
+			s.mu.Unlock()
+			if e.err == nil {
+				return s.journal.Lookup(id)
+			}
+		}
+		result := executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+cause.Error())
+		result.StepId = id
+		status, err := s.journal.Tombstone(result, time.Now().Add(tombstoneLife))
+		switch {
+		case err != nil:
+			return journal.Status{}, err
+		case status.State == journal.New:
+			s.settle(id, result)
+			return journal.Status{State: journal.Finished, Result: result}, nil
+		case status.State == journal.Finished:
+			return status, nil
+		}
+		// It began in between; look again.
+	}
+}
+
+// unconfirmedResults are the ids of the steps whose result the hub has not confirmed.
+func (s *steps) unconfirmedResults() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
+		if e := s.entries[id]; e.finished && !e.resultAcked {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,192 @@
+// Package api is QuicFlow's HTTP interface: operations by noun, described by OpenAPI, behind a login.
+//
+// Go types are the description: [Spec] gives the OpenAPI document made from them, which is committed as openapi.yaml and
+// from which clients are generated.
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+
+	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/store"
+)
+
+//go:generate go run ./gen openapi.yaml
+
+// Store is what the API reads and writes. It must be safe for concurrent use. Its errors are *release.Error where a user
+// is to see them; any other is an internal one, logged and not shown.
+type Store interface {
+	TokenByHash(ctx context.Context, hash string) (name string, err error)
+	CreateJoinToken(ctx context.Context, token store.JoinToken) error
+
+	ClientByID(ctx context.Context, id string) (release.Client, error)
+	Clients(ctx context.Context, filter store.ClientFilter) (clients []release.Client, total int, err error)
+	RevokeClient(ctx context.Context, clientID string) error
+
+	CreateProject(ctx context.Context, p *release.Project) error
+	Project(ctx context.Context, ref string) (release.Project, error)
+	Projects(ctx context.Context) ([]release.Project, error)
+	CreateVersion(ctx context.Context, v *release.Version) error
+	Version(ctx context.Context, projectRef, ref string) (release.Version, error)
+	VersionByID(ctx context.Context, id string) (release.Version, error)
+	Versions(ctx context.Context, projectRef string) ([]release.Version, error)
+	SetVersionStatus(ctx context.Context, id string, status release.VersionStatus) (release.Version, error)
+
+	ResolveTargets(ctx context.Context, targets release.Targets) ([]string, error)
+	CreateTask(ctx context.Context, task *release.Task, clientIDs []string) error
+	Task(ctx context.Context, id string) (release.Task, error)
+	Tasks(ctx context.Context, filter store.TaskFilter) ([]release.Task, int, error)
+	Targets(ctx context.Context, taskID string, filter store.TargetFilter) ([]release.Target, int, error)
+
+	Logs(ctx context.Context, taskID string, afterSeq int64, filter store.LogFilter, limit int) ([]release.LogRecord, error)
+	LogHead(ctx context.Context, taskID string) (int64, error)
+	LogsComplete(ctx context.Context, taskID string) (complete bool, missing []string, err error)
+
+	Installations(ctx context.Context, filter store.InstallationFilter) ([]release.Installation, int, error)
+}
+
+var _ Store = (*store.Store)(nil)
+
+// Rollouts carries out tasks. Its methods are safe for concurrent use and may be repeated; those that steer answer
+// release.ErrConflict where the task is in no state for it, release.ErrUnavailable where no one could be asked.
+type Rollouts interface {
+	// Start makes a stored task begin. After an error the task begins later, by the reconciler.
+	Start(ctx context.Context, task release.Task) error
+	Promote(ctx context.Context, taskID, by, reason string) error
+	Pause(ctx context.Context, taskID, by, reason string) error
+	Resume(ctx context.Context, taskID, by, reason string) error
+	Abort(ctx context.Context, taskID, by, reason string) error
+	Rollback(ctx context.Context, taskID, by, reason string) error
+}
+
+// Bus tells when a topic has changed; the log stream follows bus.Task. See bus.Bus.
+type Bus interface {
+	Subscribe(topic string) (changed <-chan struct{}, cancel func())
+}
+
+// Joins is the authority whose fingerprint goes into join tokens. See pki.CA.
+type Joins interface {
+	Fingerprint() [32]byte
+}
+
+// Check is one condition of readiness. It must return soon after ctx ends.
+type Check func(ctx context.Context) error
+
+// Config sets up the API.
+type Config struct {
+	Store    Store    // Required.
+	Rollouts Rollouts // Required.
+	Bus      Bus      // Required.
+	Joins    Joins    // Required.
+
+	// Revoked is called after a client's certificates were revoked, so that its session can be ended. Defaults to nothing.
+	Revoked func(clientID string)
+	// TemporalUI answers below /temporal/, for those who have logged in. Defaults to a redirect to TemporalUIURL.
+	TemporalUI http.Handler
+	// TemporalUIURL is where the UI of an external Temporal is. Defaults to none: /temporal/ does not exist then.
+	TemporalUIURL string
+	// Checks are the conditions of /ready by name. Defaults to none: ready as soon as it answers.
+	Checks map[string]Check
+	// SessionKey signs the cookies of logins; see LoadSessionKey. Defaults to a random one: logins end with the process.
+	SessionKey []byte
+	// Version is the server's, as told by /health. Defaults to "dev".
+	Version string
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+	// Now defaults to time.Now.
+	Now func() time.Time
+}
+
+func (c Config) withDefaults() (Config, error) {
+	switch {
+	case c.Store == nil:
+		return c, errors.New("api: Config.Store is missing")
+	case c.Rollouts == nil:
+		return c, errors.New("api: Config.Rollouts is missing")
+	case c.Bus == nil:
+		return c, errors.New("api: Config.Bus is missing")
+	case c.Joins == nil:
+		return c, errors.New("api: Config.Joins is missing")
+	case len(c.SessionKey) != 0 && len(c.SessionKey) < minSessionKey:
+		return c, errors.New("api: Config.SessionKey is shorter than 32 bytes")
+	}
+	if c.Revoked == nil {
+		c.Revoked = func(string) {}
+	}
+	if c.SessionKey == nil {
+		c.SessionKey = make([]byte, minSessionKey)
+		_, _ = rand.Read(c.SessionKey) // never fails
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c, nil
+}
+
+type server struct {
+	Config
+	sessions    sessions
+	crossOrigin *http.CrossOriginProtection
+	logins      *loginLimiter
+	pages       pages
+}
+
+// New makes the handler. Streams end when their request's context does, so a server that is to shut down in an orderly
+// way gives its requests a BaseContext and cancels that first.
+func New(config Config) (http.Handler, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		Config:      config,
+		sessions:    sessions{key: config.SessionKey, now: config.Now},
+		crossOrigin: http.NewCrossOriginProtection(),
+		logins:      newLoginLimiter(),
+		pages:       loadPages(config.TemporalUIURL),
+	}
+	router := chi.NewRouter()
+	router.Use(s.logRequests, secureHeaders, s.authenticate)
+	router.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
+	})
+	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, http.StatusMethodNotAllowed, r.Method+" is not possible at "+r.URL.Path)
+	})
+	router.Get("/", s.home)
+	router.Get("/login", s.loginPage)
+	router.Post("/login", s.login)
+	router.Post("/logout", s.logout)
+	s.mountTemporal(router)
+	s.register(humachi.New(router, humaConfig(config.Version)))
+	return router, nil
+}
+
+func (s *server) register(api huma.API) {
+	s.registerHealth(api)
+	s.registerClients(api)
+	s.registerAgentTokens(api)
+	s.registerProjects(api)
+	s.registerVersions(api)
+	s.registerTasks(api)
+	s.registerTaskControl(api)
+	s.registerLogs(api)
+	s.registerPreview(api)
+	s.registerInstallations(api)
+	describeLogin(api.OpenAPI())
+}

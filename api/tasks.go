@@ -1,0 +1,166 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/store"
+)
+
+// NewTask is a rollout to be made, or previewed.
+type NewTask struct {
+	Project  string           `json:"project" doc:"Id or name"`
+	Version  string           `json:"version,omitempty" doc:"Id or name; left out when the task uninstalls"`
+	Action   release.Action   `json:"action,omitempty" enum:"deploy,uninstall" default:"deploy"`
+	Targets  release.Targets  `json:"targets,omitempty" doc:"Never empty for a task; there is no silent \"all\""`
+	Strategy release.Strategy `json:"strategy,omitempty"`
+	Override release.Override `json:"override,omitempty" doc:"The task's own layer of the configuration"`
+}
+
+// TaskList is a page of tasks, the newest first.
+type TaskList struct {
+	Tasks []release.Task `json:"tasks"`
+	Total int            `json:"total" doc:"How many match, on all pages"`
+}
+
+// TargetList is a page of a task's targets.
+type TargetList struct {
+	Targets []release.Target `json:"targets"`
+	Total   int              `json:"total" doc:"How many match, on all pages"`
+}
+
+// TaskPath names a task.
+type TaskPath struct {
+	ID string `path:"task_id"`
+}
+
+type taskQuery struct {
+	Project string `query:"project" doc:"Id or name"`
+	Status  string `query:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
+	Page
+}
+
+type targetQuery struct {
+	TaskPath
+	Wave  int    `query:"wave" default:"-1" minimum:"-1" doc:"0 is the canary; -1 is all"`
+	State string `query:"state" enum:"pending,running,succeeded,failed,unknown,offline,cancelled,skipped,rolled_back,rollback_failed"`
+	Page
+}
+
+func (s *server) registerTasks(api huma.API) {
+	tags := []string{"tasks"}
+	register(s, api, huma.Operation{
+		OperationID: "create-task", Method: http.MethodPost, Path: "/api/release/tasks", Tags: tags, MaxBodyBytes: MaxTaskBody,
+		Summary: "Roll a version out, or uninstall", Description: "The task is stored before this answers, and then starts by itself.",
+		DefaultStatus: http.StatusCreated,
+	}, func(ctx context.Context, in *struct{ Body NewTask }) (*reply[release.Task], error) {
+		task, err := s.createTask(ctx, in.Body)
+		if err != nil {
+			return nil, err
+		}
+		return replyWith(task), nil
+	})
+	register(s, api, huma.Operation{
+		OperationID: "list-tasks", Method: http.MethodGet, Path: "/api/release/tasks", Tags: tags, Summary: "List tasks, the newest first",
+	}, func(ctx context.Context, in *taskQuery) (*reply[TaskList], error) {
+		tasks, total, err := s.Store.Tasks(ctx, store.TaskFilter{
+			Project: in.Project, Status: release.Status(in.Status), Limit: in.Limit, Offset: in.Offset,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return replyWith(TaskList{Tasks: list(tasks), Total: total}), nil
+	})
+	register(s, api, huma.Operation{
+		OperationID: "get-task", Method: http.MethodGet, Path: "/api/release/tasks/{task_id}", Tags: tags, Summary: "Get a task",
+	}, func(ctx context.Context, in *TaskPath) (*reply[release.Task], error) {
+		task, err := s.Store.Task(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		return replyWith(task), nil
+	})
+	register(s, api, huma.Operation{
+		OperationID: "list-targets", Method: http.MethodGet, Path: "/api/release/tasks/{task_id}/targets", Tags: tags,
+		Summary: "List the targets of a task",
+	}, func(ctx context.Context, in *targetQuery) (*reply[TargetList], error) {
+		if _, err := s.Store.Task(ctx, in.ID); err != nil {
+			return nil, err
+		}
+		filter := store.TargetFilter{State: release.TargetState(in.State), Limit: in.Limit, Offset: in.Offset}
+		if in.Wave >= 0 {
+			filter.Wave = &in.Wave
+		}
+		targets, total, err := s.Store.Targets(ctx, in.ID, filter)
+		if err != nil {
+			return nil, err
+		}
+		return replyWith(TargetList{Targets: list(targets), Total: total}), nil
+	})
+}
+
+func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, error) {
+	task := in.task()
+	if err := task.Validate(); err != nil {
+		return release.Task{}, err
+	}
+	project, version, err := s.resolve(ctx, in)
+	if err != nil {
+		return release.Task{}, err
+	}
+	if task.Action == release.ActionDeploy {
+		if err := version.Deployable(); err != nil {
+			return release.Task{}, err
+		}
+	}
+	clients, err := s.Store.ResolveTargets(ctx, task.Targets)
+	if err != nil {
+		return release.Task{}, err
+	}
+	task.ProjectID, task.Project = project.ID, project.Name
+	task.VersionID, task.Version = version.ID, version.Name
+	task.CreatedBy = principal(ctx)
+	if err := s.Store.CreateTask(ctx, &task, clients); err != nil {
+		return release.Task{}, err
+	}
+	failpoint.Here("api.task.committed")
+	// From here on the task exists and will run: neither a client that left nor a Temporal that is away changes that.
+	if err := s.Rollouts.Start(context.WithoutCancel(ctx), task); err != nil {
+		s.Logger.WarnContext(ctx, "task not started yet; the reconciler will", "task", task.ID, "error", err)
+	}
+	return task, nil
+}
+
+func (in NewTask) task() release.Task {
+	return release.Task{
+		Project: in.Project, Version: in.Version, Action: in.Action,
+		Targets: in.Targets, Strategy: in.Strategy.WithDefaults(), Override: in.Override,
+	}
+}
+
+// resolve finds what the body names; what does not exist is a wrong field of the body. A task that uninstalls has no version.
+func (s *server) resolve(ctx context.Context, in NewTask) (p release.Project, v release.Version, err error) {
+	p, err = s.Store.Project(ctx, in.Project)
+	if err != nil {
+		return p, v, asInvalid("project", err)
+	}
+	if in.Action == release.ActionUninstall {
+		return p, v, nil
+	}
+	v, err = s.Store.Version(ctx, p.ID, in.Version)
+	return p, v, asInvalid("version", err)
+}
+
+// asInvalid turns "does not exist" into what is wrong with a field.
+func asInvalid(field string, err error) error {
+	var known *release.Error
+	if errors.As(err, &known) && known.Code == release.CodeNotFound {
+		return release.Invalid(field, "%s", known.Message)
+	}
+	return err
+}

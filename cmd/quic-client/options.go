@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/executor/script"
+)
+
+const (
+	defaultServer      = "localhost:8474"
+	defaultID          = "client-001"
+	defaultJoinTimeout = 30 * time.Second
+	tokenVariable      = "QUIC_JOIN_TOKEN"
+)
+
+// options are the flags.
+type options struct {
+	servers       []string
+	serverGiven   bool
+	id            string
+	insecure      bool
+	labels        map[string]string
+	token         string
+	tokenFile     string
+	dataDir       string
+	serverDataDir string
+	retryLimit    int
+	maxSteps      int
+	joinTimeout   time.Duration
+	logLevel      string
+	logger        *slog.Logger
+}
+
+func (o *options) register(flags *pflag.FlagSet) {
+	flags.StringSliceVarP(&o.servers, "server", "s", []string{defaultServer}, "address of a server, host:port; may be repeated")
+	flags.StringVarP(&o.id, "id", "i", defaultID, "identity of this host")
+	flags.BoolVarP(&o.insecure, "insecure", "k", false, "do not check the server's certificate; for tests only")
+	flags.StringToStringVar(&o.labels, "label", nil, "label of this host, name=value; may be repeated")
+	flags.StringVar(&o.token, "token", "", "join token, needed the first time; also $"+tokenVariable)
+	flags.StringVar(&o.tokenFile, "token-file", "", "file that holds the join token")
+	flags.StringVar(&o.dataDir, "data-dir", "", "directory for all state (default /var/lib/quicflow/agent/ID for root, else $XDG_STATE_HOME/quicflow/agent/ID)")
+	flags.StringVar(&o.serverDataDir, "server-data-dir", "", "data directory of a local server, to join without a token (default: the local server's default)")
+	flags.IntVar(&o.retryLimit, "retry-limit", 0, "exit after so many failed attempts to connect in a row; 0 is no limit")
+	flags.IntVar(&o.maxSteps, "max-steps", 16, "steps that may run at the same time")
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// stateDir is where programs of QuicFlow keep their data by default.
+func stateDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/quicflow", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "quicflow"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find a place for the data, or set --data-dir: %w", err)
+	}
+	return filepath.Join(home, ".local", "state", "quicflow"), nil
+}
+
+func (o *options) joinToken() (string, error) {
+	if o.token != "" {
+		return o.token, nil
+	}
+	if o.tokenFile != "" {
+		text, err := os.ReadFile(o.tokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read --token-file: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	return os.Getenv(tokenVariable), nil
+}
+
+// agent builds the agent. Without an identity and a token it gets one from a local server.
+func (o *options) agent(ctx context.Context) (*agent.Agent, error) {
+	token, err := o.joinToken()
+	if err != nil {
+		return nil, err
+	}
+	cfg := agent.Config{
+		Servers: o.servers, ClientID: o.id, Labels: o.labels, Token: token, Insecure: o.insecure,
+		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, Version: version, Logger: o.logger,
+	}
+	dir := o.dataDir
+	if dir == "" {
+		state, err := stateDir()
+		if err != nil {
+			return nil, err
+		}
+		dir = filepath.Join(state, "agent", o.id)
+	}
+	if cfg.DataDir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("--data-dir: %w", err)
+	}
+	if cfg.Executor, err = script.New(script.Config{
+		ClientID: o.id, DataDir: cfg.DataDir, Labels: o.labels, Logger: o.logger,
+	}); err != nil {
+		return nil, err
+	}
+	a, err := agent.New(cfg)
+	if err != nil || cfg.Token != "" || a.Joined() {
+		return a, err
+	}
+	local, err := o.localServer()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Token, err = local.mint(ctx, o.id); err != nil {
+		return nil, fmt.Errorf("join through the local server in %s: %w", local.dir, err)
+	}
+	if !o.serverGiven {
+		cfg.Servers = []string{local.QUIC}
+	}
+	return agent.New(cfg)
+}
+
+func (o *options) run(ctx context.Context) error {
+	a, err := o.agent(ctx)
+	if err != nil {
+		return err
+	}
+	if o.insecure {
+		o.logger.Warn("the server's certificate is not checked (--insecure): anyone on the way can command this host")
+	}
+	return a.Run(ctx)
+}
+
+func (o *options) join(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.joinTimeout, errors.New("no server answered in time"))
+	defer cancel()
+	a, err := o.agent(ctx)
+	if err != nil {
+		return err
+	}
+	if token, _ := o.joinToken(); token == "" && a.Joined() {
+		o.logger.Info("already joined", "client_id", o.id)
+		return nil
+	}
+	return a.Join(ctx)
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/quicflow/quicflow/internal/apiclient"
+)
+
+// document is a YAML (or JSON) file on its way to the server. The server knows which keys there are and what they hold;
+// the document knows the line of each, so that the server's complaints can be shown where they belong.
+type document struct {
+	file   string
+	values map[string]any
+	nodes  map[string]*yaml.Node // by path, as in "strategy.waves[1]"
+}
+
+func newDocument() *document {
+	return &document{values: map[string]any{}, nodes: map[string]*yaml.Node{}}
+}
+
+// readDocument reads a file, or the standard input for "-".
+func (c *cli) readDocument(file string) (*document, error) {
+	var text []byte
+	var err error
+	if file == "-" {
+		file = "standard input"
+		text, err = io.ReadAll(c.in)
+	} else {
+		text, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := newDocument()
+	d.file = file
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var root yaml.Node
+	if err := decoder.Decode(&root); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("%s is empty", file)
+		}
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if err := root.Decode(&d.values); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s holds more than one document", file)
+	}
+	d.index("", root.Content[0])
+	return d, nil
+}
+
+func (d *document) index(path string, node *yaml.Node) {
+	if node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	d.nodes[path] = node
+	switch node.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			key := node.Content[i].Value
+			if path != "" {
+				key = path + "." + key
+			}
+			d.index(key, node.Content[i+1])
+		}
+	case yaml.SequenceNode:
+		for i, item := range node.Content {
+			d.index(fmt.Sprintf("%s[%d]", path, i), item)
+		}
+	}
+}
+
+// set puts a value of the command line at a path, over what the file says.
+func (d *document) set(path string, value any) {
+	keys := strings.Split(path, ".")
+	values := d.values
+	for _, key := range keys[:len(keys)-1] {
+		inner, ok := values[key].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			values[key] = inner
+		}
+		values = inner
+	}
+	values[keys[len(keys)-1]] = value
+	delete(d.nodes, path)
+}
+
+// take removes a text that belongs into the request's path.
+func (d *document) take(key string) string {
+	text, _ := d.values[key].(string)
+	delete(d.values, key)
+	return text
+}
+
+// body gives the request's body.
+func (d *document) body() (io.Reader, error) {
+	text, err := json.Marshal(d.values)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.file, err)
+	}
+	return bytes.NewReader(text), nil
+}
+
+// locate puts the lines of the file into what the server found wrong with it.
+func (d *document) locate(err error) error {
+	var problem *apiclient.Problem
+	if d.file == "" || !errors.As(err, &problem) || len(problem.Errors) == 0 {
+		return err
+	}
+	var lines []string
+	for _, e := range problem.Errors {
+		field := fieldOf(e.Location)
+		message := field + ": " + e.Message
+		place := d.file
+		if node := d.nodes[field]; node != nil {
+			place = fmt.Sprintf("%s:%d", d.file, node.Line)
+			if e.Message == "expected string" && node.Kind == yaml.ScalarNode {
+				message += fmt.Sprintf("; put it in quotes: %q", node.Value)
+			}
+		}
+		lines = append(lines, place+": "+message)
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// fieldOf gives a field as the user knows it from where the server found it in the request.
+func fieldOf(location string) string {
+	for _, part := range []string{"body.", "query.", "path."} {
+		if field, ok := strings.CutPrefix(location, part); ok {
+			return field
+		}
+	}
+	return location
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quicflow/quicflow/internal/apiclient"
+)
+
+func (c *cli) logs() *cobra.Command {
+	var follow bool
+	var client string
+	cmd := &cobra.Command{
+		Use: "logs TASK", Short: "Show what the hosts of a task wrote", Args: cobra.ExactArgs(1),
+		Long:    "Show what the hosts of a task wrote. With -o json, one piece of output a line.",
+		Example: "  quic-ctl logs -f TASK\n  quic-ctl logs TASK --client web-1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			printer := newLogPrinter(c)
+			defer printer.flush()
+			if !follow {
+				return c.history(cmd.Context(), api, args[0], client, printer)
+			}
+			task, err := apiclient.Read[apiclient.Task](api.GetTask(cmd.Context(), args[0]))
+			if err != nil {
+				return err
+			}
+			for event, err := range c.follower(api, task.ID, client, func(text string) { fmt.Fprintln(c.err, text) }).Events(cmd.Context()) {
+				switch {
+				case err != nil:
+					return err
+				case event.Log != nil:
+					printer.print(*event.Log)
+				case event.Gap != nil:
+					printer.flush()
+					fmt.Fprintln(c.err, gapText(*event.Gap))
+				case event.End != nil:
+					printer.flush()
+					c.warnMissing(*event.End)
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new lines until the task has ended")
+	cmd.Flags().StringVar(&client, "client", "", "only of this agent")
+	return cmd
+}
+
+// history prints what there is so far.
+func (c *cli) history(ctx context.Context, api *apiclient.API, taskID, client string, printer *logPrinter) error {
+	after := int64(0)
+	for {
+		page, err := apiclient.Read[apiclient.LogPage](api.TaskLogs(ctx, taskID, &apiclient.TaskLogsParams{
+			After: &after, Limit: new(int64(pageSize)), Client: apiclient.Optional(client),
+		}))
+		if err != nil {
+			return err
+		}
+		for _, line := range page.Logs {
+			printer.print(line)
+			after = line.Seq
+		}
+		if len(page.Logs) < pageSize {
+			return nil
+		}
+	}
+}
+
+// follower follows a task, and says when the connection comes and goes.
+func (c *cli) follower(api *apiclient.API, taskID, client string, say func(string)) *apiclient.Follower {
+	return &apiclient.Follower{
+		API: api, TaskID: taskID, Client: client,
+		Lost: func(err error) { say("connection to the server lost, trying again: " + printable(err.Error())) },
+		Resumed: func(after int64) {
+			say(fmt.Sprintf("connected again, going on after line %d", after))
+		},
+	}
+}
+
+func (c *cli) warnMissing(end apiclient.LogEnd) {
+	if !end.LogsComplete {
+		fmt.Fprintln(c.err, c.paint(c.err, caution, "! logs have not arrived in full from: "+strings.Join(end.Missing, ", ")))
+	}
+}
+
+func gapText(g apiclient.LogGap) string {
+	return fmt.Sprintf("… lines %d to %d are no longer kept …", g.From, g.To)
+}
+
+// logPrinter puts pieces of output together to lines, each after the name of its host.
+type logPrinter struct {
+	c     *cli
+	parts map[string]string // beginnings of lines, by host and stream
+	width int
+}
+
+func newLogPrinter(c *cli) *logPrinter { return &logPrinter{c: c, parts: map[string]string{}} }
+
+func (p *logPrinter) print(line apiclient.LogLine) {
+	if p.c.json() {
+		_ = json.NewEncoder(p.c.out).Encode(line)
+		return
+	}
+	text := line.Text
+	if line.DataBase64 != "" {
+		data, _ := base64.StdEncoding.DecodeString(line.DataBase64)
+		text = string(data)
+	}
+	key := line.ClientID + "\x00" + string(line.Step) + "\x00" + string(line.Stream)
+	text = p.parts[key] + text
+	for {
+		whole, rest, more := strings.Cut(text, "\n")
+		if !more {
+			break
+		}
+		p.line(line.ClientID, string(line.Stream), whole)
+		text = rest
+	}
+	if text == "" {
+		delete(p.parts, key)
+		return
+	}
+	p.parts[key] = text
+}
+
+// flush prints the lines that have no end.
+func (p *logPrinter) flush() {
+	for key, text := range p.parts {
+		parts := strings.Split(key, "\x00")
+		p.line(parts[0], parts[2], text)
+	}
+	clear(p.parts)
+}
+
+func (p *logPrinter) line(client, stream, text string) {
+	p.width = max(p.width, len(client))
+	color := ""
+	switch stream {
+	case "stderr":
+		color = caution
+	case "system":
+		color = faint
+	}
+	text = strings.TrimSuffix(strings.ToValidUTF8(text, "�"), "\r")
+	if isTerminal(p.c.out) {
+		text = printable(text)
+	}
+	fmt.Fprintf(p.c.out, "%s %s\n", p.c.paint(p.c.out, faint, fmt.Sprintf("%-*s │", p.width, client)), p.c.paint(p.c.out, color, text))
+}

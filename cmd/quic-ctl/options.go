@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quicflow/quicflow/internal/apiclient"
+)
+
+// options are the flags of every command.
+type options struct {
+	server, token, dataDir, caFile, output string
+}
+
+func (o *options) register(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.StringVar(&o.server, "server", "", "URL of the server (QUICFLOW_SERVER; default: the local one, else "+apiclient.DefaultServer+")")
+	flags.StringVar(&o.token, "token", "", "API token (QUICFLOW_TOKEN; default: the local server's)")
+	flags.StringVar(&o.dataDir, "data-dir", "", "data directory of the local server (default /var/lib/quicflow/server for root, else $XDG_STATE_HOME/quicflow/server)")
+	flags.StringVar(&o.caFile, "cacert", "", "PEM file with the authorities to trust (default: the system's)")
+	flags.StringVarP(&o.output, "output", "o", "table", "table or json")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// check fills in the environment and what a local server has left in its data directory.
+func (o *options) check(getenv func(string) string) error {
+	if o.output != "table" && o.output != "json" {
+		return usagef("--output %q is neither table nor json", o.output)
+	}
+	if o.server == "" {
+		o.server = getenv("QUICFLOW_SERVER")
+	}
+	if o.token == "" {
+		o.token = getenv("QUICFLOW_TOKEN")
+	}
+	named := o.dataDir != ""
+	if !named {
+		o.dataDir = defaultDataDir(getenv)
+	}
+	if o.server == "" {
+		server, err := localServer(o.dataDir, named)
+		if err != nil {
+			return err
+		}
+		o.server = server
+	}
+	// A token of this machine's server is for no other machine.
+	if o.token == "" && isLocal(o.server) {
+		token, err := os.ReadFile(filepath.Join(o.dataDir, "admin.token"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("read the local server's token: %w", err)
+		}
+		o.token = strings.TrimSpace(string(token))
+	}
+	return nil
+}
+
+func defaultDataDir(getenv func(string) string) string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/quicflow/server"
+	}
+	state := getenv("XDG_STATE_HOME")
+	if state == "" {
+		state = filepath.Join(getenv("HOME"), ".local", "state")
+	}
+	return filepath.Join(state, "quicflow", "server")
+}
+
+// localServer gives the address that a server has written into its data directory. There must be one if the user named
+// the directory.
+func localServer(dataDir string, named bool) (string, error) {
+	file := filepath.Join(dataDir, "endpoint.json")
+	text, err := os.ReadFile(file)
+	if !named && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+		return apiclient.DefaultServer, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the local server: %w", err)
+	}
+	var endpoint struct {
+		API string `json:"api"`
+	}
+	if err := json.Unmarshal(text, &endpoint); err != nil {
+		return "", fmt.Errorf("find the local server in %s: %w", file, err)
+	}
+	if endpoint.API == "" {
+		return apiclient.DefaultServer, nil
+	}
+	return endpoint.API, nil
+}
+
+func isLocal(server string) bool {
+	u, err := url.Parse(server)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// api gives the client for the server of the options.
+func (c *cli) api() (*apiclient.API, error) {
+	return apiclient.New(apiclient.Config{Server: c.options.server, Token: c.options.token, CAFile: c.options.caFile})
+}
+
+func (c *cli) json() bool { return c.options.output == "json" }

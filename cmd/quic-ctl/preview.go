@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quicflow/quicflow/internal/apiclient"
+)
+
+func (c *cli) preview() *cobra.Command {
+	var task taskFlags
+	cmd := &cobra.Command{
+		Use: "preview", Short: "Show what a task would do, without doing it", Args: cobra.NoArgs,
+		Example: "  quic-ctl preview -f task.yaml\n  quic-ctl preview --project hello --version 2.0 --selector '*' --canary 20",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			doc, err := task.document(c, cmd.Flags())
+			if err != nil {
+				return err
+			}
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			body, err := doc.body()
+			if err != nil {
+				return err
+			}
+			p, err := apiclient.Read[apiclient.Preview](api.PreviewTaskWithBody(cmd.Context(), "application/json", body))
+			if err != nil {
+				return doc.locate(err)
+			}
+			if c.json() {
+				return c.writeJSON(p)
+			}
+			c.showPreview(p)
+			return nil
+		},
+	}
+	task.register(cmd.Flags())
+	return cmd
+}
+
+func (c *cli) showPreview(p apiclient.Preview) {
+	for _, warning := range p.Warnings {
+		fmt.Fprintln(c.out, c.paint(c.out, caution, "! "+warning))
+	}
+	if p.Action == apiclient.PreviewActionDeploy {
+		c.showConfig(p.Config)
+	}
+	if p.Total == 0 {
+		return
+	}
+	fmt.Fprintf(c.out, "\n%d %s: %s\n", p.Total, plural(int(p.Total), "host"), waves(p.Waves))
+	for _, g := range p.Groups {
+		from := ""
+		if g.From != "" {
+			from = " from " + g.From
+		}
+		if g.State != "" && g.State != apiclient.PreviewGroupStateInstalled {
+			from += " (" + string(g.State) + ")"
+		}
+		more := ""
+		if int(g.Targets) > len(g.Sample) {
+			more = ", …"
+		}
+		fmt.Fprintf(c.out, "  %d  %s%s   %s%s\n", g.Targets, g.Action, from, c.paint(c.out, faint, strings.Join(g.Sample, ", ")), more)
+		for _, change := range g.Changes {
+			fmt.Fprintf(c.out, "       %s: %s → %s\n", change.Path, short(change.Before), short(change.After))
+		}
+	}
+}
+
+func (c *cli) showConfig(config apiclient.ScriptConfig) {
+	values := map[string]string{
+		"interpreter": config.Interpreter, "work_dir": config.WorkDir, "timeout": config.Timeout,
+		"pre_script": config.PreScript, "install": config.Install, "update": config.Update, "rollback": config.Rollback,
+		"uninstall": config.Uninstall, "post_script": config.PostScript,
+	}
+	for name, value := range config.Env {
+		values["env."+name] = value
+	}
+	h := config.Health
+	if probe := h.HTTP + h.TCP + h.Exec; probe != "" {
+		values["health"] = fmt.Sprintf("%s every %s, %d retries", probe, h.Interval, h.Retries)
+	}
+	rows := [][]string{}
+	for _, path := range slices.Sorted(maps.Keys(values)) {
+		if values[path] != "" {
+			rows = append(rows, []string{path, short(values[path]), config.Provenance[path]})
+		}
+	}
+	c.table([]string{"VALUE", "IS", "FROM"}, rows)
+}
+
+// waves writes a plan as sizes.
+func waves(plan []apiclient.Wave) string {
+	text := make([]string, 0, len(plan))
+	for _, w := range plan {
+		name := fmt.Sprintf("wave %d", w.Number)
+		if w.Canary {
+			name = "canary"
+		}
+		text = append(text, fmt.Sprintf("%s %d", name, w.Size))
+	}
+	return strings.Join(text, ", ")
+}
+
+// short gives the first line of a text, cut to what a table can show.
+func short(text string) string {
+	const most = 60
+	first, _, more := strings.Cut(strings.TrimSpace(text), "\n")
+	if runes := []rune(first); len(runes) > most {
+		first, more = string(runes[:most]), true
+	}
+	if more {
+		first += "…"
+	}
+	if first == "" {
+		return "(none)"
+	}
+	return printable(first)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"golang.org/x/term"
+)
+
+// terminal is where a command reads and writes: results on out, everything about how it goes on err.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+	plain    bool // no colours, whatever out and err are
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// width gives the columns of a terminal, or a common number of them.
+func width(w io.Writer) int {
+	if f, ok := w.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+	}
+	return 80
+}
+
+// The colours of terminals, by their meaning.
+const (
+	good    = "32"
+	bad     = "31"
+	caution = "33"
+	faint   = "2"
+)
+
+// paint colours text for a writer that shows colours.
+func (t terminal) paint(w io.Writer, color, text string) string {
+	if t.plain || color == "" || !isTerminal(w) {
+		return text
+	}
+	return "\x1b[" + color + "m" + text + "\x1b[0m"
+}
+
+// table writes aligned columns, the first row being the head.
+func (t terminal) table(head []string, rows [][]string) {
+	w := tabwriter.NewWriter(t.out, 0, 8, 3, ' ', 0)
+	fmt.Fprintln(w, strings.Join(head, "\t"))
+	for _, row := range rows {
+		for i := range row {
+			row[i] = printable(row[i])
+			if row[i] == "" {
+				row[i] = "-"
+			}
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	_ = w.Flush()
+}
+
+// list shows items as JSON, or as a table with a row each.
+func list[T any](c *cli, items []T, head []string, row func(T) []string) error {
+	if c.json() {
+		if items == nil {
+			items = []T{}
+		}
+		return c.writeJSON(items)
+	}
+	rows := make([][]string, 0, len(items))
+	for _, item := range items {
+		rows = append(rows, row(item))
+	}
+	c.table(head, rows)
+	return nil
+}
+
+func (t terminal) writeJSON(v any) error {
+	e := json.NewEncoder(t.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// printable replaces what would steer a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && unicode.IsControl(r) {
+			return '�'
+		}
+		return r
+	}, text)
+}
+
+// ago says how long something is past.
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return round(time.Since(t)) + " ago"
+}
+
+// round writes a duration as a person would say it.
+func round(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(time.Second).String()
+	case d < time.Hour:
+		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}

@@ -1,0 +1,98 @@
+package hub_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+func TestDrain(t *testing.T) {
+	b := start(t, func(c *hub.Config) { c.DrainTimeout = patience })
+	obedient, late := b.connect(b.join("obedient")), b.connect(b.join("late"))
+	promised := b.ask(t.Context(), "obedient")
+	require.NotNil(t, obedient.receive().GetRequest())
+
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.Stop(context.Background()) }()
+	b.stopped = true
+	require.ErrorIs(t, outcomeOf(t, promised), hub.ErrDraining)
+	require.NotNil(t, obedient.receive().GetGoodbye())
+	require.NotNil(t, late.receive().GetGoodbye())
+	_, err := b.Request(t.Context(), "late", ping())
+	require.ErrorIs(t, err, hub.ErrDraining)
+
+	// Who comes now is told to go elsewhere; what those still there send is stored.
+	_, answer := b.greet(b.join("newcomer"), "journal", "boot")
+	require.Equal(t, quicflowv1.RefusalCode_REFUSAL_CODE_DRAINING, answer.GetRefusal().GetCode())
+	id := step("late")
+	late.send(resultOf(id))
+	require.Equal(t, id, late.receive().GetResultAck().GetStepId())
+
+	require.NoError(t, obedient.conn.CloseWithError(wire.CloseNormal, "as told"))
+	select {
+	case err := <-stopped:
+		require.Fail(t, "the hub did not wait", err)
+	default:
+	}
+	require.NoError(t, late.conn.CloseWithError(wire.CloseNormal, "as told"))
+	require.NoError(t, outcomeOf(t, stopped))
+	for _, id := range []string{"obedient", "late"} {
+		require.False(t, b.registry.isOnline(id))
+		require.False(t, b.registry.goodbyes[id], "they will be back")
+	}
+}
+
+func TestDrainDoesNotWaitForEver(t *testing.T) {
+	b := start(t)
+	a := b.connect(b.join("stubborn"))
+	mute := b.open(b.join("mute")) // never says hello
+	b.stop()
+	a.closedWith(wire.CloseDraining, "draining")
+	select {
+	case <-mute.conn.Context().Done():
+	case <-time.After(patience):
+		require.Fail(t, "the connection is still there")
+	}
+	require.False(t, b.registry.isOnline("stubborn"))
+}
+
+func TestStopThatIsCutShort(t *testing.T) {
+	b := start(t, func(c *hub.Config) { c.DrainTimeout = patience })
+	b.registry.setScript(nil)
+	a := b.connect(b.join("stubborn"))
+	b.sink.setScript(func(string) error { return errors.New("database is down") })
+	a.send(resultOf(step("stubborn")))
+	a.alive()
+	cause := errors.New("no patience left")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	b.stopped = true
+	require.ErrorIs(t, b.Stop(ctx), cause)
+	a.closedWith(wire.CloseDraining, "draining")
+	require.Empty(t, b.sink.results)
+}
+
+// An agent whose hub was killed learns from the next one on that port that its connection is gone.
+func TestRestartedHubResetsOldConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a second hub on the same port")
+	}
+	b := start(t)
+	a := b.connect(b.join("web-1"))
+	hub.Kill(b.Hub)
+	b.stopped = true
+	next := start(t, func(c *hub.Config) { c.Addr = b.Addr().String() })
+	eventually(t, "the old connection is reset", func() bool {
+		_ = wire.WriteFrame(a.stream, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{}}})
+		return a.conn.Context().Err() != nil
+	})
+	require.ErrorContains(t, context.Cause(a.conn.Context()), "stateless reset")
+	require.Zero(t, next.Connected())
+}

@@ -1,0 +1,213 @@
+package hub_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/auth"
+	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// enrol asks for a certificate for key and gives the answer.
+func (b *bench) enrol(secret, clientID string, key crypto.Signer, certs ...tls.Certificate) *quicflowv1.EnrolResponse {
+	b.t.Helper()
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	require.NoError(b.t, err)
+	return b.enrolWith(&quicflowv1.EnrolRequest{TokenSecret: secret, ClientId: clientID, CsrDer: csr}, certs...)
+}
+
+func (b *bench) enrolWith(req *quicflowv1.EnrolRequest, certs ...tls.Certificate) *quicflowv1.EnrolResponse {
+	b.t.Helper()
+	conn, err := b.dial(wire.ALPNEnrol, certs...)
+	require.NoError(b.t, err)
+	stream, err := conn.OpenStream()
+	require.NoError(b.t, err)
+	require.NoError(b.t, wire.WriteFrame(stream, req))
+	response := new(quicflowv1.EnrolResponse)
+	require.NoError(b.t, stream.SetReadDeadline(time.Now().Add(patience)))
+	require.NoError(b.t, wire.NewReader(stream, wire.MaxFrame).Read(response))
+	require.NoError(b.t, conn.CloseWithError(wire.CloseNormal, ""))
+	return response
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return key
+}
+
+// token mints a join token that the enroller answers with err.
+func (b *bench) token(err error) string {
+	token := auth.NewJoinToken(ca.Fingerprint())
+	b.enroller.mu.Lock()
+	defer b.enroller.mu.Unlock()
+	b.enroller.answers[token.Hash()] = err
+	return token.Secret
+}
+
+func TestJoinThenConnect(t *testing.T) {
+	b := start(t)
+	key := newKey(t)
+	secret := b.token(nil)
+	response := b.enrol(secret, "web-1", key)
+	require.Nil(t, response.Error)
+	require.Equal(t, [][]byte{ca.Certificate().Raw}, response.CaDer)
+	leaf, err := x509.ParseCertificate(response.CertificateDer)
+	require.NoError(t, err)
+	require.True(t, key.PublicKey.Equal(leaf.PublicKey))
+	require.WithinDuration(t, time.Now().Add(pki.ClientTTL), leaf.NotAfter, time.Minute)
+	redeemed := b.enroller.redeemed[0]
+	require.Equal(t, auth.HashSecret(secret), redeemed.TokenHash)
+	require.Equal(t, "web-1", redeemed.ClientID)
+	hash, err := pki.PublicKeyHash(key.Public())
+	require.NoError(t, err)
+	require.Equal(t, hash, redeemed.PublicKeyHash)
+
+	cert := tls.Certificate{Certificate: [][]byte{response.CertificateDer}, PrivateKey: key, Leaf: leaf}
+	b.connect(identity{id: "web-1", cert: cert}).alive()
+
+	renewed := b.enrol("", "web-1", key, cert)
+	require.Nil(t, renewed.Error)
+	require.NotEqual(t, response.CertificateDer, renewed.CertificateDer)
+	b.connect(identity{id: "web-1", cert: tls.Certificate{Certificate: [][]byte{renewed.CertificateDer}, PrivateKey: key}}).alive()
+}
+
+func TestPinnedJoin(t *testing.T) {
+	b := start(t)
+	for _, c := range []struct {
+		fingerprint [32]byte
+		err         string
+	}{{ca.Fingerprint(), ""}, {[32]byte{1}, "does not belong to the CA"}} {
+		conn, err := tlsDial(t, b, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{wire.ALPNEnrol}, VerifyConnection: pki.VerifyPinned(c.fingerprint)})
+		if c.err != "" {
+			require.ErrorContains(t, err, c.err)
+			continue
+		}
+		require.NoError(t, err)
+		require.NoError(t, conn.CloseWithError(0, ""))
+	}
+}
+
+func TestTokenErrors(t *testing.T) {
+	b := start(t)
+	for _, c := range []struct {
+		err     error
+		code    quicflowv1.EnrolErrorCode
+		message string
+	}{
+		{auth.ErrTokenUnknown, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_TOKEN_UNKNOWN, "quic-ctl agent token"},
+		{auth.ErrTokenExpired, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_TOKEN_EXPIRED, "expired"},
+		{auth.ErrTokenUsedUp, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_TOKEN_USED_UP, "used up"},
+		{auth.ErrIDNotAllowed, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_ID_NOT_ALLOWED, "not for this client id"},
+		{auth.ErrIDTaken, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_ID_TAKEN, "--replace"},
+		{errors.New("secret detail of the database"), quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INTERNAL, "try again"},
+	} {
+		response := b.enrol(b.token(c.err), "web-1", newKey(t))
+		require.Equal(t, c.code, response.GetError().GetCode())
+		require.Contains(t, response.Error.Message, c.message)
+		require.NotContains(t, response.Error.Message, "secret detail")
+		require.Empty(t, response.CertificateDer)
+		require.Equal(t, c.code == quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INTERNAL, response.Error.RetryAfterMs > 0)
+	}
+	require.Equal(t, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_TOKEN_UNKNOWN, b.enrol("made up", "web-1", newKey(t)).GetError().GetCode())
+}
+
+func TestInvalidEnrolments(t *testing.T) {
+	b := start(t)
+	secret := b.token(nil)
+	invalid := quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INVALID
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	require.NoError(t, err)
+	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	require.NoError(t, err)
+	for name, response := range map[string]*quicflowv1.EnrolResponse{
+		"must be 1 to 128 letters": b.enrol(secret, "../../etc/passwd", newKey(t)),
+		"request is damaged":       b.enrolWith(&quicflowv1.EnrolRequest{TokenSecret: secret, ClientId: "web-1", CsrDer: []byte("csr")}),
+		"key must be":              b.enrol(secret, "web-1", weak),
+		"the key must be ECDSA":    b.enrol(secret, "web-1", small),
+		"neither a join token":     b.enrol("", "web-1", newKey(t)),
+	} {
+		require.Equal(t, invalid, response.GetError().GetCode(), name)
+		require.Contains(t, response.Error.Message, name)
+	}
+	b.registry.setScript(func(string) error { return errors.New("database is down") })
+	defer b.registry.setScript(nil)
+	require.Equal(t, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INTERNAL, b.enrol(secret, "web-1", newKey(t)).GetError().GetCode())
+	b.registry.setScript(func(string) error { return release.Conflict("client web-1 has joined with another key") })
+	require.Equal(t, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_REVOKED, b.enrol(secret, "web-1", newKey(t)).GetError().GetCode())
+}
+
+func TestRenewal(t *testing.T) {
+	b := start(t)
+	other, err := pki.LoadOrCreate(t.TempDir())
+	require.NoError(t, err)
+	signer := func(who identity) crypto.Signer { return who.cert.PrivateKey.(crypto.Signer) }
+	for name, c := range map[string]struct {
+		who  identity
+		ask  string
+		code quicflowv1.EnrolErrorCode
+	}{
+		"valid":                   {b.join("web-1"), "web-1", 0},
+		"expired a month ago":     {b.know(issue(t, ca, "web-1", -30*24*time.Hour)), "web-1", 0},
+		"expired four months ago": {b.know(issue(t, ca, "web-1", -120*24*time.Hour)), "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_EXPIRED},
+		"revoked":                 {issue(t, ca, "web-1", 0), "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_REVOKED},
+		"another id":              {b.join("web-1"), "web-2", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_ID_NOT_ALLOWED},
+		"another CA":              {b.know(issue(t, other, "web-1", 0)), "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INVALID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// A certificate of another CA is not even offered by a well-behaved client; this one is not.
+			cert := c.who.cert
+			conn, err := tlsDial(t, b, &tls.Config{RootCAs: ca.Pool(), ServerName: pki.HubServerName, NextProtos: []string{wire.ALPNEnrol},
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }})
+			require.NoError(t, err)
+			stream, err := conn.OpenStream()
+			require.NoError(t, err)
+			csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, signer(c.who))
+			require.NoError(t, err)
+			require.NoError(t, wire.WriteFrame(stream, &quicflowv1.EnrolRequest{ClientId: c.ask, CsrDer: csr}))
+			response := new(quicflowv1.EnrolResponse)
+			require.NoError(t, wire.NewReader(stream, wire.MaxFrame).Read(response))
+			require.Equal(t, c.code, response.GetError().GetCode(), response.GetError().GetMessage())
+			require.Equal(t, c.code == 0, len(response.CertificateDer) > 0)
+			require.NoError(t, conn.CloseWithError(0, ""))
+		})
+	}
+	response := b.enrol("", "web-1", newKey(t), b.join("web-1").cert)
+	require.Contains(t, response.GetError().GetMessage(), "keeps its key")
+}
+
+func TestBadEnrolmentFrames(t *testing.T) {
+	b := start(t, func(c *hub.Config) { c.HelloTimeout = 100 * time.Millisecond })
+	conn, err := b.dial(wire.ALPNEnrol)
+	require.NoError(t, err)
+	closedWith(t, conn, wire.CloseProtocol, "no enrolment request")
+
+	conn, err = b.dial(wire.ALPNEnrol)
+	require.NoError(t, err)
+	stream, err := conn.OpenStream()
+	require.NoError(t, err)
+	_, err = stream.Write(length(wire.MaxHelloFrame + 1))
+	require.NoError(t, err)
+	closedWith(t, conn, wire.CloseFrameTooLarge, "frame too large")
+}
+
+func TestHubWithoutEnrolment(t *testing.T) {
+	b := start(t, func(c *hub.Config) { c.Enroller = nil })
+	_, err := b.dial(wire.ALPNEnrol)
+	require.Error(t, err)
+}

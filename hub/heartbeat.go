@@ -1,0 +1,88 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quicflow/quicflow/internal/wire"
+)
+
+// checkHeartbeats looks at all sessions in one sweep per interval; so no session needs a timer.
+func (h *Hub) checkHeartbeats() {
+	ticker := time.NewTicker(h.cfg.HeartbeatCheckInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-h.accepting.Done():
+			return
+		case <-ticker.C:
+			for _, s := range h.acceptedSessions() {
+				s.checkHeartbeat()
+			}
+			h.forgetEnds()
+		}
+	}
+}
+
+func (h *Hub) acceptedSessions() []*session {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	all := make([]*session, 0, len(h.sessions))
+	for _, s := range h.sessions {
+		if s.accepted {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// checkHeartbeat is one check: a strike if the last heartbeat is too old, and the end at the last strike in a row.
+func (s *session) checkHeartbeat() {
+	if s.blocked.Load() > 0 {
+		s.lastBeat.Store(s.hub.cfg.Now().UnixNano())
+	}
+	age := s.since(&s.lastBeat)
+	if age <= s.hub.cfg.HeartbeatTimeout {
+		s.strikes = 0
+		return
+	}
+	s.strikes++
+	s.hub.metrics.heartbeatsLate.Inc()
+	s.hub.log.Warn("heartbeat missed", "client_id", s.id, "age", age, "strikes", s.strikes)
+	call2(s.hub.cfg.Hooks.OnHeartbeatTimeout, s.event(), s.strikes)
+	if s.strikes >= s.hub.cfg.MaxTimeoutCount {
+		s.close(end(wire.CloseHeartbeat, fmt.Errorf("%w: none for %s", ErrHeartbeatLost, age.Round(time.Millisecond))))
+	}
+}
+
+// touch tells the Registry, once per heartbeat interval, which agents were heard of since the last time.
+func (h *Hub) touch() {
+	ticker := time.NewTicker(h.cfg.HeartbeatInterval)
+	defer ticker.Stop()
+	var last int64
+	for {
+		select {
+		case <-h.accepting.Done():
+			return
+		case <-ticker.C:
+		}
+		now := h.cfg.Now()
+		var ids []string
+		for _, s := range h.acceptedSessions() {
+			if s.lastSeen.Load() > last {
+				ids = append(ids, s.id)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(h.accepting, storeTimeout)
+		if err := h.cfg.Registry.TouchClients(ctx, h.cfg.NodeID, ids, now); err != nil {
+			h.log.Warn("clients not touched", "clients", len(ids), "error", err)
+		} else {
+			last = now.UnixNano()
+		}
+		cancel()
+	}
+}

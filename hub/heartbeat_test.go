@@ -1,0 +1,109 @@
+package hub_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/wire"
+)
+
+func TestMissedHeartbeatsEndASession(t *testing.T) {
+	strikes := make(chan int, 10)
+	causes := make(chan error, 10)
+	b := start(t, func(c *hub.Config) {
+		c.HeartbeatInterval, c.HeartbeatTimeout, c.HeartbeatCheckInterval = 20*time.Millisecond, 150*time.Millisecond, 30*time.Millisecond
+		c.Hooks.OnHeartbeatTimeout = func(e hub.Event, n int) {
+			if e.ClientID == "silent" {
+				strikes <- n
+			}
+		}
+		c.Hooks.OnDisconnect = func(e hub.Event, cause error) {
+			if e.ClientID == "silent" {
+				causes <- cause
+			}
+		}
+	})
+	lively := b.connect(b.join("lively"))
+	began := time.Now()
+	silent := b.connect(b.join("silent"))
+	for done := false; !done; {
+		lively.alive()
+		select {
+		case <-silent.conn.Context().Done():
+			done = true
+		case <-time.After(10 * time.Millisecond):
+		}
+		require.Less(t, time.Since(began), patience)
+	}
+	silent.closedWith(wire.CloseHeartbeat, "heartbeats were missed")
+	require.GreaterOrEqual(t, time.Since(began), 150*time.Millisecond+2*30*time.Millisecond, "three checks in a row take two intervals")
+	for want := 1; want <= 3; want++ {
+		require.Equal(t, want, <-strikes)
+	}
+	select {
+	case cause := <-causes:
+		require.ErrorIs(t, cause, hub.ErrHeartbeatLost)
+	case <-time.After(patience):
+		require.FailNow(t, "OnDisconnect was not called")
+	}
+	lively.alive()
+	require.Equal(t, 1, b.Connected())
+	eventually(t, "the lively one is touched", func() bool {
+		b.registry.mu.Lock()
+		defer b.registry.mu.Unlock()
+		return b.registry.touched["lively"] > 0
+	})
+}
+
+// A session must not be ended for heartbeats that the hub itself did not read.
+func TestSessionHeldUpByTheHubIsNotBlamed(t *testing.T) {
+	gate := make(chan struct{})
+	checked := make(chan struct{}, 100)
+	b := start(t, func(c *hub.Config) {
+		c.HeartbeatInterval, c.HeartbeatTimeout, c.HeartbeatCheckInterval = 10*time.Millisecond, 40*time.Millisecond, 10*time.Millisecond
+		c.LogBuffer = 1
+		c.Hooks.OnHeartbeatTimeout = func(hub.Event, int) { checked <- struct{}{} }
+	})
+	b.sink.setScript(func(string) error { <-gate; return nil })
+	a := b.connect(b.join("web-1"))
+	id := step("web-1")
+	s, err := a.conn.OpenUniStream()
+	require.NoError(t, err)
+	send := func(n uint64) { require.NoError(t, wire.WriteFrame(s, chunkAt(id, n))) }
+	send(0)
+	send(1) // waits for room, as the first is not stored yet
+	eventually(t, "the session is held up", func() bool { return hub.HeldUp(b.Hub, "web-1") })
+	hold := time.NewTimer(200 * time.Millisecond)
+	defer hold.Stop()
+	select {
+	case <-a.conn.Context().Done():
+		require.FailNow(t, "the session ended")
+	case <-hold.C:
+	}
+	close(gate)
+	require.EqualValues(t, 1, a.receive().GetLogAck().GetPosition())
+	require.EqualValues(t, 2, a.receive().GetLogAck().GetPosition())
+	a.closedWith(wire.CloseHeartbeat, "missed") // now it is its own fault
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for name, change := range map[string]func(*hub.Config){
+		"NodeID is required":                    func(c *hub.Config) { c.NodeID = "" },
+		"CA is required":                        func(c *hub.Config) { c.CA = nil },
+		"Registry is required":                  func(c *hub.Config) { c.Registry = nil },
+		"Sink is required":                      func(c *hub.Config) { c.Sink = nil },
+		"MaxClients is negative":                func(c *hub.Config) { c.MaxClients = -1 },
+		"OfflineGrace is negative":              func(c *hub.Config) { c.OfflineGrace = -1 },
+		"must be longer than HeartbeatInterval": func(c *hub.Config) { c.HeartbeatTimeout = time.Second },
+	} {
+		cfg := hub.Config{NodeID: "n", CA: ca, Registry: newRegistry(), Sink: newSink()}
+		change(&cfg)
+		_, err := hub.New(cfg)
+		require.ErrorContains(t, err, name)
+		require.False(t, errors.Is(err, hub.ErrProtocol))
+	}
+}

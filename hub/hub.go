@@ -1,0 +1,231 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// Hub accepts agents and talks to them. All methods are safe for concurrent use; Start and Stop are each called once.
+type Hub struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *Metrics
+
+	tls       *tlsConfigs
+	transport *quic.Transport
+	listener  *quic.Listener
+	startedAt time.Time
+
+	// ctx lives from Start until the last result is stored in Stop, or until Stop's own context ends.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// accepting ends earlier: once the agents had their time to leave.
+	accepting     context.Context
+	stopAccepting context.CancelFunc
+	conns         sync.WaitGroup // goroutines of connections and the one that accepts them
+	loops         sync.WaitGroup // the hub's own goroutines; those that store end after the connections'
+
+	mu       sync.RWMutex
+	draining bool
+	sessions map[string]*session // by client id; accepted or about to be
+	ends     map[string]sessionEnd
+
+	watchers  watchers
+	registrar *registrar
+	results   *intake[release.StepResult]
+	logs      *intake[release.LogRecord]
+	enrolling chan struct{} // one slot per enrolment in progress
+
+	requests atomic.Uint64 // the last request id given
+	promises atomic.Int64  // requests awaiting an answer
+	crowded  atomic.Bool   // the warning about promises was given
+}
+
+// New checks a configuration and makes a hub from it. Nothing runs before Start.
+func New(cfg Config) (*Hub, error) {
+	cfg, err := cfg.validate()
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{
+		cfg:       cfg,
+		log:       cfg.Logger,
+		metrics:   cfg.Metrics,
+		sessions:  make(map[string]*session),
+		ends:      make(map[string]sessionEnd),
+		watchers:  watchers{byClient: make(map[string]map[chan struct{}]struct{})},
+		enrolling: make(chan struct{}, maxEnrolments),
+	}
+	if h.tls, err = newTLSConfigs(cfg); err != nil {
+		return nil, fmt.Errorf("hub: %w", err)
+	}
+	h.registrar = newRegistrar(h)
+	h.results = newIntake(h, resultBuffer, h.storeResults)
+	h.logs = newIntake(h, cfg.LogBuffer, h.storeLogs)
+	return h, nil
+}
+
+// Start frees what an earlier run of this node left in the Registry, opens the port and accepts agents until Stop. ctx
+// bounds the start alone.
+func (h *Hub) Start(ctx context.Context) error {
+	h.startedAt = h.cfg.Now()
+	if err := h.cfg.Registry.ReleaseNode(ctx, h.cfg.NodeID, h.startedAt); err != nil {
+		return fmt.Errorf("start hub: release sessions of an earlier run: %w", err)
+	}
+	if err := h.listen(); err != nil {
+		return fmt.Errorf("start hub: %w", err)
+	}
+	h.ctx, h.cancel = context.WithCancelCause(context.Background())
+	h.accepting, h.stopAccepting = context.WithCancel(h.ctx)
+	h.metrics.hub.Store(h)
+	h.loops.Go(h.registrar.run)
+	h.loops.Go(h.results.run)
+	h.loops.Go(h.logs.run)
+	h.loops.Go(h.checkHeartbeats)
+	h.loops.Go(h.touch)
+	h.conns.Go(h.accept)
+	h.log.Info("hub listens", "addr", h.Addr().String(), "node_id", h.cfg.NodeID,
+		"max_clients", h.cfg.MaxClients, "idle_timeout", h.cfg.QUIC.MaxIdleTimeout)
+	return nil
+}
+
+func (h *Hub) listen() error {
+	addr, err := net.ResolveUDPAddr("udp", h.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("resolve %q: %w", h.cfg.Addr, err)
+	}
+	socket, err := net.ListenUDP("udp", addr)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	// The keys survive a restart, so that agents are told at once that their old connection is gone.
+	reset, err := h.cfg.CA.DeriveKey("stateless reset " + h.cfg.NodeID)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	token, err := h.cfg.CA.DeriveKey("address token " + h.cfg.NodeID)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	h.transport = &quic.Transport{
+		Conn:              socket,
+		StatelessResetKey: (*quic.StatelessResetKey)(&reset),
+		TokenGeneratorKey: (*quic.TokenGeneratorKey)(&token),
+	}
+	if h.listener, err = h.transport.Listen(h.tls.base, h.cfg.QUIC); err != nil {
+		return errors.Join(fmt.Errorf("listen: %w", err), h.transport.Close(), socket.Close())
+	}
+	return nil
+}
+
+// Addr is where the hub listens. It is nil before Start.
+func (h *Hub) Addr() net.Addr {
+	if h.transport == nil {
+		return nil
+	}
+	return h.transport.Conn.LocalAddr()
+}
+
+// Connected is the number of accepted sessions.
+func (h *Hub) Connected() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	n := 0
+	for _, s := range h.sessions {
+		if s.accepted {
+			n++
+		}
+	}
+	return n
+}
+
+// accept hands each new connection to a goroutine of its own. It must be quick: quic-go refuses connections once a few dozen
+// wait for it.
+func (h *Hub) accept() {
+	for {
+		conn, err := h.listener.Accept(h.accepting)
+		if err != nil {
+			return // the hub stops
+		}
+		h.conns.Go(func() {
+			if conn.ConnectionState().TLS.NegotiatedProtocol == wire.ALPNEnrol {
+				h.enrol(conn)
+			} else {
+				h.serve(conn)
+			}
+		})
+	}
+}
+
+// serve carries one connection of the main ALPN from its Hello to its end.
+func (h *Hub) serve(conn *quic.Conn) {
+	s, err := h.handshake(conn)
+	if err != nil {
+		return
+	}
+	h.conns.Go(s.acceptLogs)
+	s.close(s.read())
+	h.finish(s)
+}
+
+// Stop ends the hub: requests fail with ErrDraining, agents are told to leave and, after DrainTimeout, made to; what they
+// sent is stored; every goroutine ends. When ctx ends first, what is not stored by then is left to the agents to send
+// again, and its error is returned.
+func (h *Hub) Stop(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { h.cancel(context.Cause(ctx)) })
+	defer stop()
+
+	h.mu.Lock()
+	h.draining = true
+	h.mu.Unlock()
+	sessions := h.acceptedSessions() // whoever is not accepted by now will be refused
+	h.log.Info("hub drains", "sessions", len(sessions))
+	goodbye := &quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Goodbye{Goodbye: &quicflowv1.Goodbye{Reason: "the hub is stopping"}}}
+	for _, s := range sessions {
+		s.failPromises(ErrDraining)
+		_ = s.send(goodbye, maxOutbox) // one that cannot be told is closed below like the others
+	}
+	h.awaitDeparture(sessions)
+	for _, s := range sessions {
+		s.close(end(wire.CloseDraining, ErrDraining))
+	}
+	h.stopAccepting()
+	err := h.listener.Close()
+	h.conns.Wait()
+	h.results.close()
+	h.logs.close()
+	h.registrar.close()
+	h.loops.Wait()
+	err = errors.Join(err, context.Cause(h.ctx), h.transport.Close(), h.transport.Conn.Close())
+	h.cancel(context.Canceled)
+	h.metrics.hub.CompareAndSwap(h, nil)
+	if err != nil {
+		return fmt.Errorf("stop hub: %w", err)
+	}
+	return nil
+}
+
+// awaitDeparture waits until the agents have closed their connections, but not longer than DrainTimeout.
+func (h *Hub) awaitDeparture(sessions []*session) {
+	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.DrainTimeout)
+	defer cancel()
+	for _, s := range sessions {
+		select {
+		case <-s.conn.Context().Done():
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package hub
+
+import (
+	"io"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/quicflow/quicflow/internal/telemetry"
+)
+
+// Metrics counts what a hub does. It is for one hub at a time, and may outlive it.
+type Metrics struct {
+	hub atomic.Pointer[Hub] // the one that runs; its gauges are read from it
+
+	connections, disconnects, refusals, enrolments     prometheus.Counter
+	messagesSent, messagesReceived, messagesFailed     prometheus.Counter
+	bytesSent, bytesReceived                           prometheus.Counter
+	heartbeatsSent, heartbeatsReceived, heartbeatsLate prometheus.Counter
+	promisesCreated, promisesCompleted                 prometheus.Counter
+	promisesTimedOut, promisesFailed                   prometheus.Counter
+	results, logRecords, logBytes                      prometheus.Counter
+	encodingErrors, decodingErrors, networkErrors      prometheus.Counter
+	requestDuration                                    prometheus.Histogram
+}
+
+// NewMetrics makes the metrics of a hub and registers them. A nil registerer is fine: they are then seen by no one.
+func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{}
+	all := []prometheus.Collector{
+		m.gauge(telemetry.ConnectedClients, "Agents with an accepted session.", func(h *Hub) float64 { return float64(h.Connected()) }),
+		m.gauge(telemetry.SessionsReconnecting, "Agents whose session was lost within the grace.", func(h *Hub) float64 { return float64(h.reconnecting()) }),
+		m.gauge(telemetry.PromiseActive, "Requests awaiting an answer.", func(h *Hub) float64 { return float64(h.promises.Load()) }),
+		m.gauge(telemetry.LogBytesBuffered, "Bytes of logs on their way to the store.", func(h *Hub) float64 { return float64(h.logs.buffered()) }),
+		m.gauge(telemetry.UptimeSeconds, "Time since the hub started.", func(h *Hub) float64 { return h.cfg.Now().Sub(h.startedAt).Seconds() }),
+	}
+	counter := func(field *prometheus.Counter, name, help string) {
+		*field = prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		all = append(all, *field)
+	}
+	counter(&m.connections, telemetry.TotalConnections, "Sessions accepted.")
+	counter(&m.disconnects, telemetry.TotalDisconnects, "Accepted sessions that ended.")
+	counter(&m.refusals, telemetry.HandshakesRefusedTotal, "Sessions and enrolments refused after the TLS handshake.")
+	counter(&m.enrolments, telemetry.EnrolmentsTotal, "Certificates issued to agents.")
+	counter(&m.messagesSent, telemetry.MessagesSentTotal, "Control frames queued for agents.")
+	counter(&m.messagesReceived, telemetry.MessagesReceivedTotal, "Control frames received from agents.")
+	counter(&m.messagesFailed, telemetry.MessagesFailedTotal, "Control frames that could not be queued.")
+	counter(&m.bytesSent, telemetry.BytesSentTotal, "Bytes written to streams.")
+	counter(&m.bytesReceived, telemetry.BytesReceivedTotal, "Bytes read from streams.")
+	counter(&m.heartbeatsReceived, telemetry.HeartbeatsReceived, "Heartbeats received from agents.")
+	counter(&m.heartbeatsSent, telemetry.HeartbeatsSent, "Heartbeats answered.")
+	counter(&m.heartbeatsLate, telemetry.HeartbeatTimeouts, "Checks that found a heartbeat too old.")
+	counter(&m.promisesCreated, telemetry.PromiseCreatedTotal, "Requests that began to await an answer.")
+	counter(&m.promisesCompleted, telemetry.PromiseCompletedTotal, "Requests answered.")
+	counter(&m.promisesTimedOut, telemetry.PromiseTimeoutsTotal, "Requests without an answer in time.")
+	counter(&m.promisesFailed, telemetry.PromiseFailedTotal, "Requests cancelled, not sent, or whose session ended.")
+	counter(&m.results, telemetry.ResultsStoredTotal, "Results stored and acknowledged, repeated ones included.")
+	counter(&m.logRecords, telemetry.LogRecordsStoredTotal, "Log records stored, repeated ones included.")
+	counter(&m.logBytes, telemetry.LogBytesStoredTotal, "Bytes of log output stored, repeated ones included.")
+	counter(&m.encodingErrors, telemetry.EncodingErrorsTotal, "Frames that could not be encoded.")
+	counter(&m.decodingErrors, telemetry.DecodingErrorsTotal, "Frames too large, truncated or malformed.")
+	counter(&m.networkErrors, telemetry.NetworkErrorsTotal, "Accepted sessions that ended without a goodbye by fault of the network or the agent.")
+	m.requestDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    telemetry.RequestDuration,
+		Help:    "Time from a request to its answer.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+	})
+	all = append(all, m.requestDuration)
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range all {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *Metrics) gauge(name, help string, value func(*Hub) float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+		if h := m.hub.Load(); h != nil {
+			return value(h)
+		}
+		return 0
+	})
+}
+
+// reader counts the bytes read from r.
+func (m *Metrics) reader(r io.Reader) io.Reader { return countingReader{r, m.bytesReceived} }
+
+type countingReader struct {
+	io.Reader
+	bytes prometheus.Counter
+}
+
+func (c countingReader) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.bytes.Add(float64(n))
+	return n, err
+}
+
+// writer counts the bytes written to w.
+func (m *Metrics) writer(w io.Writer) io.Writer { return countingWriter{w, m.bytesSent} }
+
+type countingWriter struct {
+	io.Writer
+	bytes prometheus.Counter
+}
+
+func (c countingWriter) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.bytes.Add(float64(n))
+	return n, err
+}

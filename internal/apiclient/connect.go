@@ -1,0 +1,63 @@
+package apiclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// DefaultServer is where a server listens that was not told otherwise.
+const DefaultServer = "http://localhost:8475"
+
+// Config says how to reach a server.
+type Config struct {
+	Server string // URL. Defaults to DefaultServer.
+	Token  string // API token. Defaults to none: only health can be asked.
+	CAFile string // PEM file with the authorities to trust. Defaults to the system's.
+}
+
+// New makes a client. It connects with the first request.
+func New(config Config) (*API, error) {
+	if config.Server == "" {
+		config.Server = DefaultServer
+	}
+	u, err := url.Parse(config.Server)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("server %q is not a URL such as %s", config.Server, DefaultServer)
+	}
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: time.Minute,
+		IdleConnTimeout:       time.Minute,
+		ForceAttemptHTTP2:     true,
+	}
+	if config.CAFile != "" {
+		pem, err := os.ReadFile(config.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read CA certificate: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no PEM certificate", config.CAFile)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	options := []ClientOption{WithHTTPClient(&http.Client{Transport: transport})}
+	if config.Token != "" {
+		bearer := "Bearer " + strings.TrimSpace(config.Token)
+		options = append(options, WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+			r.Header.Set("Authorization", bearer)
+			return nil
+		}))
+	}
+	return NewClient(config.Server, options...)
+}

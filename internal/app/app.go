@@ -1,0 +1,278 @@
+// Package app builds the server from its configuration, starts it and stops it.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quic-go/quic-go"
+	"go.temporal.io/sdk/client"
+
+	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/bus"
+	"github.com/quicflow/quicflow/internal/config"
+	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/rollout"
+	"github.com/quicflow/quicflow/internal/service"
+	"github.com/quicflow/quicflow/internal/store"
+	"github.com/quicflow/quicflow/internal/telemetry"
+)
+
+// stopTimeout bounds a graceful stop.
+const stopTimeout = 15 * time.Second
+
+// Config says what to run.
+type Config struct {
+	config.Config // validated, as config.Load gives it
+
+	// Version is the program's. Defaults to "dev".
+	Version string
+	// Greeting is where the addresses, and at the first start the administrator's token, are shown. Defaults to nowhere.
+	Greeting io.Writer
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// App is a running server.
+type App struct {
+	cfg      Config
+	logger   *slog.Logger
+	services service.Group
+	failed   chan error // buffered; the first service that failed by itself
+
+	dir        *directory
+	nodeID     string
+	store      *store.Store
+	bus        *bus.Bus
+	registry   *prometheus.Registry
+	hub        *hub.Hub
+	joins      hubIdentity
+	temporal   client.Client
+	temporalUI http.Handler
+	apiTLS     *tls.Config
+	rollouts   *rollout.Rollouts
+
+	searchAttributes bool
+	endpoint         Endpoint
+	metricsURL       string
+}
+
+// Run runs a server until ctx ends or a part of it fails, and then stops it, within a bounded time.
+func Run(ctx context.Context, cfg Config) error {
+	a, err := Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		a.logger.Info("stopping", "cause", context.Cause(ctx))
+	case err = <-a.Failed():
+		a.logger.Error("stopping because a part of the server failed", "error", err)
+	}
+	return errors.Join(err, a.Stop(context.WithoutCancel(ctx)))
+}
+
+// Start builds and starts everything. When it fails, nothing is left running.
+func Start(ctx context.Context, cfg Config) (*App, error) {
+	if cfg.Version == "" {
+		cfg.Version = "dev"
+	}
+	if cfg.Greeting == nil {
+		cfg.Greeting = io.Discard
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	a := &App{cfg: cfg, logger: cfg.Logger, failed: make(chan error, 1), services: service.Group{Logger: cfg.Logger}}
+	if err := a.start(ctx); err != nil {
+		return nil, errors.Join(err, a.Stop(context.WithoutCancel(ctx)))
+	}
+	return a, nil
+}
+
+// Failed gives the error of a part that failed by itself, if one does. The server should be stopped then.
+func (a *App) Failed() <-chan error { return a.failed }
+
+// Endpoint is where the server is reached.
+func (a *App) Endpoint() Endpoint { return a.endpoint }
+
+// Stop stops everything in the reverse order, within 15 s.
+func (a *App) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, fmt.Errorf("not stopped within %s", stopTimeout))
+	defer cancel()
+	return a.services.Stop(ctx)
+}
+
+func (a *App) fail(err error) {
+	select {
+	case a.failed <- err:
+	default: // one is enough
+	}
+}
+
+// start goes from the ground up. The API comes last, so that whoever reaches it finds everything behind it; its port is
+// opened first, so that a port that is taken is told before anything else happens.
+func (a *App) start(ctx context.Context) error {
+	if err := a.openDirectory(ctx); err != nil {
+		return err
+	}
+	apiListener, metricsListener, err := a.listen(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.openStore(ctx); err != nil {
+		return err
+	}
+	token, err := ensureAdminToken(ctx, a.dir, a.store, a.nodeID)
+	if err != nil {
+		return err
+	}
+	a.bus = bus.New(bus.Config{})
+	a.registry = telemetry.NewRegistry(a.cfg.Version)
+	if err := a.startHub(ctx); err != nil {
+		return err
+	}
+	if err := a.startTemporal(ctx); err != nil {
+		return err
+	}
+	if err := a.startRollouts(ctx); err != nil {
+		return err
+	}
+	if err := a.startWorkers(ctx); err != nil {
+		return err
+	}
+	if err := a.serve(ctx, apiListener, metricsListener); err != nil {
+		return err
+	}
+	if err := a.endpoint.write(a.dir); err != nil {
+		return err
+	}
+	a.greet(a.cfg.Greeting, token)
+	a.logger.Info("ready", "api", a.endpoint.API, "quic", a.endpoint.QUIC, "data_dir", a.dir.path, "node_id", a.nodeID)
+	return nil
+}
+
+func (a *App) openDirectory(ctx context.Context) error {
+	path := a.cfg.Server.DataDir
+	if path == "" {
+		var err error
+		if path, err = config.DataDir(); err != nil {
+			return fmt.Errorf("find a data directory (choose one with --data-dir): %w", err)
+		}
+	}
+	dir, err := openDirectory(path)
+	if err != nil {
+		return err
+	}
+	a.dir = dir
+	// The lock is given back last.
+	if err := a.services.Start(ctx, service.Service{Name: "data directory", Stop: func(context.Context) error { return dir.unlock() }}); err != nil {
+		return err
+	}
+	a.nodeID, err = dir.nodeID()
+	return err
+}
+
+func (a *App) openStore(ctx context.Context) error {
+	d := a.cfg.Database
+	cfg := store.Config{
+		Driver:       store.SQLite,
+		DSN:          a.dir.file("quicflow.db"),
+		OfflineGrace: a.cfg.Session.OfflineGrace.Std(),
+		Logger:       databaseLog(d.LogLevel, a.logger),
+	}
+	if d.Postgres() {
+		cfg.Driver, cfg.DSN = store.Postgres, d.ConnString()
+		cfg.MaxIdleConns, cfg.MaxOpenConns, cfg.ConnMaxLifetime = d.MaxIdleConns, d.MaxOpenConns, d.ConnMaxLifetime.Std()
+	}
+	return a.services.Start(ctx, service.Service{
+		Name: "store",
+		Start: func(ctx context.Context) (err error) {
+			a.store, err = store.Open(ctx, cfg)
+			return err
+		},
+		Stop: func(context.Context) error { return a.store.Close() },
+	})
+}
+
+func (a *App) startHub(ctx context.Context) error {
+	ca, err := pki.LoadOrCreate(a.dir.path)
+	if err != nil {
+		return err
+	}
+	if a.joins, err = newHubIdentity(a.cfg.TLS, ca); err != nil {
+		return err
+	}
+	metrics, err := hub.NewMetrics(a.registry)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	session, message, q := a.cfg.Session, a.cfg.Message, a.cfg.QUIC
+	a.hub, err = hub.New(hub.Config{
+		Addr:                   a.cfg.Server.Addr,
+		NodeID:                 a.nodeID,
+		CA:                     ca,
+		Certificate:            a.joins.certificate,
+		ServerCAs:              a.joins.authorities,
+		Registry:               a.store,
+		Sink:                   a.store,
+		Enroller:               a.store,
+		MaxClients:             a.cfg.Server.MaxClients,
+		HeartbeatInterval:      session.HeartbeatInterval.Std(),
+		HeartbeatTimeout:       session.HeartbeatTimeout.Std(),
+		HeartbeatCheckInterval: session.HeartbeatCheckInterval.Std(),
+		MaxTimeoutCount:        session.MaxTimeoutCount,
+		OfflineGrace:           session.OfflineGrace.Std(),
+		MaxPromises:            message.MaxPromises,
+		PromiseWarnThreshold:   message.PromiseWarnThreshold,
+		DefaultTimeout:         message.DefaultMessageTimeout.Std(),
+		LogBuffer:              int64(a.cfg.Logs.MaxBufferedBytes),
+		QUIC: &quic.Config{
+			MaxIdleTimeout:                 q.MaxIdleTimeout.Std(),
+			MaxIncomingStreams:             int64(q.MaxIncomingStreams),
+			MaxIncomingUniStreams:          int64(q.MaxIncomingUniStreams),
+			InitialStreamReceiveWindow:     uint64(q.InitialStreamReceiveWindow),
+			MaxStreamReceiveWindow:         uint64(q.MaxStreamReceiveWindow),
+			InitialConnectionReceiveWindow: uint64(q.InitialConnectionReceiveWindow),
+			MaxConnectionReceiveWindow:     uint64(q.MaxConnectionReceiveWindow),
+		},
+		OnStored: func(taskID string) { a.bus.Notify(bus.Task(taskID)) },
+		Metrics:  metrics,
+		Logger:   a.logger,
+	})
+	if err != nil {
+		return err
+	}
+	return a.services.Start(ctx, service.Service{
+		Name: "hub",
+		Start: func(ctx context.Context) error {
+			err := a.hub.Start(ctx)
+			if opErr := (*net.OpError)(nil); errors.As(err, &opErr) {
+				return portError("server.addr", a.cfg.Server.Addr, err)
+			}
+			return err
+		},
+		Stop: a.hub.Stop,
+	})
+}
+
+func (a *App) startRollouts(ctx context.Context) (err error) {
+	a.rollouts, err = rollout.New(rollout.Config{
+		Client:           a.temporal,
+		Store:            a.store,
+		SearchAttributes: a.searchAttributes,
+		Logger:           a.logger,
+	})
+	if err != nil {
+		return err
+	}
+	return a.services.Start(ctx, service.Loop("reconciler", a.rollouts.Reconcile))
+}

@@ -1,0 +1,136 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/google/uuid"
+)
+
+const (
+	lockFile   = "lock"
+	nodeIDFile = "node-id"
+)
+
+// directory is the data directory, locked by this process.
+type directory struct {
+	path string
+	lock *os.File
+}
+
+// openDirectory makes the data directory if it is missing and locks it. The lock goes with the process, however it ends.
+func openDirectory(path string) (*directory, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("find the data directory: %w", err)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory (choose another with --data-dir): %w", err)
+	}
+	if err := makePrivate(path); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock of the data directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		pid, _ := os.ReadFile(lock.Name())
+		_ = lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another quic-server (process %s) uses the data directory %s: stop it, or choose another with --data-dir",
+				strings.TrimSpace(string(pid)), path)
+		}
+		return nil, fmt.Errorf("lock the data directory: %w", err)
+	}
+	err = lock.Truncate(0)
+	if err == nil {
+		_, err = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("write the lock of the data directory: %w", err)
+	}
+	return &directory{path: path, lock: lock}, nil
+}
+
+// makePrivate closes a directory of ours to other users. One that is not ours (somebody's home, /tmp) is left alone.
+func makePrivate(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("look at the data directory: %w", err)
+	}
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("look into the data directory: %w", err)
+	}
+	_, err = os.Stat(filepath.Join(path, lockFile))
+	if len(entries) > 0 && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s can be read by other users and holds something else than the data of a quic-server: choose an empty or new directory", path)
+	}
+	if err := os.Chmod(path, 0o700); err != nil {
+		return fmt.Errorf("close the data directory to other users: %w", err)
+	}
+	return nil
+}
+
+func (d *directory) file(name ...string) string {
+	return filepath.Join(append([]string{d.path}, name...)...)
+}
+
+// unlock leaves the file in place: removing it would let two processes lock two files of one name.
+func (d *directory) unlock() error { return d.lock.Close() }
+
+// nodeID is the identity of this server among those that share a Temporal; it is made at the first start.
+func (d *directory) nodeID() (string, error) {
+	file := d.file(nodeIDFile)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return "", fmt.Errorf("make a node id: %w", err)
+		}
+		if err := writeFile(file, []byte(id.String()+"\n"), 0o600); err != nil {
+			return "", fmt.Errorf("write the node id: %w", err)
+		}
+		return id.String(), nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the node id: %w", err)
+	}
+	id, err := uuid.Parse(strings.TrimSpace(string(text)))
+	if err != nil {
+		return "", fmt.Errorf("%s is damaged: %w", file, err)
+	}
+	return id.String(), nil
+}
+
+// writeFile writes a file so that after a crash it is there completely or not at all.
+func writeFile(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,46 @@
+package pgtest
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+var server *Server
+
+func TestMain(m *testing.M) {
+	os.Exit(Main(m, &server, func() error { return goleak.Find() }, func() error {
+		if _, err := os.Stat(server.dir); !os.IsNotExist(err) {
+			return fmt.Errorf("%s is still there: %v", server.dir, err)
+		}
+		return nil
+	}))
+}
+
+func TestDatabasesAreSeparate(t *testing.T) {
+	for range 2 {
+		db, err := sql.Open("postgres", server.Database(t))
+		require.NoError(t, err)
+		_, err = db.Exec("CREATE TABLE things (id BIGINT)")
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+	}
+}
+
+func TestDatabaseIsDroppedWhileInUse(t *testing.T) {
+	var left *sql.DB
+	var dsn string
+	t.Run("test that leaves a connection open", func(t *testing.T) {
+		dsn = server.Database(t)
+		var err error
+		left, err = sql.Open("postgres", dsn)
+		require.NoError(t, err)
+		require.NoError(t, left.Ping())
+	})
+	require.Error(t, left.Ping())
+	require.NoError(t, left.Close())
+}

@@ -1,0 +1,200 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+const clientColumns = `id, labels, hostname, os, arch, agent_version, node_id, address, joined_at,
+	connected, goodbye, connected_at, disconnected_at, last_seen_at`
+
+type clientRow struct {
+	ID             string `db:"id"`
+	Labels         []byte `db:"labels"`
+	Hostname       string `db:"hostname"`
+	OS             string `db:"os"`
+	Arch           string `db:"arch"`
+	AgentVersion   string `db:"agent_version"`
+	NodeID         string `db:"node_id"`
+	Address        string `db:"address"`
+	JoinedAt       int64  `db:"joined_at"`
+	Connected      bool   `db:"connected"`
+	Goodbye        bool   `db:"goodbye"`
+	ConnectedAt    int64  `db:"connected_at"`
+	DisconnectedAt int64  `db:"disconnected_at"`
+	LastSeenAt     int64  `db:"last_seen_at"`
+}
+
+// client gives the domain's form. Whoever has no session since before graceStart (in microseconds) is offline.
+func (r *clientRow) client(graceStart int64) (release.Client, error) {
+	c := release.Client{
+		ID: r.ID, Hostname: r.Hostname, OS: r.OS, Arch: r.Arch, AgentVersion: r.AgentVersion,
+		NodeID: r.NodeID, Address: r.Address, JoinedAt: fromMicros(r.JoinedAt),
+		ConnectedAt: pointerFromMicros(r.ConnectedAt), DisconnectedAt: pointerFromMicros(r.DisconnectedAt),
+		LastSeenAt: pointerFromMicros(r.LastSeenAt), Online: r.Connected,
+	}
+	switch {
+	case r.Connected:
+		c.Status = release.ClientOnline
+	case !r.Goodbye && r.DisconnectedAt > graceStart:
+		c.Status = release.ClientReconnecting
+	default:
+		c.Status = release.ClientOffline
+	}
+	if err := json.Unmarshal(r.Labels, &c.Labels); err != nil {
+		return c, fmt.Errorf("read labels of client %s: %w", r.ID, err)
+	}
+	return c, nil
+}
+
+func (s *Store) graceStart() int64 { return micros(s.now().Add(-s.config.OfflineGrace)) }
+
+// ClientByID gives a client.
+func (s *Store) ClientByID(ctx context.Context, id string) (release.Client, error) {
+	var row clientRow
+	err := s.read().get(ctx, &row, `SELECT `+clientColumns+` FROM clients WHERE id = ?`, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return release.Client{}, release.NotFound("client", id)
+	}
+	if err != nil {
+		return release.Client{}, fmt.Errorf("read client: %w", err)
+	}
+	return row.client(s.graceStart())
+}
+
+// ClientFilter picks clients. Its zero value picks all.
+type ClientFilter struct {
+	Status release.ClientStatus
+	Label  string // "key=value", or "key" for those that have it
+	Search string // part of the id, host name or address, in either case
+	Limit  int    // 0: no limit
+	Offset int
+}
+
+func (f ClientFilter) where(d dialect, graceStart int64) *where {
+	w := &where{}
+	switch f.Status {
+	case release.ClientOnline:
+		w.add(`connected`)
+	case release.ClientReconnecting:
+		w.add(`NOT connected AND NOT goodbye AND disconnected_at > ?`, graceStart)
+	case release.ClientOffline:
+		w.add(`NOT connected AND (goodbye OR disconnected_at <= ?)`, graceStart)
+	}
+	if key, value, hasValue := strings.Cut(f.Label, "="); hasValue {
+		w.add(d.label+` = ?`, key, value)
+	} else if key != "" {
+		w.add(d.label+` IS NOT NULL`, key)
+	}
+	if f.Search != "" {
+		like := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(f.Search)) + "%"
+		w.add(`(LOWER(id) LIKE ? ESCAPE '\' OR LOWER(hostname) LIKE ? ESCAPE '\' OR LOWER(address) LIKE ? ESCAPE '\')`, like, like, like)
+	}
+	return w
+}
+
+// Clients gives a page of the clients that the filter picks, in the order of their ids, and the number of all of them.
+func (s *Store) Clients(ctx context.Context, f ClientFilter) (clients []release.Client, total int, err error) {
+	graceStart := s.graceStart()
+	w := f.where(s.dialect, graceStart)
+	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM clients`+w.String(), w.args...); err != nil {
+		return nil, 0, fmt.Errorf("count clients: %w", err)
+	}
+	var rows []clientRow
+	if err := s.read().list(ctx, &rows, `SELECT `+clientColumns+` FROM clients`+w.String()+` ORDER BY id LIMIT ? OFFSET ?`,
+		w.page(f.Limit, f.Offset)...); err != nil {
+		return nil, 0, fmt.Errorf("list clients: %w", err)
+	}
+	clients = make([]release.Client, len(rows))
+	for i := range rows {
+		if clients[i], err = rows[i].client(graceStart); err != nil {
+			return nil, 0, err
+		}
+	}
+	return clients, total, nil
+}
+
+// ResolveTargets gives the ids of the clients that a task is for, sorted. Clients that are listed must be known; those
+// that were revoked are not.
+func (s *Store) ResolveTargets(ctx context.Context, t release.Targets) ([]string, error) {
+	listed := slices.Compact(slices.Sorted(slices.Values(t.Clients)))
+	var ids []string
+	var err error
+	switch {
+	case t.Selector != "":
+		ids, err = s.selectClients(ctx, t.Selector)
+	case len(listed) > 0:
+		ids = listed
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(listed) > 0 {
+		if err := s.checkListed(ctx, listed); err != nil {
+			return nil, err
+		}
+		ids = slices.DeleteFunc(ids, func(id string) bool { _, in := slices.BinarySearch(listed, id); return !in })
+	}
+	if len(ids) == 0 {
+		return nil, release.Invalid("targets", "pick no host")
+	}
+	return ids, nil
+}
+
+func (s *Store) selectClients(ctx context.Context, text string) ([]string, error) {
+	selector, err := release.ParseSelector(text)
+	if err != nil {
+		return nil, err
+	}
+	var rows []clientRow
+	if err := s.read().list(ctx, &rows, `SELECT id, hostname, os, arch, labels FROM clients WHERE revoked_at = 0 ORDER BY id`); err != nil {
+		return nil, fmt.Errorf("read clients: %w", err)
+	}
+	var ids []string
+	for i := range rows {
+		c, err := rows[i].client(0)
+		if err != nil {
+			return nil, err
+		}
+		if selector.Matches(&c) {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids, nil
+}
+
+func (s *Store) checkListed(ctx context.Context, ids []string) error {
+	known := make(map[string]bool, len(ids))
+	for some := range slices.Chunk(ids, batchRows) {
+		var found []string
+		if err := s.read().list(ctx, &found, `SELECT id FROM clients WHERE id IN (?) AND revoked_at = 0`, some); err != nil {
+			return fmt.Errorf("read clients: %w", err)
+		}
+		for _, id := range found {
+			known[id] = true
+		}
+	}
+	const named = 5
+	var unknown []string
+	for _, id := range ids {
+		if !known[id] {
+			unknown = append(unknown, id)
+		}
+	}
+	switch n := len(unknown); {
+	case n > named:
+		return release.Invalid("targets.clients", "%s and %d more are not known", strings.Join(unknown[:named], ", "), n-named)
+	case n == 1:
+		return release.Invalid("targets.clients", "%s is not known", unknown[0])
+	case n > 0:
+		return release.Invalid("targets.clients", "%s are not known", strings.Join(unknown, ", "))
+	}
+	return nil
+}

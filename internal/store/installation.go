@@ -1,0 +1,142 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+// The states of an installation that are the store's own.
+const (
+	installationRemoved   = "removed"   // nothing is installed
+	installationUntouched = "untouched" // a change that was in doubt never began
+)
+
+// installationChange is what a step's outcome says about what its host runs.
+type installationChange struct {
+	projectID, clientID, taskID string
+	state, versionID, attempted string
+	asOf, at                    int64
+}
+
+// installationAfter gives the change by an outcome, and false if there is none.
+func installationAfter(step *stepRow, before release.StepState, o outcome) (installationChange, bool) {
+	c := installationChange{
+		projectID: step.ProjectID, clientID: step.ClientID, taskID: step.TaskID,
+		asOf: step.DispatchedAt, at: micros(o.finished),
+	}
+	if c.asOf == 0 {
+		c.asOf = c.at
+	}
+	switch o.state {
+	case release.StepSucceeded:
+		c.state, c.versionID = string(release.InstallationInstalled), step.VersionID
+		if step.VersionID == "" {
+			c.state = installationRemoved
+		}
+	case release.StepFailed, release.StepCancelled:
+		c.state, c.attempted = string(release.InstallationFailed), step.VersionID
+	case release.StepUnknown:
+		c.state, c.attempted = string(release.InstallationUnknown), step.VersionID
+	case release.StepRefused:
+		c.state = installationUntouched
+		return c, before == release.StepUnknown
+	default:
+		return c, false
+	}
+	return c, true
+}
+
+func writeInstallations(ctx context.Context, tx conn, changes []installationChange) error {
+	// One statement cannot change a row twice, so a second change of a row waits for a second round. That locks no new
+	// rows, so the order of locks holds.
+	slices.SortStableFunc(changes, func(a, b installationChange) int {
+		return cmp.Or(cmp.Compare(a.projectID, b.projectID), cmp.Compare(a.clientID, b.clientID))
+	})
+	for len(changes) > 0 {
+		var round, later []installationChange
+		for i, c := range changes {
+			if i > 0 && c.projectID == changes[i-1].projectID && c.clientID == changes[i-1].clientID {
+				later = append(later, c)
+			} else {
+				round = append(round, c)
+			}
+		}
+		for some := range slices.Chunk(round, batchRows) {
+			if err := upsertInstallations(ctx, tx, some); err != nil {
+				return err
+			}
+		}
+		changes = later
+	}
+	return nil
+}
+
+func upsertInstallations(ctx context.Context, tx conn, changes []installationChange) error {
+	rows := make([][]any, len(changes))
+	for i, c := range changes {
+		rows[i] = []any{c.projectID, c.clientID, c.versionID, c.state, c.attempted, c.taskID, c.asOf, c.at}
+	}
+	with, args := tx.dialect.input("project TEXT, client TEXT, version TEXT, how TEXT, tried TEXT, task TEXT, dispatched BIGINT, at BIGINT", rows)
+	_, err := tx.exec(ctx, with+`INSERT INTO installations (project_id, client_id, version_id, state, attempted_id, task_id, as_of, updated_at)
+		SELECT project, client, version, how, tried, task, dispatched, at FROM input WHERE TRUE
+		ON CONFLICT (project_id, client_id) DO UPDATE SET
+			version_id = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.version_id ELSE installations.version_id END,
+			state = CASE WHEN excluded.state <> 'untouched' THEN excluded.state WHEN installations.version_id = '' THEN 'removed' ELSE 'installed' END,
+			attempted_id = excluded.attempted_id, task_id = excluded.task_id, as_of = excluded.as_of, updated_at = excluded.updated_at
+		WHERE installations.as_of <= excluded.as_of`, args...)
+	return err
+}
+
+// InstallationFilter picks installations. Its zero value picks all.
+type InstallationFilter struct {
+	Project  string // name or id
+	ClientID string
+	Limit    int // 0: no limit
+	Offset   int
+}
+
+// Installations gives a page of what hosts run, in the order of projects and clients, and the number of all that the
+// filter picks.
+func (s *Store) Installations(ctx context.Context, f InstallationFilter) (installations []release.Installation, total int, err error) {
+	w := &where{}
+	w.add(`i.state IN ('installed', 'failed', 'unknown')`)
+	if f.Project != "" {
+		w.add(`i.project_id IN (SELECT id FROM projects WHERE id = ? OR name = ?)`, f.Project, f.Project)
+	}
+	if f.ClientID != "" {
+		w.add(`i.client_id = ?`, f.ClientID)
+	}
+	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM installations i`+w.String(), w.args...); err != nil {
+		return nil, 0, fmt.Errorf("count installations: %w", err)
+	}
+	var rows []struct {
+		ProjectID string `db:"project_id"`
+		Project   string `db:"project"`
+		ClientID  string `db:"client_id"`
+		VersionID string `db:"version_id"`
+		Version   string `db:"version"`
+		State     string `db:"state"`
+		Attempted string `db:"attempted"`
+		TaskID    string `db:"task_id"`
+		UpdatedAt int64  `db:"updated_at"`
+	}
+	if err := s.read().list(ctx, &rows, `SELECT i.project_id, p.name AS project, i.client_id, i.version_id, COALESCE(v.name, '') AS version,
+		i.state, COALESCE(a.name, '') AS attempted, i.task_id, i.updated_at
+		FROM installations i JOIN projects p ON p.id = i.project_id
+		LEFT JOIN versions v ON v.id = i.version_id LEFT JOIN versions a ON a.id = i.attempted_id`+w.String()+`
+		ORDER BY p.name, i.client_id LIMIT ? OFFSET ?`, w.page(f.Limit, f.Offset)...); err != nil {
+		return nil, 0, fmt.Errorf("list installations: %w", err)
+	}
+	installations = make([]release.Installation, len(rows))
+	for i, r := range rows {
+		installations[i] = release.Installation{
+			ProjectID: r.ProjectID, Project: r.Project, ClientID: r.ClientID, VersionID: r.VersionID, Version: r.Version,
+			State: release.InstallationState(r.State), Attempted: r.Attempted, TaskID: r.TaskID, UpdatedAt: fromMicros(r.UpdatedAt),
+		}
+	}
+	return installations, total, nil
+}

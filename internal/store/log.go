@@ -1,0 +1,240 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+// logBatchBytes is how much log data one statement writes, more or less.
+const logBatchBytes = 4 << 20
+
+// AppendLogs stores log records and gives, for each step among them, up to where its log is stored now.
+//
+// Of a step only the record that begins there is taken: one that begins before is a duplicate, one behind it comes
+// after a gap, and is asked for again by the answer. Records of a step that is not known are not kept; they are
+// acknowledged, so that the agent can forget them.
+//
+// Sequence numbers are given under the lock of the task's head, so that they commit in their order: who has read up to
+// one will find all others behind it.
+func (s *Store) AppendLogs(ctx context.Context, records []release.LogRecord) ([]release.LogAck, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	var acks []release.LogAck
+	err := s.write(ctx, "append logs", func(tx conn) error {
+		a := appender{positions: map[string]uint64{}, acks: map[string]uint64{}}
+		if err := a.load(ctx, tx, records); err != nil {
+			return err
+		}
+		for _, r := range records {
+			a.take(r)
+		}
+		for _, id := range slices.Sorted(maps.Keys(a.unknown)) {
+			s.config.Logger.WarnContext(ctx, "log of an unknown step dropped", "step", id)
+		}
+		acks = acks[:0]
+		for _, id := range slices.Sorted(maps.Keys(a.acks)) {
+			acks = append(acks, release.LogAck{StepID: id, Position: a.acks[id]})
+		}
+		return a.write(ctx, tx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return acks, nil
+}
+
+// appender decides which records are taken.
+type appender struct {
+	steps     map[string]logStep
+	heads     map[string]int64  // by task: last sequence number
+	positions map[string]uint64 // by step: where the stored log ends
+	acks      map[string]uint64
+	unknown   map[string]bool
+	taken     []release.LogRecord
+}
+
+type logStep struct {
+	ID       string `db:"id"`
+	TaskID   string `db:"task_id"`
+	ClientID string `db:"client_id"`
+}
+
+func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecord) error {
+	a.steps, a.heads, a.unknown = map[string]logStep{}, map[string]int64{}, map[string]bool{}
+	ids := map[string]bool{}
+	for _, r := range records {
+		ids[r.StepID] = true
+	}
+	stepIDs := slices.Sorted(maps.Keys(ids))
+	tasks := map[string]bool{}
+	for some := range slices.Chunk(stepIDs, batchRows) {
+		var rows []logStep
+		if err := tx.list(ctx, &rows, `SELECT id, task_id, client_id FROM steps WHERE id IN (?)`, some); err != nil {
+			return err
+		}
+		for _, row := range rows {
+			a.steps[row.ID] = row
+			tasks[row.TaskID] = true
+		}
+	}
+	for some := range slices.Chunk(slices.Sorted(maps.Keys(tasks)), batchRows) {
+		var rows []struct {
+			TaskID string `db:"task_id"`
+			Seq    int64  `db:"seq"`
+		}
+		if err := tx.list(ctx, &rows, `SELECT task_id, seq FROM task_log_heads WHERE task_id IN (?) ORDER BY task_id`+tx.dialect.lock, some); err != nil {
+			return err
+		}
+		for _, row := range rows {
+			a.heads[row.TaskID] = row.Seq
+		}
+	}
+	for some := range slices.Chunk(stepIDs, batchRows) {
+		var rows []struct {
+			StepID   string `db:"step_id"`
+			Position uint64 `db:"position"`
+		}
+		if err := tx.list(ctx, &rows, `SELECT step_id, position FROM step_logs WHERE step_id IN (?)`, some); err != nil {
+			return err
+		}
+		for _, row := range rows {
+			a.positions[row.StepID] = row.Position
+		}
+	}
+	return nil
+}
+
+func (a *appender) take(r release.LogRecord) {
+	step, ok := a.steps[r.StepID]
+	if !ok || step.ClientID != r.ClientID {
+		a.unknown[r.StepID] = true
+		if !ok {
+			a.acks[r.StepID] = max(a.acks[r.StepID], r.Next)
+		}
+		return
+	}
+	if r.Position == a.positions[r.StepID] && r.Next > r.Position {
+		a.positions[r.StepID] = r.Next
+		a.heads[step.TaskID]++
+		r.TaskID, r.Seq = step.TaskID, a.heads[step.TaskID]
+		a.taken = append(a.taken, r)
+	}
+	a.acks[r.StepID] = a.positions[r.StepID]
+}
+
+func (a *appender) write(ctx context.Context, tx conn) error {
+	const columns = 10
+	heads, positions := map[string][]any{}, map[string][]any{}
+	for rest := a.taken; len(rest) > 0; {
+		n, size := 0, 0
+		for n < len(rest) && n < batchRows && size < logBatchBytes {
+			size += len(rest[n].Data)
+			n++
+		}
+		args := make([]any, 0, n*columns)
+		for _, r := range rest[:n] {
+			data := r.Data
+			if data == nil {
+				data = []byte{} // nil would be NULL
+			}
+			args = append(args, r.TaskID, r.Seq, r.StepID, r.ClientID, int64(r.Position), int64(r.Next), string(r.Stream), int64(r.Offset), micros(r.Time), data)
+			heads[r.TaskID] = []any{r.TaskID, r.Seq}
+			positions[r.StepID] = []any{r.StepID, int64(r.Next)}
+		}
+		if _, err := tx.exec(ctx, `INSERT INTO task_logs (task_id, seq, step_id, client_id, position, next, stream, stream_offset, at, data) VALUES `+
+			rowsOf(n, columns), args...); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	for keys := range slices.Chunk(slices.Sorted(maps.Keys(heads)), batchRows) {
+		with, args := tx.dialect.input("task TEXT, number BIGINT", pick(heads, keys))
+		if _, err := tx.exec(ctx, with+`UPDATE task_log_heads SET seq = number FROM input WHERE task_id = task`, args...); err != nil {
+			return err
+		}
+	}
+	for keys := range slices.Chunk(slices.Sorted(maps.Keys(positions)), batchRows) {
+		with, args := tx.dialect.input("step TEXT, stored BIGINT", pick(positions, keys))
+		if _, err := tx.exec(ctx, with+`INSERT INTO step_logs (step_id, position) SELECT step, stored FROM input WHERE TRUE
+			ON CONFLICT (step_id) DO UPDATE SET position = excluded.position`, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pick(rows map[string][]any, keys []string) [][]any {
+	picked := make([][]any, len(keys))
+	for i, key := range keys {
+		picked[i] = rows[key]
+	}
+	return picked
+}
+
+// LogFilter picks log records of a task. Its zero value picks all.
+type LogFilter struct{ ClientID string }
+
+// Logs gives the records of a task behind a sequence number, in their order, at most limit (0: no limit).
+func (s *Store) Logs(ctx context.Context, taskID string, afterSeq int64, filter LogFilter, limit int) ([]release.LogRecord, error) {
+	w := &where{}
+	w.add(`task_id = ?`, taskID)
+	w.add(`seq > ?`, afterSeq)
+	if filter.ClientID != "" {
+		w.add(`client_id = ?`, filter.ClientID)
+	}
+	var rows []struct {
+		TaskID   string `db:"task_id"`
+		Seq      int64  `db:"seq"`
+		StepID   string `db:"step_id"`
+		ClientID string `db:"client_id"`
+		Position uint64 `db:"position"`
+		Next     uint64 `db:"next"`
+		Stream   string `db:"stream"`
+		Offset   uint64 `db:"stream_offset"`
+		At       int64  `db:"at"`
+		Data     []byte `db:"data"`
+	}
+	if err := s.read().list(ctx, &rows, `SELECT task_id, seq, step_id, client_id, position, next, stream, stream_offset, at, data
+		FROM task_logs`+w.String()+` ORDER BY seq LIMIT ? OFFSET ?`, w.page(limit, 0)...); err != nil {
+		return nil, fmt.Errorf("read logs: %w", err)
+	}
+	records := make([]release.LogRecord, len(rows))
+	for i, r := range rows {
+		records[i] = release.LogRecord{
+			TaskID: r.TaskID, Seq: r.Seq, StepID: r.StepID, ClientID: r.ClientID, Position: r.Position, Next: r.Next,
+			Stream: release.Stream(r.Stream), Offset: r.Offset, Time: fromMicros(r.At), Data: r.Data,
+		}
+	}
+	return records, nil
+}
+
+// LogHead gives the last sequence number of a task, 0 if it has no log.
+func (s *Store) LogHead(ctx context.Context, taskID string) (int64, error) {
+	var seq int64
+	err := s.read().get(ctx, &seq, `SELECT seq FROM task_log_heads WHERE task_id = ?`, taskID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, release.NotFound("task", taskID)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read log head: %w", err)
+	}
+	return seq, nil
+}
+
+// LogsComplete says whether all that the finished steps of a task printed is stored, and names the clients of those
+// where some is missing.
+func (s *Store) LogsComplete(ctx context.Context, taskID string) (complete bool, missing []string, err error) {
+	err = s.read().list(ctx, &missing, `SELECT DISTINCT s.client_id FROM steps s LEFT JOIN step_logs l ON l.step_id = s.id
+		WHERE s.task_id = ? AND s.log_end > COALESCE(l.position, 0) ORDER BY s.client_id`, taskID)
+	if err != nil {
+		return false, nil, fmt.Errorf("compare logs with results: %w", err)
+	}
+	return len(missing) == 0, missing, nil
+}

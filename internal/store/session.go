@@ -1,0 +1,182 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+// journalReset is why steps become unknown when an agent comes back with a journal that cannot have them all.
+const journalReset = "the agent's journal was replaced or restored; it cannot be known whether the step ran"
+
+// ConnectClients records that hubs accepted these agents, and gives the epoch of each new session, which is higher than
+// that of any session of the client before. A client that is not known is absent from the answer. Of several sessions
+// of one client the last one counts.
+//
+// An agent that shows another journal than before, or an earlier generation of it, may have forgotten what it was told:
+// its steps in state dispatched become unknown.
+func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]int64, error) {
+	if len(sessions) == 0 {
+		return map[string]int64{}, nil
+	}
+	latest := make(map[string]release.ClientSession, len(sessions))
+	for _, session := range sessions {
+		latest[session.ClientID] = session
+	}
+	var epochs map[string]int64
+	err := s.write(ctx, "record sessions", func(tx conn) error {
+		epochs = make(map[string]int64, len(latest))
+		var reset []string
+		for ids := range slices.Chunk(slices.Sorted(maps.Keys(latest)), batchRows) {
+			var known []struct {
+				ID         string `db:"id"`
+				JournalID  string `db:"journal_id"`
+				Generation uint64 `db:"generation"`
+			}
+			if err := tx.list(ctx, &known, `SELECT id, journal_id, generation FROM clients WHERE id IN (?) ORDER BY id`+tx.dialect.lock, ids); err != nil {
+				return err
+			}
+			if len(known) == 0 {
+				continue
+			}
+			rows := make([][]any, 0, len(known))
+			for _, k := range known {
+				session := latest[k.ID]
+				if k.JournalID != "" && (k.JournalID != session.JournalID || k.Generation > session.Generation) {
+					reset = append(reset, k.ID)
+				}
+				row, err := s.sessionRow(session)
+				if err != nil {
+					return err
+				}
+				rows = append(rows, row)
+			}
+			with, args := tx.dialect.input("client TEXT, node TEXT, addr TEXT, agent TEXT, host TEXT, sys TEXT, cpu TEXT, labelled "+
+				tx.dialect.json+", journal TEXT, gen BIGINT, boot TEXT, since BIGINT", rows)
+			var started []struct {
+				ID    string `db:"id"`
+				Epoch int64  `db:"session_epoch"`
+			}
+			if err := tx.list(ctx, &started, with+`UPDATE clients SET node_id = node, address = addr, agent_version = agent,
+				hostname = host, os = sys, arch = cpu, labels = labelled, journal_id = journal, generation = gen, boot_id = boot,
+				session_epoch = session_epoch + 1, connected = TRUE, goodbye = FALSE,
+				connected_at = since, disconnected_at = 0, last_seen_at = since
+				FROM input WHERE id = client RETURNING id, session_epoch`, args...); err != nil {
+				return err
+			}
+			for _, c := range started {
+				epochs[c.ID] = c.Epoch
+			}
+		}
+		return s.forgetSteps(ctx, tx, reset)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return epochs, nil
+}
+
+func (s *Store) sessionRow(c release.ClientSession) ([]any, error) {
+	labels := make(map[string]string, len(c.Labels))
+	for key, value := range c.Labels {
+		labels[clean(key)] = clean(value)
+	}
+	text, err := json.Marshal(labels)
+	if err != nil {
+		return nil, fmt.Errorf("write labels of client %s: %w", c.ClientID, err)
+	}
+	return []any{c.ClientID, c.NodeID, c.Address, c.AgentVersion, c.Hostname, c.OS, c.Arch, string(text),
+		c.JournalID, int64(c.Generation), c.BootID, micros(s.orNow(c.At))}, nil
+}
+
+// forgetSteps makes the undecided steps of the clients unknown.
+func (s *Store) forgetSteps(ctx context.Context, tx conn, clientIDs []string) error {
+	if len(clientIDs) == 0 {
+		return nil
+	}
+	var steps []string
+	for ids := range slices.Chunk(clientIDs, batchRows) {
+		var some []string
+		if err := tx.list(ctx, &some, `SELECT id FROM steps WHERE client_id IN (?) AND state = 'dispatched'`, ids); err != nil {
+			return err
+		}
+		steps = append(steps, some...)
+	}
+	at := s.now()
+	_, err := settle(ctx, tx, steps, func(step *stepRow) (outcome, bool) {
+		return outcome{state: release.StepUnknown, err: journalReset, exit: noExit, finished: at}, step.State == release.StepDispatched
+	})
+	return err
+}
+
+// DisconnectClients records the ends of sessions. One that another session has followed is left out.
+func (s *Store) DisconnectClients(ctx context.Context, ends []release.ClientEnd) error {
+	if len(ends) == 0 {
+		return nil
+	}
+	latest := make(map[string]release.ClientEnd, len(ends))
+	for _, end := range ends {
+		if latest[end.ClientID].Epoch <= end.Epoch {
+			latest[end.ClientID] = end
+		}
+	}
+	return s.write(ctx, "record ends of sessions", func(tx conn) error {
+		for ids := range slices.Chunk(slices.Sorted(maps.Keys(latest)), batchRows) {
+			if err := tx.lockClients(ctx, ids); err != nil {
+				return err
+			}
+			rows := make([][]any, len(ids))
+			for i, id := range ids {
+				end := latest[id]
+				rows[i] = []any{id, end.Epoch, end.Goodbye, micros(s.orNow(end.At))}
+			}
+			with, args := tx.dialect.input("client TEXT, epoch BIGINT, left_it BOOLEAN, since BIGINT", rows)
+			if _, err := tx.exec(ctx, with+`UPDATE clients SET connected = FALSE, goodbye = left_it, disconnected_at = since
+				FROM input WHERE id = client AND session_epoch = epoch AND connected`, args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// lockClients wants sorted ids, at most batchRows.
+func (c conn) lockClients(ctx context.Context, ids []string) error {
+	if c.dialect.lock == "" {
+		return nil
+	}
+	var locked []string
+	return c.list(ctx, &locked, `SELECT id FROM clients WHERE id IN (?) ORDER BY id`+c.dialect.lock, ids)
+}
+
+// TouchClients records when agents of a node were last heard of.
+func (s *Store) TouchClients(ctx context.Context, nodeID string, ids []string, at time.Time) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return s.write(ctx, "record heartbeats", func(tx conn) error {
+		for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(ids))), batchRows) {
+			if _, err := tx.exec(ctx, `UPDATE clients SET last_seen_at = ? WHERE id IN
+				(SELECT id FROM clients WHERE id IN (?) AND node_id = ? AND connected ORDER BY id`+tx.dialect.lock+`)`,
+				micros(at), some, nodeID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// ReleaseNode ends the sessions that a hub's last process left open. Their grace counts from at.
+func (s *Store) ReleaseNode(ctx context.Context, nodeID string, at time.Time) error {
+	return s.write(ctx, "release sessions of node", func(tx conn) error {
+		// The epoch rises so that nothing of that process can come late.
+		_, err := tx.exec(ctx, `UPDATE clients SET connected = FALSE, goodbye = FALSE, disconnected_at = ?, session_epoch = session_epoch + 1
+			WHERE id IN (SELECT id FROM clients WHERE node_id = ? AND connected ORDER BY id`+tx.dialect.lock+`)`, micros(at), nodeID)
+		return err
+	})
+}

@@ -1,0 +1,34 @@
+// Package telemetry holds the names that operators build dashboards and alerts on. A name is a contract: it is never changed.
+package telemetry
+
+// Names of the backbone's metrics.
+const (
+	ConnectedClients       = "quic_backbone_connected_clients"
+	TotalConnections       = "quic_backbone_total_connections"
+	TotalDisconnects       = "quic_backbone_total_disconnects"
+	SessionsReconnecting   = "quic_backbone_sessions_reconnecting"
+	HandshakesRefusedTotal = "quic_backbone_handshakes_refused_total"
+	EnrolmentsTotal        = "quic_backbone_enrolments_total"
+	MessagesSentTotal      = "quic_backbone_messages_sent_total"
+	MessagesReceivedTotal  = "quic_backbone_messages_received_total"
+	MessagesFailedTotal    = "quic_backbone_messages_failed_total"
+	BytesSentTotal         = "quic_backbone_bytes_sent_total"
+	BytesReceivedTotal     = "quic_backbone_bytes_received_total"
+	HeartbeatsReceived     = "quic_backbone_heartbeats_received_total"
+	HeartbeatsSent         = "quic_backbone_heartbeats_sent_total" // the hub's answers to heartbeats
+	HeartbeatTimeouts      = "quic_backbone_heartbeat_timeouts_total"
+	PromiseCreatedTotal    = "quic_backbone_promise_created_total"
+	PromiseCompletedTotal  = "quic_backbone_promise_completed_total"
+	PromiseTimeoutsTotal   = "quic_backbone_promise_timeouts_total"
+	PromiseFailedTotal     = "quic_backbone_promise_failed_total" // cancelled, or the session ended
+	PromiseActive          = "quic_backbone_promise_active"
+	RequestDuration        = "quic_backbone_request_duration_seconds"
+	ResultsStoredTotal     = "quic_backbone_results_stored_total"
+	LogRecordsStoredTotal  = "quic_backbone_log_records_stored_total"
+	LogBytesStoredTotal    = "quic_backbone_log_bytes_stored_total"
+	LogBytesBuffered       = "quic_backbone_log_bytes_buffered"
+	EncodingErrorsTotal    = "quic_backbone_encoding_errors_total"
+	DecodingErrorsTotal    = "quic_backbone_decoding_errors_total"
+	NetworkErrorsTotal     = "quic_backbone_network_errors_total"
+	UptimeSeconds          = "quic_backbone_uptime_seconds"
+)

@@ -1,0 +1,106 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// headerSize is the length prefix of a frame.
+const headerSize = 4
+
+// maxPooled keeps the rare large buffer from staying in memory for good.
+const maxPooled = 64 << 10
+
+var (
+	// ErrFrameTooLarge reports a frame above the limit; its payload was not read, or not written.
+	ErrFrameTooLarge = errors.New("frame too large")
+	// ErrMalformed reports a frame whose payload is not the protobuf message that was expected.
+	ErrMalformed = errors.New("malformed frame")
+)
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
+func release(b *[]byte) {
+	if cap(*b) <= maxPooled {
+		buffers.Put(b)
+	}
+}
+
+// AppendFrame appends m as one frame to dst. On an error dst is returned as it was.
+func AppendFrame(dst []byte, m proto.Message) ([]byte, error) {
+	size := proto.Size(m)
+	if size > MaxFrame {
+		return dst, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrFrameTooLarge, size, MaxFrame)
+	}
+	out := binary.BigEndian.AppendUint32(dst, uint32(size))
+	out, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(out, m)
+	if err != nil {
+		return dst, fmt.Errorf("encode frame: %w", err)
+	}
+	return out, nil
+}
+
+// WriteFrame writes m as one frame in one call of Write. It does not lock: concurrent writers of one stream must.
+func WriteFrame(w io.Writer, m proto.Message) error {
+	b := buffers.Get().(*[]byte)
+	defer release(b)
+	frame, err := AppendFrame((*b)[:0], m)
+	if err != nil {
+		return err
+	}
+	*b = frame
+	if _, err := w.Write(frame); err != nil {
+		return fmt.Errorf("write frame: %w", err)
+	}
+	return nil
+}
+
+// Reader reads frames. It keeps no buffer between frames, so that an idle stream costs nothing, and reads no byte beyond
+// the frame it returns. It is not safe for concurrent use. After an error other than io.EOF the position in the stream is
+// lost and Read must not be called again.
+type Reader struct {
+	r      io.Reader
+	max    int
+	header [headerSize]byte
+}
+
+// NewReader reads frames of at most max bytes of payload from r.
+func NewReader(r io.Reader, max int) *Reader {
+	return &Reader{r: r, max: max}
+}
+
+// Read reads the next frame into m. Errors: io.EOF when the stream ended between two frames, io.ErrUnexpectedEOF when it
+// ended within one, ErrFrameTooLarge, ErrMalformed, or what the stream itself reports. Only io.EOF comes unwrapped.
+func (r *Reader) Read(m proto.Message) error {
+	if _, err := io.ReadFull(r.r, r.header[:]); err != nil {
+		if errors.Is(err, io.EOF) {
+			return io.EOF
+		}
+		return fmt.Errorf("read frame length: %w", err)
+	}
+	size := binary.BigEndian.Uint32(r.header[:])
+	if uint64(size) > uint64(r.max) {
+		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrFrameTooLarge, size, r.max)
+	}
+	b := buffers.Get().(*[]byte)
+	defer release(b)
+	if cap(*b) < int(size) {
+		*b = make([]byte, size)
+	}
+	payload := (*b)[:size]
+	if _, err := io.ReadFull(r.r, payload); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("read frame of %d bytes: %w", size, err)
+	}
+	if err := proto.Unmarshal(payload, m); err != nil {
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return nil
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the tests need and this machine lacks: install-deps.sh postgresql gcc …
+# As root on Debian it does so with apt-get; otherwise it says what to install. Does nothing where all is there.
+set -euo pipefail
+
+present() {
+	case $1 in
+	postgresql) command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
+
+missing=()
+for name in "$@"; do
+	present "$name" || missing+=("$name")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+	echo "missing: ${missing[*]}; install with your system's package manager (Debian: apt-get install ${missing[*]})" >&2
+	exit 1
+fi
+
+echo "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# RUNLEVEL=1: the package must not start a database server of its own; the tests start theirs.
+RUNLEVEL=1 apt-get install -q -y --no-install-recommends "${missing[@]}"
