@@ -6,7 +6,7 @@ SHELL       := /bin/bash
 MAKEFLAGS   += --no-print-directory
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X main.version=$(VERSION)
+LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # Binaries of the pinned tools (tools/go.mod), built once per set of pins.
 TOOLS := .cache/bin/$(shell cat tools/go.mod tools/go.sum | sha256sum | cut -c1-12)
@@ -66,8 +66,8 @@ coverage: ## Measure the tests' coverage into coverage/
 	@go tool cover -func=coverage/cover.out | tail -1
 
 .PHONY: bench
-bench: ## Measure rollouts and round trips; prints figures, asserts nothing
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/bench/...
+bench: build ## Measure rollouts and round trips; prints figures, asserts nothing
+	@go run ./internal/bench
 
 ## --- source
 

@@ -153,7 +153,11 @@ func (a *Agent) lock() (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
-	return func() { _ = file.Close() }, nil
+	return func() {
+		// Unlocked explicitly: a process that is being forked at this moment has the file open too.
+		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+		_ = file.Close()
+	}, nil
 }
 
 // sleep waits, and reports false if ctx ended meanwhile.

@@ -75,7 +75,9 @@ type Config struct {
 	LogBuffer int64 // bytes of logs on their way to the Sink; above it agents are not read from. Defaults to 256 MiB.
 
 	// QUIC tunes the transport: idle timeout, windows, streams. Defaults to quic-go's values, and an idle timeout of 60 s.
-	// The idle timeout is raised where it would end a session before MaxTimeoutCount strikes do.
+	// The idle timeout is raised where it would end a session before MaxTimeoutCount strikes do. The number of unidirectional
+	// streams is lowered to what the connection's window holds, as log streams that are not read must not block the control
+	// stream.
 	QUIC *quic.Config
 
 	OnStored func(taskID string) // called after results or logs of a task were committed; must not block. Defaults to nil.
@@ -85,8 +87,9 @@ type Config struct {
 	Now      func() time.Time    // Defaults to time.Now.
 }
 
-// The windows quic-go uses where the configuration leaves them open.
+// What quic-go uses where the configuration leaves it open.
 const (
+	defaultMaxUniStreams       = 100
 	defaultMaxStreamWindow     = 6 << 20
 	defaultMaxConnectionWindow = 15 << 20
 )
@@ -168,6 +171,8 @@ func (c Config) transport() (*quic.Config, error) {
 	// One check more than the strikes need: the first one may come just before the timeout.
 	strikesTake := c.HeartbeatTimeout + time.Duration(c.MaxTimeoutCount+1)*c.HeartbeatCheckInterval
 	q.MaxIdleTimeout = max(q.MaxIdleTimeout, strikesTake)
+	setDefault(&q.MaxIncomingUniStreams, defaultMaxUniStreams)
+	q.MaxIncomingUniStreams = min(q.MaxIncomingUniStreams, int64((q.MaxConnectionReceiveWindow-1)/q.MaxStreamReceiveWindow))
 	q.Allow0RTT = false // a replayed Hello must not open a session
 	return q, nil
 }

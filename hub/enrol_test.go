@@ -153,31 +153,37 @@ func TestInvalidEnrolments(t *testing.T) {
 }
 
 func TestRenewal(t *testing.T) {
-	b := start(t)
 	other, err := pki.LoadOrCreate(t.TempDir())
 	require.NoError(t, err)
-	signer := func(who identity) crypto.Signer { return who.cert.PrivateKey.(crypto.Signer) }
+	const day = 24 * time.Hour
 	for name, c := range map[string]struct {
-		who  identity
-		ask  string
-		code quicflowv1.EnrolErrorCode
+		by    *pki.CA
+		known bool
+		age   time.Duration // of the certificate, which lives 30 days, at the time of the renewal
+		ask   string
+		code  quicflowv1.EnrolErrorCode
 	}{
-		"valid":                   {b.join("web-1"), "web-1", 0},
-		"expired a month ago":     {b.know(issue(t, ca, "web-1", -30*24*time.Hour)), "web-1", 0},
-		"expired four months ago": {b.know(issue(t, ca, "web-1", -120*24*time.Hour)), "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_EXPIRED},
-		"revoked":                 {issue(t, ca, "web-1", 0), "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_REVOKED},
-		"another id":              {b.join("web-1"), "web-2", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_ID_NOT_ALLOWED},
-		"another CA":              {b.know(issue(t, other, "web-1", 0)), "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INVALID},
+		"valid":                    {ca, true, 0, "web-1", 0},
+		"expired two months ago":   {ca, true, 90 * day, "web-1", 0},
+		"expired for 91 days":      {ca, true, 121 * day, "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_EXPIRED},
+		"revoked":                  {ca, false, 0, "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_REVOKED},
+		"expired and then revoked": {ca, false, 90 * day, "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_REVOKED},
+		"another id":               {ca, true, 0, "web-2", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_ID_NOT_ALLOWED},
+		"another CA":               {other, true, 0, "web-1", quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INVALID},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// A certificate of another CA is not even offered by a well-behaved client; this one is not.
-			cert := c.who.cert
+			b := start(t, func(cfg *hub.Config) { cfg.Now = func() time.Time { return time.Now().Add(c.age) } })
+			who := issue(t, c.by, "web-1", 0)
+			if c.known {
+				b.know(who)
+			}
+			// A well-behaved client would not even offer a certificate of another CA; this one does.
 			conn, err := tlsDial(t, b, &tls.Config{RootCAs: ca.Pool(), ServerName: pki.HubServerName, NextProtos: []string{wire.ALPNEnrol},
-				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }})
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &who.cert, nil }})
 			require.NoError(t, err)
 			stream, err := conn.OpenStream()
 			require.NoError(t, err)
-			csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, signer(c.who))
+			csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, who.cert.PrivateKey.(crypto.Signer))
 			require.NoError(t, err)
 			require.NoError(t, wire.WriteFrame(stream, &quicflowv1.EnrolRequest{ClientId: c.ask, CsrDer: csr}))
 			response := new(quicflowv1.EnrolResponse)
@@ -185,8 +191,17 @@ func TestRenewal(t *testing.T) {
 			require.Equal(t, c.code, response.GetError().GetCode(), response.GetError().GetMessage())
 			require.Equal(t, c.code == 0, len(response.CertificateDer) > 0)
 			require.NoError(t, conn.CloseWithError(0, ""))
+
+			if c.age > pki.ClientTTL { // expired: good for a renewal at most
+				conn, err := b.dial(wire.ALPN, who.cert)
+				if err == nil {
+					_, err = conn.AcceptStream(t.Context())
+				}
+				require.ErrorContains(t, err, "expired certificate")
+			}
 		})
 	}
+	b := start(t)
 	response := b.enrol("", "web-1", newKey(t), b.join("web-1").cert)
 	require.Contains(t, response.GetError().GetMessage(), "keeps its key")
 }

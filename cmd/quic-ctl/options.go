@@ -83,6 +83,9 @@ func localServer(dataDir string, named bool) (string, error) {
 	if !named && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
 		return apiclient.DefaultServer, nil
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("no server runs in %s: there is no %s", dataDir, file)
+	}
 	if err != nil {
 		return "", fmt.Errorf("find the local server: %w", err)
 	}

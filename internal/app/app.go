@@ -46,7 +46,8 @@ type App struct {
 	cfg      Config
 	logger   *slog.Logger
 	services service.Group
-	failed   chan error // buffered; the first service that failed by itself
+	failed   chan error    // buffered; the first service that failed by itself
+	sdkLevel slog.LevelVar // of what Temporal's SDK logs
 
 	dir        *directory
 	nodeID     string
@@ -92,6 +93,7 @@ func Start(ctx context.Context, cfg Config) (*App, error) {
 		cfg.Logger = slog.Default()
 	}
 	a := &App{cfg: cfg, logger: cfg.Logger, failed: make(chan error, 1), services: service.Group{Logger: cfg.Logger}}
+	a.sdkLevel.Set(slog.LevelWarn)
 	if err := a.start(ctx); err != nil {
 		return nil, errors.Join(err, a.Stop(context.WithoutCancel(ctx)))
 	}
@@ -108,6 +110,7 @@ func (a *App) Endpoint() Endpoint { return a.endpoint }
 func (a *App) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, fmt.Errorf("not stopped within %s", stopTimeout))
 	defer cancel()
+	a.sdkLevel.Set(slog.LevelError) // it warns of every poll that a stop ends
 	return a.services.Stop(ctx)
 }
 

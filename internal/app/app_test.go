@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/internal/config"
+	"github.com/quicflow/quicflow/internal/pgtest"
 )
 
 func testConfig(t *testing.T, dir string) (Config, *bytes.Buffer) {
@@ -119,4 +120,20 @@ func TestServer(t *testing.T) {
 	status, _ = get(t, again.Endpoint().API+"/api/clients", token)
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, a.nodeID, again.nodeID)
+}
+
+func TestServerOnPostgres(t *testing.T) {
+	pg, err := pgtest.Start(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pg.Stop()) })
+	cfg, _ := testConfig(t, t.TempDir())
+	cfg.Database.DSN = pg.Database(t)
+	a := start(t, cfg)
+	status, body := get(t, a.Endpoint().API+"/ready", "")
+	require.Equal(t, http.StatusOK, status, body)
+
+	other, _ := testConfig(t, t.TempDir())
+	other.Database.DSN = cfg.Database.DSN
+	_, err = Start(t.Context(), other)
+	require.ErrorContains(t, err, "temporal.address")
 }

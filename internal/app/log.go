@@ -32,7 +32,7 @@ func OpenLog(c config.Log, stdout io.Writer) (logger *slog.Logger, closeFile fun
 }
 
 // atLeast gives a logger that drops what is below a level.
-func atLeast(level slog.Level, l *slog.Logger) *slog.Logger {
+func atLeast(level slog.Leveler, l *slog.Logger) *slog.Logger {
 	return slog.New(levelHandler{Handler: l.Handler(), level: level})
 }
 
@@ -51,12 +51,12 @@ func databaseLog(level string, l *slog.Logger) *slog.Logger {
 
 type levelHandler struct {
 	slog.Handler
-	level slog.Level
+	level slog.Leveler
 }
 
 // Enabled implements slog.Handler.
 func (h levelHandler) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= h.level && h.Handler.Enabled(ctx, level)
+	return level >= h.level.Level() && h.Handler.Enabled(ctx, level)
 }
 
 // WithAttrs implements slog.Handler.

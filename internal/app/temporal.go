@@ -36,7 +36,7 @@ func (a *App) startTemporal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options.Logger = sdklog.NewStructuredLogger(atLeast(slog.LevelWarn, a.logger.With("component", "temporal")))
+	options.Logger = sdklog.NewStructuredLogger(atLeast(&a.sdkLevel, a.logger.With("component", "temporal")))
 	options.Identity = "quic-server@" + a.nodeID
 	return a.services.Start(ctx, service.Service{
 		Name: "Temporal client",

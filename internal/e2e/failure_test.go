@@ -38,8 +38,8 @@ func TestCanaryFailsHealthCheck(t *testing.T) {
 			h := newHosts(t)
 			project := "web-" + tt.onFailure
 			s.post("/api/release/projects", object{"name": project, "type": "script", "script": object{
-				"env":    object{"TRACES": h.dir, "APPLICATION": application.URL},
-				"health": object{"http": "${APPLICATION}/health/${QUICFLOW_VERSION}", "interval": "100ms", "retries": 2},
+				"env":    object{"TRACES": h.dir, "APPLICATION": application.Listener.Addr().String()},
+				"health": object{"http": "http://${APPLICATION}/health/${QUICFLOW_VERSION}", "interval": "100ms", "retries": 2},
 			}}, nil)
 			s.version(project, "good", tracing(0))
 			s.version(project, "bad", tracing(0))
@@ -81,6 +81,7 @@ func TestOfflineHosts(t *testing.T) {
 	require.Zero(t, left.proc.stop())
 	died.proc.kill9()
 	s.await(left.id, release.ClientOffline)
+	s.await(died.id, release.ClientOffline)
 
 	task := s.deploy("web", "1.0", object{})
 	done := s.finish(task.ID, 30*time.Second)

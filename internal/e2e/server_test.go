@@ -57,8 +57,6 @@ session:
   heartbeat_timeout: 3
   heartbeat_check_interval: 1
   offline_grace: %d
-log:
-  level: debug
 `, c.offlineGrace)
 	if c.database == postgres {
 		settings += postgresSettings(t)

@@ -28,7 +28,7 @@ var ErrStopped = errors.New("stopped")
 
 // Group starts services one after the other. It is safe for concurrent use; the zero value is ready.
 type Group struct {
-	// Logger is told about stops that fail or take long. Defaults to none.
+	// Logger is told how long each stop took, at level debug. Defaults to none.
 	Logger *slog.Logger
 
 	mu      sync.Mutex
@@ -70,7 +70,7 @@ func (g *Group) Stop(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("stop %s: %w", s.Name, err))
 		}
 		if g.Logger != nil {
-			g.Logger.Debug("stopped", "service", s.Name, "took", time.Since(begin), "error", err)
+			g.Logger.Debug("stopped", "service", s.Name, "took", time.Since(begin))
 		}
 	}
 	g.running = nil

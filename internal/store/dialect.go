@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -91,18 +92,21 @@ func (s *Store) openSQLite(ctx context.Context) error {
 		settings["_pragma"] = append([]string{"busy_timeout(10000)", "foreign_keys(1)"}, pragmas...)
 		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + settings.Encode()
 	}
-	writer := uri(url.Values{"_txlock": {"immediate"}}, "journal_mode(WAL)", "synchronous(FULL)")
-	if s.writer, err = s.connect("sqlite", writer); err != nil {
-		return err
+	writer, err := sql.Open("sqlite", uri(url.Values{"_txlock": {"immediate"}}, "journal_mode(WAL)", "synchronous(FULL)"))
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
 	}
+	s.writer = s.pool("sqlite", writer)
 	s.writer.SetMaxOpenConns(1)
 	s.writer.SetConnMaxLifetime(0)
 	if err := s.writer.PingContext(ctx); err != nil {
 		return explainSQLite(path, err)
 	}
-	if s.reader, err = s.connect("sqlite", uri(url.Values{}, "query_only(1)")); err != nil {
-		return err
+	reader, err := sql.Open("sqlite", uri(url.Values{}, "query_only(1)"))
+	if err != nil {
+		return fmt.Errorf("open database: %w", err)
 	}
+	s.reader = s.pool("sqlite", reader)
 	return nil
 }
 
@@ -127,26 +131,24 @@ func (s *Store) openPostgres(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the PostgreSQL data source: %w", err)
 	}
-	if s.writer, err = s.connect("postgres", s.config.DSN); err != nil {
-		return err
+	// The driver does not look at the context while the server greets it; only this bounds that.
+	config.ConnectTimeout = cmp.Or(config.ConnectTimeout, connectTimeout)
+	connector, err := pq.NewConnectorConfig(config)
+	if err != nil {
+		return fmt.Errorf("read the PostgreSQL data source: %w", err)
 	}
+	s.writer = s.pool("postgres", sql.OpenDB(connector))
 	s.reader = s.writer
-	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, errors.New("no answer"))
-	defer cancel()
 	if err := s.writer.PingContext(ctx); err != nil {
 		return fmt.Errorf("reach PostgreSQL at %s port %d, database %q, as user %q: %w",
-			config.Host, config.Port, config.Database, config.User, errors.Join(err, context.Cause(ctx)))
+			config.Host, config.Port, config.Database, config.User, err)
 	}
 	return nil
 }
 
-func (s *Store) connect(driver, dsn string) (*sqlx.DB, error) {
-	db, err := sql.Open(driver, dsn)
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
+func (s *Store) pool(driver string, db *sql.DB) *sqlx.DB {
 	db.SetMaxOpenConns(s.config.MaxOpenConns)
 	db.SetMaxIdleConns(s.config.MaxIdleConns)
 	db.SetConnMaxLifetime(s.config.ConnMaxLifetime)
-	return sqlx.NewDb(db, driver), nil
+	return sqlx.NewDb(db, driver)
 }

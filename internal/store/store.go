@@ -29,8 +29,8 @@ const (
 	Postgres Driver = "postgres"
 )
 
-// openTimeout bounds how long Open waits for a database that does not answer.
-const openTimeout = 15 * time.Second
+// connectTimeout bounds the wait for a PostgreSQL that does not answer, unless the DSN has a connect_timeout.
+const connectTimeout = 10 * time.Second
 
 // Config sets up a Store.
 type Config struct {
@@ -78,8 +78,8 @@ type Store struct {
 	reader  *sqlx.DB // the same as writer with PostgreSQL
 }
 
-// Open connects to the database and brings its schema up to date. It fails within 15 s if the database cannot be
-// reached, and refuses one whose schema is newer than this program.
+// Open connects to the database and brings its schema up to date. It fails if the database cannot be
+// reached (within 10 s, or the DSN's connect_timeout) and if its schema is newer than this program.
 func Open(ctx context.Context, config Config) (*Store, error) {
 	config, err := config.withDefaults()
 	if err != nil {

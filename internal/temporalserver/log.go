@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	tlog "go.temporal.io/server/common/log"
 	"go.temporal.io/server/common/log/tag"
@@ -55,9 +56,12 @@ var (
 )
 
 func (l *logger) write(level slog.Level, msg string, tags []tag.Tag) {
-	if l.slog.Enabled(context.Background(), level) {
-		l.slog.LogAttrs(context.Background(), level, msg, attrs(tags)...)
+	if !l.slog.Enabled(context.Background(), level) {
+		return
 	}
+	record := slog.NewRecord(time.Now(), level, msg, 0)
+	record.AddAttrs(attrs(tags)...)
+	_ = l.slog.Handler().Handle(context.Background(), record) // there is no one to tell that a log failed
 }
 
 func (l *logger) Debug(msg string, tags ...tag.Tag)  { l.write(slog.LevelDebug, msg, tags) }

@@ -110,7 +110,7 @@ func (s *supervisor) run(ctx context.Context) *quicflowv1.StepResult {
 		if lock != nil {
 			// No wrapper lives, and none can begin while the lock is held here.
 			result := s.judge(ctx)
-			_ = lock.Close()
+			lock.release()
 			if result != nil {
 				return result
 			}

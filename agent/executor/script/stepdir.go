@@ -74,15 +74,24 @@ func (d stepDir) readPlan() (*plan, error) {
 	return p, json.Unmarshal(text, p)
 }
 
-// tryLock takes the wrapper's lock, or gives nil if it is taken. Closing the file gives it back.
-func (d stepDir) tryLock() (*os.File, error) {
+// dirLock is the wrapper's lock. It goes with its holder, or by release.
+type dirLock struct{ file *os.File }
+
+// release unlocks before it closes: a process that is being forked at this moment has the file open too.
+func (l *dirLock) release() {
+	_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
+	_ = l.file.Close()
+}
+
+// tryLock takes the wrapper's lock, or gives nil if it is taken.
+func (d stepDir) tryLock() (*dirLock, error) {
 	file, err := os.OpenFile(d.path(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == nil {
-		return file, nil
+		return &dirLock{file}, nil
 	}
 	_ = file.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {

@@ -64,7 +64,7 @@ func runWrapper(dir stepDir) error {
 	if err != nil || lock == nil {
 		return err
 	}
-	defer lock.Close()
+	defer lock.release()
 	if dir.has(resultFile) {
 		return nil
 	}

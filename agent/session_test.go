@@ -1,0 +1,201 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+func TestHelloSaysWhoComes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("a")
+	cfg.Labels = map[string]string{"zone": "eu"}
+	cfg.BootID = "boot"
+	w.connect(cfg).stop()
+	w.connect(cfg).stop()
+	w.eventually(func() (said bool) {
+		w.store.with(func() { said = w.store.goodbyes["a"] == 2 })
+		return said
+	}, "two goodbyes")
+	w.store.with(func() {
+		require.Len(t, w.store.sessions, 2)
+		first, second := w.store.sessions[0], w.store.sessions[1]
+		require.Equal(t, map[string]string{"zone": "eu"}, first.Labels)
+		require.Equal(t, "1.2.3", first.AgentVersion)
+		require.Equal(t, "boot", first.BootID)
+		require.NotEmpty(t, first.Hostname)
+		require.NotEmpty(t, first.JournalID)
+		require.Equal(t, first.JournalID, second.JournalID)
+		require.Equal(t, first.Generation+1, second.Generation)
+	})
+}
+
+func message(kind string, payload []byte) *quicflowv1.Request {
+	return &quicflowv1.Request{Body: &quicflowv1.Request_Message{Message: &quicflowv1.Message{Type: kind, Payload: payload}}}
+}
+
+func TestMessages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("a")
+	cfg.Handlers = map[string]agent.Handler{
+		"fail":  func(context.Context, *quicflowv1.Message) (*quicflowv1.Message, error) { return nil, errors.New("no") },
+		"quiet": func(context.Context, *quicflowv1.Message) (*quicflowv1.Message, error) { return nil, nil },
+		"huge": func(context.Context, *quicflowv1.Message) (*quicflowv1.Message, error) {
+			return &quicflowv1.Message{Payload: make([]byte, wire.MaxFrame)}, nil
+		},
+	}
+	w.connect(cfg)
+	pong := w.ask("a", message("ping", []byte("x"))).GetMessage()
+	require.Equal(t, "pong", pong.GetType())
+	big := bytes.Repeat([]byte{0, 255}, 200_000)
+	echo := w.ask("a", message("echo", big)).GetMessage()
+	require.True(t, bytes.Equal(big, echo.GetPayload()))
+	require.NotNil(t, w.ask("a", message("quiet", nil)).GetMessage())
+	for kind, code := range map[string]quicflowv1.FailureCode{
+		"fail":    quicflowv1.FailureCode_FAILURE_CODE_INTERNAL,
+		"huge":    quicflowv1.FailureCode_FAILURE_CODE_INTERNAL,
+		"unknown": quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED,
+	} {
+		require.Equal(t, code, w.ask("a", message(kind, nil)).GetFailure().GetCode(), kind)
+	}
+	require.Equal(t, quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED, w.ask("a", &quicflowv1.Request{}).GetFailure().GetCode())
+}
+
+func TestReconnectsAfterHubRestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *hub.Config) { c.HeartbeatInterval = 200 * time.Millisecond })
+	cfg := w.config("a")
+	var connects, disconnects atomic.Int32
+	cfg.OnConnect = func(*quicflowv1.Welcome) { connects.Add(1) }
+	cfg.OnDisconnect = func(error) { disconnects.Add(1) }
+	w.connect(cfg)
+	w.stopHub()
+	w.eventually(func() bool { return disconnects.Load() == 1 }, "session ended")
+	w.startHub()
+	w.eventually(func() bool { return connects.Load() == 2 }, "new session")
+}
+
+func TestNoticesASilentHub(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *hub.Config) { c.HeartbeatInterval = 100 * time.Millisecond })
+	network := newRelay(t, w.addr)
+	cfg := w.config("a")
+	cfg.Servers = []string{network.addr}
+	ended := make(chan error, 10)
+	cfg.OnDisconnect = func(err error) { ended <- err }
+	w.connect(cfg)
+	network.setCut(true)
+	require.ErrorContains(t, <-ended, "does not answer heartbeats")
+	network.setCut(false)
+	w.eventually(func() (back bool) {
+		w.store.with(func() { back = w.store.epochs["a"] == 2 })
+		return back
+	}, "new session")
+}
+
+func TestTriesTheNextServerAndGivesUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dead := newRelay(t, "127.0.0.1:9")
+	cfg := w.config("a")
+	w.connect(cfg).stop() // joined
+	cfg.Servers = []string{"no-such-host.invalid:1", w.addr}
+	w.connect(cfg).stop()
+
+	cfg.Servers = []string{"no-such-host.invalid:1"}
+	cfg.MaxRetries = 2
+	require.ErrorContains(t, run(t, cfg).wait(), "gave up after 2 attempts")
+	_ = dead
+}
+
+func TestRefusedSessionIsNoSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("a")
+	w.connect(cfg).stop()
+	w.store.with(func() { clear(w.store.valid) })
+	cfg.MaxRetries = 1
+	cfg.OnConnect = func(*quicflowv1.Welcome) { t.Error("connected") }
+	err := run(t, cfg).wait()
+	require.ErrorContains(t, err, "revoked")
+	require.ErrorIs(t, err, release.ErrUnavailable)
+}
+
+func TestSharedTransportAndGivenIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	transport := newTransport(t)
+	for _, id := range []string{"a", "b", "c"} {
+		cfg := w.config(id)
+		cfg.Token, cfg.Transport, cfg.Identity = "", transport, w.identity(id)
+		w.connect(cfg)
+	}
+	w.accepted("b", step("b", "0", "x"))
+	require.Equal(t, release.StepSucceeded, w.result(stepID("b", "0")).State)
+	require.ElementsMatch(t, []string{"a", "b", "c"}, sortedKeys(w.store.epochs))
+}
+
+func newTransport(t *testing.T) *quic.Transport {
+	t.Helper()
+	socket := listenUDP(t)
+	transport := &quic.Transport{Conn: socket}
+	t.Cleanup(func() {
+		_ = transport.Close()
+		_ = socket.Close()
+	})
+	return transport
+}
+
+// Much output of several steps at once, over a network that fails: it arrives whole, in order and once.
+func TestLogsSurviveABadNetwork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *hub.Config) { c.HeartbeatInterval = 100 * time.Millisecond })
+	network := newRelay(t, w.addr)
+	cfg := w.config("a")
+	cfg.Servers = []string{network.addr}
+	chunk := bytes.Repeat([]byte("0123456789abcdef"), 4096) // 64 KiB
+	proceed := make(chan struct{})
+	cfg.Executor = executorFunc(func(_ context.Context, _ *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult {
+		for i := range 40 {
+			if i == 20 {
+				<-proceed
+			}
+			_ = log.Append(quicflowv1.Stream_STREAM_STDOUT, chunk)
+			_ = log.Append(quicflowv1.Stream_STREAM_STDERR, []byte{byte(i), '\n'})
+		}
+		return succeeded()
+	})
+	w.connect(cfg)
+	epochs := []string{"0", "1", "2"}
+	for _, epoch := range epochs {
+		w.accepted("a", step("a", epoch, "x"))
+	}
+	w.eventually(func() (some bool) {
+		w.store.with(func() { some = len(w.store.records) > 5 })
+		return some
+	}, "first records")
+	network.setCut(true)
+	close(proceed)
+	w.eventually(func() bool { return w.hub.Presence("a").Status != release.ClientOnline || network.isCut() }, "cut")
+	network.setCut(false)
+	for _, epoch := range epochs {
+		require.True(t, string(bytes.Repeat(chunk, 40)) == w.output(stepID("a", epoch), release.StreamStdout))
+		require.Len(t, w.output(stepID("a", epoch), release.StreamStderr), 80)
+	}
+	w.forgotten(cfg.DataDir)
+}

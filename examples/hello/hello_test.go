@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+const patience = 20 * time.Second
+
+// helloVariable turns the test's binary into the service itself.
+const helloVariable = "TEST_HELLO"
+
+func TestMain(m *testing.M) {
+	script.MaybeRunWrapper()
+	if os.Getenv(helloVariable) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// read reads a YAML file as the server would, refusing what it does not know.
+func read(t *testing.T, file string, into any, without ...string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	values := map[string]any{}
+	require.NoError(t, yaml.Unmarshal(text, &values))
+	for _, key := range without {
+		delete(values, key)
+	}
+	body, err := json.Marshal(values)
+	require.NoError(t, err)
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	require.NoError(t, decoder.Decode(into))
+}
+
+// The example's own scripts, run by the agent's own executor: installed, installed again, updated, removed.
+func TestLifeOfHello(t *testing.T) {
+	var project release.Project
+	read(t, "project.yaml", &project)
+	require.NoError(t, project.Validate())
+	port := freePort(t)
+	h := &host{t: t, dir: t.TempDir(), project: project, port: port}
+	t.Cleanup(h.stop)
+	var err error
+	h.executor, err = script.New(script.Config{
+		ClientID: "host", DataDir: h.dir, Labels: map[string]string{"port": strconv.Itoa(port)},
+	})
+	require.NoError(t, err)
+
+	h.carryOut("1.0", release.StepInstall)
+	require.Equal(t, "hello 1.0\n", h.get())
+	h.carryOut("1.0", release.StepInstall)
+	require.Equal(t, "hello 1.0\n", h.get())
+	h.carryOut("2.0", release.StepUpdate)
+	require.Equal(t, "hello 2.0\n", h.get())
+
+	// It died, and left its file behind.
+	require.NoError(t, syscall.Kill(h.pid(), syscall.SIGKILL))
+	h.carryOut("1.0", release.StepRollbackTo)
+	require.Equal(t, "hello 1.0\n", h.get())
+
+	h.carryOut("1.0", release.StepUninstall)
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	}, patience, 5*time.Millisecond)
+	h.carryOut("1.0", release.StepUninstall)
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+type host struct {
+	t        *testing.T
+	dir      string
+	project  release.Project
+	port     int
+	executor *script.Executor
+	steps    int
+}
+
+func (h *host) carryOut(name string, action release.StepAction) {
+	h.t.Helper()
+	var version release.Version
+	read(h.t, "version-"+name+".yaml", &version)
+	require.NoError(h.t, version.Validate())
+	require.NoError(h.t, version.Deployable())
+	require.Equal(h.t, h.project.Name, version.Project)
+	program, err := os.Executable()
+	require.NoError(h.t, err)
+	c := release.MergeScript(h.project.Script, version.Script, release.Override{
+		Env: map[string]string{"HELLO_BIN": program, helloVariable: "1"},
+	})
+	text, err := c.Script(action)
+	require.NoError(h.t, err)
+	spec := &quicflowv1.ScriptStep{Script: text, Env: c.Env, TimeoutMs: patience.Milliseconds()}
+	if action != release.StepUninstall {
+		spec.Health = &quicflowv1.HealthCheck{
+			Probe: &quicflowv1.HealthCheck_Http{Http: c.Health.HTTP}, IntervalMs: 20, TimeoutMs: 1000, Retries: 500,
+		}
+	}
+	h.steps++
+	log := spool.NewWriter(spool.Config{Path: filepath.Join(h.dir, "steps", strconv.Itoa(h.steps), "spool")})
+	defer log.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	result := h.executor.Run(ctx, &quicflowv1.StepRequest{
+		StepId: release.StepID("task", release.StepDeploy, "host", h.steps), TaskId: "task", Action: string(action),
+		Project: h.project.Name, Version: name, NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
+		Spec: &quicflowv1.StepRequest_Script{Script: spec},
+	}, log)
+	require.NotNil(h.t, result)
+	require.Equal(h.t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, "%s: %s", result.Error, result.StderrTail)
+}
+
+func (h *host) get() string {
+	h.t.Helper()
+	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", h.port))
+	require.NoError(h.t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(h.t, err)
+	return string(text)
+}
+
+func (h *host) pid() int {
+	text, err := os.ReadFile(filepath.Join(h.dir, "projects", "hello", "hello.pid"))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid
+}
+
+func (h *host) stop() {
+	if pid := h.pid(); pid > 1 {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
