@@ -393,11 +393,17 @@ func (w *world) forgotten(dataDir string) {
 	}, "steps in %s", dataDir)
 }
 
-// relay is a network between agents and hub that can be cut.
+// relay is a network between agents and hub that can be cut. What was on its way when it was cut never arrives.
 type relay struct {
 	addr string
 	mu   sync.Mutex
-	cut  bool
+	cuts int // odd: it is cut now
+}
+
+// flow is what the hub sees of one agent between two cuts.
+type flow struct {
+	from string
+	cuts int
 }
 
 func newRelay(t *testing.T, target string) *relay {
@@ -406,38 +412,29 @@ func newRelay(t *testing.T, target string) *relay {
 	require.NoError(t, err)
 	r := &relay{addr: front.LocalAddr().String()}
 	var group sync.WaitGroup
-	backs := map[string]net.Conn{}
 	group.Go(func() {
+		backs := map[flow]net.Conn{}
 		buffer := make([]byte, 2000)
 		for {
 			n, from, err := front.ReadFrom(buffer)
 			if err != nil {
 				break
 			}
-			back := backs[from.String()]
-			if back == nil {
-				if back, err = net.Dial("udp", target); err != nil {
+			f := flow{from.String(), r.state()}
+			if f.cuts%2 == 1 {
+				continue
+			}
+			if backs[f] == nil {
+				back, err := net.Dial("udp", target)
+				if err != nil {
 					continue
 				}
-				backs[from.String()] = back
-				group.Go(func() {
-					buffer := make([]byte, 2000)
-					for {
-						n, err := back.Read(buffer)
-						if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
-							return
-						}
-						if err == nil && !r.isCut() {
-							_, _ = front.WriteTo(buffer[:n], from)
-						}
-					}
-				})
+				backs[f] = back
+				group.Go(func() { r.back(front, back, from, f.cuts) })
 			}
-			if !r.isCut() {
-				_, _ = back.Write(buffer[:n])
-			}
+			_, _ = backs[f].Write(buffer[:n])
 		}
-		for back := range maps.Values(backs) {
+		for _, back := range backs {
 			_ = back.Close()
 		}
 	})
@@ -448,16 +445,33 @@ func newRelay(t *testing.T, target string) *relay {
 	return r
 }
 
-func (r *relay) isCut() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.cut
+// back carries what the hub answers in one flow.
+func (r *relay) back(front net.PacketConn, back net.Conn, to net.Addr, cuts int) {
+	buffer := make([]byte, 2000)
+	for {
+		n, err := back.Read(buffer)
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
+			return
+		}
+		if err == nil && r.state() == cuts {
+			_, _ = front.WriteTo(buffer[:n], to)
+		}
+	}
 }
 
+func (r *relay) state() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cuts
+}
+
+// setCut cuts the network, or mends it.
 func (r *relay) setCut(cut bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.cut = cut
+	if cut != (r.cuts%2 == 1) {
+		r.cuts++
+	}
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

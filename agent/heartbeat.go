@@ -47,6 +47,9 @@ func (h *heartbeat) write(w io.Writer) error {
 	if !unanswered && h.ticks%ticksPerInterval != 0 {
 		return nil
 	}
-	sequence := h.s.sequence.Add(1)
+	// A number that large makes a packet that a hub which has restarted answers with a stateless reset (quic-go does so
+	// above 42 bytes), so that the agent knows at once.
+	sequence := max(h.s.sequence.Load()+1, uint64(time.Now().UnixNano()))
+	h.s.sequence.Store(sequence)
 	return wire.WriteFrame(w, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: sequence}}})
 }

@@ -45,7 +45,7 @@ func TestDrain(t *testing.T) {
 	require.NoError(t, outcomeOf(t, stopped))
 	for _, id := range []string{"obedient", "late"} {
 		require.False(t, b.registry.isOnline(id))
-		require.False(t, b.registry.goodbyes[id], "they will be back")
+		require.False(t, b.registry.saidGoodbye(id), "they will be back")
 	}
 }
 
@@ -76,7 +76,8 @@ func TestStopThatIsCutShort(t *testing.T) {
 	b.stopped = true
 	require.ErrorIs(t, b.Stop(ctx), cause)
 	a.closedWith(wire.CloseDraining, "draining")
-	require.Empty(t, b.sink.results)
+	results, _ := b.sink.stored()
+	require.Zero(t, results)
 }
 
 // An agent whose hub was killed learns from the next one on that port that its connection is gone.

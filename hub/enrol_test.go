@@ -71,7 +71,9 @@ func TestJoinThenConnect(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, key.PublicKey.Equal(leaf.PublicKey))
 	require.WithinDuration(t, time.Now().Add(pki.ClientTTL), leaf.NotAfter, time.Minute)
+	b.enroller.mu.Lock()
 	redeemed := b.enroller.redeemed[0]
+	b.enroller.mu.Unlock()
 	require.Equal(t, auth.HashSecret(secret), redeemed.TokenHash)
 	require.Equal(t, "web-1", redeemed.ClientID)
 	hash, err := pki.PublicKeyHash(key.Public())

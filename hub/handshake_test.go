@@ -33,8 +33,10 @@ func TestSessionIsAccepted(t *testing.T) {
 	signal(t, "the watch fires", changed)
 	require.Equal(t, hub.Presence{Status: release.ClientOnline}, b.Presence("web-1"))
 	require.Equal(t, 1, b.Connected())
-	require.Equal(t, []string{"node-1"}, b.registry.released)
-	session := b.registry.sessions[0]
+	b.registry.mu.Lock()
+	session, released := b.registry.sessions[0], b.registry.released
+	b.registry.mu.Unlock()
+	require.Equal(t, []string{"node-1"}, released)
 	require.Equal(t, "node-1", session.NodeID)
 	require.Equal(t, a.address(), session.Address)
 	require.Equal(t, "host", session.Hostname)
@@ -44,7 +46,7 @@ func TestSessionIsAccepted(t *testing.T) {
 	a.goodbye()
 	signal(t, "the watch fires", changed)
 	eventually(t, "offline at once", func() bool { return b.Presence("web-1").Status == release.ClientOffline })
-	eventually(t, "written down", func() bool { return !b.registry.isOnline("web-1") && b.registry.goodbyes["web-1"] })
+	eventually(t, "written down", func() bool { return !b.registry.isOnline("web-1") && b.registry.saidGoodbye("web-1") })
 }
 
 func TestStrangersAreRefusedByTLS(t *testing.T) {
@@ -94,7 +96,7 @@ func TestSessionsAreRefused(t *testing.T) {
 	})
 	t.Run("unknown client", func(t *testing.T) {
 		who := b.join("web-2")
-		delete(b.registry.epochs, "web-2")
+		b.registry.forget("web-2")
 		refused(t, who, hello, quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, "web-2")
 	})
 	t.Run("registry fails to check", func(t *testing.T) {

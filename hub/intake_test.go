@@ -203,7 +203,8 @@ func TestResultsShareACall(t *testing.T) {
 	}
 	wg.Wait()
 	require.EqualValues(t, 2, calls.Load())
-	require.Len(t, b.sink.results, agents*each+1)
+	results, _ := b.sink.stored()
+	require.Equal(t, agents*each+1, results)
 }
 
 func TestLogsAreStoredThenAcknowledged(t *testing.T) {
@@ -243,7 +244,8 @@ func TestLogsAreStoredThenAcknowledged(t *testing.T) {
 	acked(a, 15)
 	require.Equal(t, "abcdefghijklmno", b.sink.text(id))
 
-	record := b.sink.records[0]
+	_, records := b.sink.stored()
+	record := records[0]
 	require.Equal(t, "web-1", record.ClientID)
 	require.Equal(t, release.StreamStdout, record.Stream)
 	require.Equal(t, time.Unix(0, 1).UTC(), record.Time)

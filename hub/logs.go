@@ -40,7 +40,7 @@ func (s *session) readLogs(stream *quic.ReceiveStream) *endError {
 	for {
 		chunk := new(quicflowv1.LogChunk)
 		if err := r.Read(chunk); err != nil {
-			if err == io.EOF || errors.As(err, new(*quic.StreamError)) || s.conn.Context().Err() != nil {
+			if errors.Is(err, io.EOF) || errors.As(err, new(*quic.StreamError)) || s.conn.Context().Err() != nil {
 				return nil // ended, or given up by the agent, or all is over
 			}
 			return s.readError("log stream", err)

@@ -83,12 +83,15 @@ func (r *registrar) run() {
 		}
 		if r.storeEnds(ends) {
 			failures = 0
-		} else if failures++; closed && (failures == maxAttempts || r.hub.ctx.Err() != nil) {
+		} else if failures++; closed && (failures >= maxAttempts || r.hub.ctx.Err() != nil) {
 			return // ReleaseNode of the next run makes up for it
 		}
-		if len(connects) > 0 {
+		switch {
+		case len(connects) > 0:
 			r.storeConnects(connects)
-		} else if failures > 0 {
+		case failures > 0 && r.hub.ctx.Err() != nil:
+			<-r.wake // nothing can be stored any more; close will come
+		case failures > 0:
 			pause(r.hub.ctx, backoff(failures))
 		}
 	}

@@ -97,7 +97,7 @@ func (s *localServer) mint(ctx context.Context, id string) (string, error) {
 		Token  string `json:"token"`
 		Detail string `json:"detail"`
 	}
-	if err := json.Unmarshal(text, &answer); err != nil || answer.Token == "" {
+	if err := json.Unmarshal(text, &answer); err != nil || response.StatusCode/100 != 2 || answer.Token == "" {
 		return "", fmt.Errorf("ask for a token: the server answered %s %s", response.Status, answer.Detail)
 	}
 	return answer.Token, nil

@@ -49,13 +49,13 @@ func (c *children) start(name string, env []string, program string, args ...stri
 	}
 	c.all = append(c.all, child)
 	go func() { // ends with the program
-		err := child.cmd.Wait()
+		_ = child.cmd.Wait() // ProcessState tells
 		log.Close()
 		close(child.done)
 		select {
 		case <-c.stop:
 		default:
-			c.fail(fmt.Errorf("%s ended by itself (%v); the end of %s:\n%s", name, err, path, tail(path)))
+			c.fail(fmt.Errorf("%s ended by itself, %s; the end of %s:\n%s", name, child.cmd.ProcessState, path, tail(path)))
 		}
 	}()
 	return nil

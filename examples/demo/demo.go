@@ -50,7 +50,9 @@ func newDemo(fail context.CancelCauseFunc) (*demo, error) {
 	return d, nil
 }
 
-func (d *demo) path(parts ...string) string { return filepath.Join(append([]string{d.dir}, parts...)...) }
+func (d *demo) path(parts ...string) string {
+	return filepath.Join(append([]string{d.dir}, parts...)...)
+}
 
 func (d *demo) bin(name string) string { return filepath.Join(d.root, "bin", name) }
 

@@ -126,6 +126,7 @@ func (h *host) carryOut(name string, action release.StepAction) {
 	require.NoError(h.t, err)
 	spec := &quicflowv1.ScriptStep{Script: text, Env: c.Env, TimeoutMs: patience.Milliseconds()}
 	if action != release.StepUninstall {
+		spec.PreScript = c.PreScript
 		spec.Health = &quicflowv1.HealthCheck{
 			Probe: &quicflowv1.HealthCheck_Http{Http: c.Health.HTTP}, IntervalMs: 20, TimeoutMs: 1000, Retries: 500,
 		}
@@ -141,7 +142,8 @@ func (h *host) carryOut(name string, action release.StepAction) {
 		Spec: &quicflowv1.StepRequest_Script{Script: spec},
 	}, log)
 	require.NotNil(h.t, result)
-	require.Equal(h.t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, "%s: %s", result.Error, result.StderrTail)
+	said, _ := os.ReadFile(filepath.Join(h.dir, "projects", "hello", "hello.log"))
+	require.Equal(h.t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, "%s: %s\n%s", result.Error, result.StderrTail, said)
 }
 
 func (h *host) get() string {

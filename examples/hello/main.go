@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -20,17 +22,18 @@ import (
 func main() {
 	version := flag.String("version", os.Getenv("HELLO_VERSION"), "the version it says it is")
 	port := flag.Int("port", 8080, "port to listen on, on the loopback address")
+	pidFile := flag.String("pid-file", "", "file that holds the process id; removed at the end")
 	flag.Parse()
 	if *version == "" {
 		log.Fatal("hello: say which version this is, with -version or HELLO_VERSION")
 	}
-	if err := serve(*version, *port); err != nil {
+	if err := serve(*version, *port, *pidFile); err != nil {
 		log.Fatal("hello: ", err)
 	}
 }
 
 // serve answers until the process is told to end, and then finishes what it has begun.
-func serve(version string, port int) error {
+func serve(version string, port int, pidFile string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server := &http.Server{
@@ -49,7 +52,19 @@ func serve(version string, port int) error {
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return <-stopped
+	return errors.Join(<-stopped, removePID(pidFile))
+}
+
+// removePID removes the file, unless it is a later process's by now. That it is gone says that this one has stopped.
+func removePID(file string) error {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || strings.TrimSpace(string(text)) != strconv.Itoa(os.Getpid()) {
+		return err
+	}
+	return os.Remove(file)
 }
 
 func handler(version string) http.Handler {

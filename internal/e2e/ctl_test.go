@@ -109,11 +109,11 @@ func TestServerRefusesToStart(t *testing.T) {
 	})
 	t.Run("with an unknown key", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "server.yaml")
-		require.NoError(t, os.WriteFile(file, []byte("server:\n  adress: \":1\"\n"), 0o600))
-		says(t, "server.adress", nil, "-c", file, "--data-dir", t.TempDir())
+		require.NoError(t, os.WriteFile(file, []byte("server:\n  addrs: \":1\"\n"), 0o600))
+		says(t, "server.addrs", nil, "-c", file, "--data-dir", t.TempDir())
 	})
 	t.Run("with an unknown variable", func(t *testing.T) {
-		says(t, "QUIC_SERVER_ADRESS", []string{"QUIC_SERVER_ADRESS=:1"}, "-c", config, "--data-dir", t.TempDir())
+		says(t, "QUIC_SERVER_ADDRS", []string{"QUIC_SERVER_ADDRS=:1"}, "-c", config, "--data-dir", t.TempDir())
 	})
 
 	out, _, code := run(t, nil, program("quic-server"), "version")

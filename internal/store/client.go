@@ -172,7 +172,7 @@ func (s *Store) selectClients(ctx context.Context, text string) ([]string, error
 
 func (s *Store) checkListed(ctx context.Context, ids []string) error {
 	known := make(map[string]bool, len(ids))
-	for some := range slices.Chunk(ids, batchRows) {
+	for some := range slices.Chunk(ids, s.dialect.batch) {
 		var found []string
 		if err := s.read().list(ctx, &found, `SELECT id FROM clients WHERE id IN (?) AND revoked_at = 0`, some); err != nil {
 			return fmt.Errorf("read clients: %w", err)

@@ -23,7 +23,10 @@ import (
 
 // dialect is what differs between the databases.
 type dialect struct {
-	bind   int // sqlx's placeholder style
+	bind int // sqlx's placeholder style
+	// batch is how many rows one statement reads or writes at most. With PostgreSQL, fewer statements are better, up to
+	// its limit of 65,535 parameters; the driver for SQLite takes time in the square of their number.
+	batch  int
 	goose  goose.Dialect
 	schema fs.FS
 	// lock, behind a SELECT, locks its rows in the order they come. SQLite needs none: its transactions that write
@@ -37,14 +40,14 @@ type dialect struct {
 
 func sqliteDialect() dialect {
 	return dialect{
-		bind: sqlx.QUESTION, goose: goose.DialectSQLite3, schema: migrations.SQLite(), blob: "BLOB", json: "TEXT",
+		bind: sqlx.QUESTION, batch: 50, goose: goose.DialectSQLite3, schema: migrations.SQLite(), blob: "BLOB", json: "TEXT",
 		label: `(SELECT value FROM json_each(labels) WHERE key = ?)`,
 	}
 }
 
 func postgresDialect() dialect {
 	return dialect{
-		bind: sqlx.DOLLAR, goose: goose.DialectPostgres, schema: migrations.Postgres(), blob: "BYTEA", json: "JSONB",
+		bind: sqlx.DOLLAR, batch: 1000, goose: goose.DialectPostgres, schema: migrations.Postgres(), blob: "BYTEA", json: "JSONB",
 		// NO KEY, so that foreign keys to the row may still be written.
 		lock:  " FOR NO KEY UPDATE",
 		label: `(labels ->> CAST(? AS TEXT))`,

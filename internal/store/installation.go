@@ -65,7 +65,7 @@ func writeInstallations(ctx context.Context, tx conn, changes []installationChan
 				round = append(round, c)
 			}
 		}
-		for some := range slices.Chunk(round, batchRows) {
+		for some := range slices.Chunk(round, tx.dialect.batch) {
 			if err := upsertInstallations(ctx, tx, some); err != nil {
 				return err
 			}

@@ -74,7 +74,7 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 	}
 	stepIDs := slices.Sorted(maps.Keys(ids))
 	tasks := map[string]bool{}
-	for some := range slices.Chunk(stepIDs, batchRows) {
+	for some := range slices.Chunk(stepIDs, tx.dialect.batch) {
 		var rows []logStep
 		if err := tx.list(ctx, &rows, `SELECT id, task_id, client_id FROM steps WHERE id IN (?)`, some); err != nil {
 			return err
@@ -84,7 +84,7 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 			tasks[row.TaskID] = true
 		}
 	}
-	for some := range slices.Chunk(slices.Sorted(maps.Keys(tasks)), batchRows) {
+	for some := range slices.Chunk(slices.Sorted(maps.Keys(tasks)), tx.dialect.batch) {
 		var rows []struct {
 			TaskID string `db:"task_id"`
 			Seq    int64  `db:"seq"`
@@ -96,7 +96,7 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 			a.heads[row.TaskID] = row.Seq
 		}
 	}
-	for some := range slices.Chunk(stepIDs, batchRows) {
+	for some := range slices.Chunk(stepIDs, tx.dialect.batch) {
 		var rows []struct {
 			StepID   string `db:"step_id"`
 			Position uint64 `db:"position"`
@@ -134,7 +134,7 @@ func (a *appender) write(ctx context.Context, tx conn) error {
 	heads, positions := map[string][]any{}, map[string][]any{}
 	for rest := a.taken; len(rest) > 0; {
 		n, size := 0, 0
-		for n < len(rest) && n < batchRows && size < logBatchBytes {
+		for n < len(rest) && n < tx.dialect.batch && size < logBatchBytes {
 			size += len(rest[n].Data)
 			n++
 		}
@@ -154,13 +154,13 @@ func (a *appender) write(ctx context.Context, tx conn) error {
 		}
 		rest = rest[n:]
 	}
-	for keys := range slices.Chunk(slices.Sorted(maps.Keys(heads)), batchRows) {
+	for keys := range slices.Chunk(slices.Sorted(maps.Keys(heads)), tx.dialect.batch) {
 		with, args := tx.dialect.input("task TEXT, number BIGINT", pick(heads, keys))
 		if _, err := tx.exec(ctx, with+`UPDATE task_log_heads SET seq = number FROM input WHERE task_id = task`, args...); err != nil {
 			return err
 		}
 	}
-	for keys := range slices.Chunk(slices.Sorted(maps.Keys(positions)), batchRows) {
+	for keys := range slices.Chunk(slices.Sorted(maps.Keys(positions)), tx.dialect.batch) {
 		with, args := tx.dialect.input("step TEXT, stored BIGINT", pick(positions, keys))
 		if _, err := tx.exec(ctx, with+`INSERT INTO step_logs (step_id, position) SELECT step, stored FROM input WHERE TRUE
 			ON CONFLICT (step_id) DO UPDATE SET position = excluded.position`, args...); err != nil {

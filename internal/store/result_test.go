@@ -147,6 +147,41 @@ var resultTests = map[string]func(*fixture){
 		require.Equal(f, "so", target.Error)
 		require.Equal(f, "nothing", f.runs("shop", "h000"))
 	},
+	"more hosts than a statement takes": func(f *fixture) {
+		ids := make([]string, 1100)
+		for i := range ids {
+			ids[i] = fmt.Sprintf("h%04d", i)
+		}
+		versions := f.project("shop", "1.0", "2.0")
+		v1, v2 := versions["1.0"], versions["2.0"]
+		for _, v := range []release.Version{v1, v2} {
+			task := f.deploy("shop", &v, ids...)
+			steps := f.dispatch(task, release.StepDeploy, ids...)
+			var batch []release.StepResult
+			for _, id := range ids {
+				batch = append(batch, release.StepResult{StepID: steps[id].ID, ClientID: id, State: release.StepSucceeded, FinishedAt: f.now()})
+			}
+			recorded, err := f.RecordResults(f.ctx(), batch)
+			require.NoError(f, err)
+			require.Len(f, recorded, len(ids))
+			got, err := f.Task(f.ctx(), task.ID)
+			require.NoError(f, err)
+			require.Equal(f, release.Counts{Total: 1100, Succeeded: 1100}, got.Counts)
+		}
+		task := f.deploy("shop", nil, ids...)
+		steps := f.dispatch(task, release.StepDeploy, ids...)
+		var all []store.Conclusion
+		for _, id := range ids {
+			require.Equal(f, "2.0", steps[id].PreviousVersion)
+			all = append(all, store.Conclusion{StepID: steps[id].ID, Target: release.TargetUnknown})
+		}
+		require.NoError(f, f.ConcludeSteps(f.ctx(), all))
+		back := f.dispatch(task, release.StepRollback, ids...)
+		require.Equal(f, v2.ID, back["h1099"].VersionID)
+		_, total, err := f.Installations(f.ctx(), store.InstallationFilter{Project: "shop", Limit: 1})
+		require.NoError(f, err)
+		require.Equal(f, len(ids), total)
+	},
 	"everyone writes at once": func(f *fixture) {
 		ids := f.join(60)
 		f.connect("node", ids...)

@@ -32,7 +32,7 @@ func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSes
 	err := s.write(ctx, "record sessions", func(tx conn) error {
 		epochs = make(map[string]int64, len(latest))
 		var reset []string
-		for ids := range slices.Chunk(slices.Sorted(maps.Keys(latest)), batchRows) {
+		for ids := range slices.Chunk(slices.Sorted(maps.Keys(latest)), tx.dialect.batch) {
 			var known []struct {
 				ID         string `db:"id"`
 				JournalID  string `db:"journal_id"`
@@ -100,7 +100,7 @@ func (s *Store) forgetSteps(ctx context.Context, tx conn, clientIDs []string) er
 		return nil
 	}
 	var steps []string
-	for ids := range slices.Chunk(clientIDs, batchRows) {
+	for ids := range slices.Chunk(clientIDs, tx.dialect.batch) {
 		var some []string
 		if err := tx.list(ctx, &some, `SELECT id FROM steps WHERE client_id IN (?) AND state = 'dispatched'`, ids); err != nil {
 			return err
@@ -126,7 +126,7 @@ func (s *Store) DisconnectClients(ctx context.Context, ends []release.ClientEnd)
 		}
 	}
 	return s.write(ctx, "record ends of sessions", func(tx conn) error {
-		for ids := range slices.Chunk(slices.Sorted(maps.Keys(latest)), batchRows) {
+		for ids := range slices.Chunk(slices.Sorted(maps.Keys(latest)), tx.dialect.batch) {
 			if err := tx.lockClients(ctx, ids); err != nil {
 				return err
 			}
@@ -145,7 +145,7 @@ func (s *Store) DisconnectClients(ctx context.Context, ends []release.ClientEnd)
 	})
 }
 
-// lockClients wants sorted ids, at most batchRows.
+// lockClients wants sorted ids, at most a batch.
 func (c conn) lockClients(ctx context.Context, ids []string) error {
 	if c.dialect.lock == "" {
 		return nil
@@ -160,7 +160,7 @@ func (s *Store) TouchClients(ctx context.Context, nodeID string, ids []string, a
 		return nil
 	}
 	return s.write(ctx, "record heartbeats", func(tx conn) error {
-		for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(ids))), batchRows) {
+		for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(ids))), tx.dialect.batch) {
 			if _, err := tx.exec(ctx, `UPDATE clients SET last_seen_at = ? WHERE id IN
 				(SELECT id FROM clients WHERE id IN (?) AND node_id = ? AND connected ORDER BY id`+tx.dialect.lock+`)`,
 				micros(at), some, nodeID); err != nil {

@@ -66,7 +66,7 @@ var sessionTests = map[string]func(*fixture){
 		f.requireStatus("h000", release.ClientReconnecting)
 	},
 	"epochs rise whoever connects": func(f *fixture) {
-		ids := f.join(50)
+		ids := f.join(60) // more than SQLite's batch
 		seen := make([]map[string]int64, 8)
 		errs := together(len(seen), func(i int) (err error) {
 			sessions := make([]release.ClientSession, len(ids))

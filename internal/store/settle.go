@@ -78,7 +78,7 @@ func lockSteps(ctx context.Context, tx conn, stepIDs []string) ([]stepRow, error
 	keys, known = slices.Compact(keys), slices.Compact(known)
 
 	if tx.dialect.lock != "" {
-		for some := range slices.Chunk(keys, batchRows) {
+		for some := range slices.Chunk(keys, tx.dialect.batch) {
 			pairs := make([][]any, len(some))
 			for i, key := range some {
 				pairs[i] = []any{key.taskID, key.clientID}
@@ -92,13 +92,15 @@ func lockSteps(ctx context.Context, tx conn, stepIDs []string) ([]stepRow, error
 		}
 	}
 	var rows []stepRow
-	for some := range slices.Chunk(known, batchRows) {
-		if err := tx.list(ctx, &rows, `SELECT `+stepColumns+`, s.dispatched_at, s.recorded_at, t.state AS target_state, t.error AS target_error,
+	for some := range slices.Chunk(known, tx.dialect.batch) {
+		var batch []stepRow
+		if err := tx.list(ctx, &batch, `SELECT `+stepColumns+`, s.dispatched_at, s.recorded_at, t.state AS target_state, t.error AS target_error,
 			t.exit_code AS target_exit, t.started_at AS target_started, t.finished_at AS target_finished, k.halted OR k.finished_at <> 0 AS ended
 			FROM steps s JOIN task_targets t ON t.task_id = s.task_id AND t.client_id = s.client_id JOIN tasks k ON k.id = s.task_id
 			WHERE s.id IN (?)`, some); err != nil {
 			return nil, err
 		}
+		rows = append(rows, batch...)
 	}
 	slices.SortFunc(rows, func(a, b stepRow) int {
 		return cmp.Or(compareTargets(targetKey{a.TaskID, a.ClientID}, targetKey{b.TaskID, b.ClientID}),
@@ -190,7 +192,7 @@ func targetAfter(step release.StepState, ended bool) release.TargetState {
 }
 
 func (b *settlement) write(ctx context.Context, tx conn) error {
-	for some := range slices.Chunk(b.steps, batchRows) {
+	for some := range slices.Chunk(b.steps, tx.dialect.batch) {
 		with, args := tx.dialect.input("step TEXT, outcome TEXT, why TEXT, code BIGINT, out_tail BLOB, err_tail BLOB, "+
 			"began BIGINT, ended BIGINT, spool BIGINT, recorded BIGINT", some)
 		if _, err := tx.exec(ctx, with+`UPDATE steps SET state = outcome, error = why, exit_code = code,
@@ -199,7 +201,7 @@ func (b *settlement) write(ctx context.Context, tx conn) error {
 			return err
 		}
 	}
-	for keys := range slices.Chunk(b.order, batchRows) {
+	for keys := range slices.Chunk(b.order, tx.dialect.batch) {
 		rows := make([][]any, len(keys))
 		for i, key := range keys {
 			t := b.targets[key]

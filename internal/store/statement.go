@@ -10,11 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/pressly/goose/v3"
 )
-
-// batchRows is how many rows one statement reads or writes at most. It keeps statements of up to 30 columns below the
-// databases' limits for parameters (SQLite: 32,766).
-const batchRows = 1000
 
 // noLimit stands for a Limit of 0.
 const noLimit = 1 << 31
@@ -44,6 +41,20 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 		return fmt.Errorf("%s: commit: %w", what, err)
 	}
 	return nil
+}
+
+// analyzeRows is how many new rows make PostgreSQL's statistics worth renewing at once.
+const analyzeRows = 2000
+
+// grew renews the statistics of a table that many rows were added to. PostgreSQL does so by itself within minutes, and
+// chooses plans until then that read whole tasks for a few hosts.
+func (s *Store) grew(ctx context.Context, table string, rows int) {
+	if s.dialect.goose != goose.DialectPostgres || rows < analyzeRows {
+		return
+	}
+	if _, err := s.writer.ExecContext(ctx, "ANALYZE "+table); err != nil {
+		s.config.Logger.WarnContext(ctx, "statistics not renewed", "table", table, "error", err)
+	}
 }
 
 func (c conn) bind(query string, args []any) (string, []any, error) {
@@ -88,6 +99,14 @@ func (c conn) list(ctx context.Context, dest any, query string, args ...any) err
 		return err
 	}
 	return sqlx.SelectContext(ctx, c.db, dest, query, args...)
+}
+
+// lockOf is the clause that locks the rows of one of the joined tables.
+func (c conn) lockOf(table string) string {
+	if c.dialect.lock == "" {
+		return ""
+	}
+	return c.dialect.lock + " OF " + table
 }
 
 // input gives the head of a statement that joins with literal rows, as a table named input. columns is its declaration,

@@ -66,19 +66,22 @@ func (s *Store) MarkDispatched(ctx context.Context, taskID string, step release.
 			}
 		}
 		now := micros(s.now())
-		for ids := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(clientIDs))), batchRows) {
-			if err := tx.lockTargets(ctx, taskID, `client_id IN (?)`, ids); err != nil {
+		for ids := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(clientIDs))), tx.dialect.batch) {
+			var open []string
+			if err := tx.list(ctx, &open, `SELECT client_id FROM task_targets WHERE task_id = ? AND client_id IN (?) AND `+undecided+`
+				ORDER BY client_id`+tx.dialect.lock, taskID, ids); err != nil {
 				return err
 			}
+			if len(open) == 0 {
+				continue
+			}
 			if _, err := tx.exec(ctx, `UPDATE steps SET state = 'dispatched', dispatched_at = ?
-				WHERE task_id = ? AND name = ? AND client_id IN (?) AND state = 'pending'
-				AND client_id IN (SELECT client_id FROM task_targets WHERE task_id = ? AND client_id IN (?) AND `+undecided+`)`,
-				now, taskID, string(step), ids, taskID, ids); err != nil {
+				WHERE task_id = ? AND name = ? AND client_id IN (?) AND state = 'pending'`, now, taskID, string(step), open); err != nil {
 				return err
 			}
 			var some []string
 			if err := tx.list(ctx, &some, `SELECT client_id FROM steps WHERE task_id = ? AND name = ? AND client_id IN (?) AND state = 'dispatched' ORDER BY client_id`,
-				taskID, string(step), ids); err != nil {
+				taskID, string(step), open); err != nil {
 				return err
 			}
 			marked = append(marked, some...)

@@ -99,10 +99,12 @@ func (s *Store) CreateTask(ctx context.Context, t *release.Task, clientIDs []str
 		}
 		return insertTargets(ctx, tx, &task, clientIDs)
 	})
-	if err == nil {
-		*t = task
+	if err != nil {
+		return err
 	}
-	return err
+	*t = task
+	s.grew(ctx, "task_targets", len(clientIDs))
+	return nil
 }
 
 func insertTask(ctx context.Context, tx conn, t *release.Task) error {
@@ -130,7 +132,7 @@ func insertTask(ctx context.Context, tx conn, t *release.Task) error {
 
 func insertTargets(ctx context.Context, tx conn, t *release.Task, clientIDs []string) error {
 	wave, left := 0, t.Waves[0].Size
-	for some := range slices.Chunk(clientIDs, batchRows) {
+	for some := range slices.Chunk(clientIDs, tx.dialect.batch) {
 		rows := make([][]any, len(some))
 		for i, id := range some {
 			if left == 0 {

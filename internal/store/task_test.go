@@ -14,7 +14,7 @@ import (
 var taskTests = map[string]func(*fixture){
 	"a task is stored with its targets": func(f *fixture) {
 		v := f.project("shop", "1.0")["1.0"]
-		ids := make([]string, 2500) // more than a statement takes
+		ids := make([]string, 1200) // more than a statement takes
 		for i := range ids {
 			ids[len(ids)-1-i] = fmt.Sprintf("h%04d", i)
 		}
@@ -24,21 +24,21 @@ var taskTests = map[string]func(*fixture){
 		require.NoError(f, f.CreateTask(f.ctx(), &task, append(ids, ids[0])))
 		require.Equal(f, release.StatusStarting, task.Status)
 		require.Equal(f, release.WorkflowID("shop", task.ID), task.WorkflowID)
-		require.Equal(f, []release.Wave{{Number: 0, Size: 250, Canary: true}, {Number: 1, Size: 1000}, {Number: 2, Size: 1250}}, task.Waves)
-		require.Equal(f, release.Counts{Total: 2500, Pending: 2500}, task.Counts)
+		require.Equal(f, []release.Wave{{Number: 0, Size: 120, Canary: true}, {Number: 1, Size: 480}, {Number: 2, Size: 600}}, task.Waves)
+		require.Equal(f, release.Counts{Total: 1200, Pending: 1200}, task.Counts)
 		got, err := f.Task(f.ctx(), task.ID)
 		require.NoError(f, err)
 		require.Empty(f, cmp.Diff(task, got))
 
 		byWave, err := f.WaveCounts(f.ctx(), task.ID)
 		require.NoError(f, err)
-		require.Equal(f, map[int]release.Counts{0: {Total: 250, Pending: 250}, 1: {Total: 1000, Pending: 1000}, 2: {Total: 1250, Pending: 1250}}, byWave)
+		require.Equal(f, map[int]release.Counts{0: {Total: 120, Pending: 120}, 1: {Total: 480, Pending: 480}, 2: {Total: 600, Pending: 600}}, byWave)
 		one := 1
 		targets, total, err := f.Targets(f.ctx(), task.ID, store.TargetFilter{Wave: &one, State: release.TargetPending, Limit: 2, Offset: 1})
 		require.NoError(f, err)
-		require.Equal(f, 1000, total)
-		require.Equal(f, "h0251", targets[0].ClientID)
-		require.Equal(f, "h0252", targets[1].ClientID)
+		require.Equal(f, 480, total)
+		require.Equal(f, "h0121", targets[0].ClientID)
+		require.Equal(f, "h0122", targets[1].ClientID)
 		head, err := f.LogHead(f.ctx(), task.ID)
 		require.NoError(f, err)
 		require.Zero(f, head)

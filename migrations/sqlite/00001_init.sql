@@ -136,7 +136,6 @@ CREATE TABLE steps (
     version_id       TEXT NOT NULL,
     previous_version TEXT NOT NULL,
     chunk            BIGINT NOT NULL DEFAULT 0,
-    node_id          TEXT NOT NULL DEFAULT '',
     state            TEXT NOT NULL DEFAULT 'pending',
     dispatched_at    BIGINT NOT NULL DEFAULT 0,
     recorded_at      BIGINT NOT NULL DEFAULT 0, -- when its agent's final result was stored
@@ -149,7 +148,7 @@ CREATE TABLE steps (
     log_end          BIGINT NOT NULL DEFAULT 0,
     UNIQUE (task_id, name, client_id, epoch)
 );
-CREATE INDEX steps_of_chunk ON steps (task_id, name, chunk, node_id);
+CREATE INDEX steps_of_chunk ON steps (task_id, name, chunk);
 CREATE INDEX steps_dispatched ON steps (client_id) WHERE state = 'dispatched';
 
 -- What each host runs, for each project. A row in state "removed" stands for nothing; it is kept for as_of.
