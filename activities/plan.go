@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/quicflow/quicflow/internal/bus"
+	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/store"
 	"github.com/quicflow/quicflow/workflows"
 )
@@ -26,6 +27,7 @@ func (a *Activities) RecordProgress(ctx context.Context, req workflows.ProgressR
 	if err != nil {
 		return final(fmt.Errorf("write progress: %w", err))
 	}
+	failpoint.Here("progress.recorded")
 	a.bus.Notify(bus.Task(req.TaskID))
 	return nil
 }
@@ -57,6 +59,7 @@ func (a *Activities) PlanChunks(ctx context.Context, req workflows.ChunksRequest
 	if err != nil {
 		return workflows.ChunkPlan{}, final(fmt.Errorf("plan chunks of %s: %w", req.Step, err))
 	}
+	failpoint.Here("chunks.planned")
 	var plan workflows.ChunkPlan
 	for _, c := range chunks {
 		queue := workflows.HubQueue(c.NodeID)

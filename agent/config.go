@@ -12,7 +12,10 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/quic-go/quic-go"
 
@@ -118,6 +121,11 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0:
 		return c, errors.New("agent.Config has a negative value")
 	}
+	for name, value := range c.Labels {
+		if err := validateLabel(name, value); err != nil {
+			return c, err
+		}
+	}
 	dir, err := filepath.Abs(c.DataDir)
 	if err != nil {
 		return c, fmt.Errorf("find data directory: %w", err)
@@ -162,6 +170,20 @@ func (c Config) withDefaults() (Config, error) {
 	maps.Copy(handlers, c.Handlers)
 	c.Handlers = handlers
 	return c, nil
+}
+
+var labelForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`)
+
+func validateLabel(name, value string) error {
+	switch {
+	case !labelForm.MatchString(name):
+		return release.Invalid("label", "%q must be 1 to 63 letters, digits, dots, dashes, underscores or slashes", name)
+	case name == "id" || name == "hostname" || name == "os" || name == "arch":
+		return release.Invalid("label", "%q is the agent's own to say", name)
+	case len(value) > 256 || strings.ContainsFunc(value, unicode.IsControl):
+		return release.Invalid("label", "the value of %q is longer than 256 bytes or has a control character", name)
+	}
+	return nil
 }
 
 func withPort(server string) (string, error) {

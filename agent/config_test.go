@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,6 +27,9 @@ func TestConfig(t *testing.T) {
 		"bad id":      func(c *agent.Config) { c.ClientID = "a/b" },
 		"no data dir": func(c *agent.Config) { c.DataDir = "" },
 		"no executor": func(c *agent.Config) { c.Executor = nil },
+		"bad label":   func(c *agent.Config) { c.Labels = map[string]string{"a b": "x"} },
+		"own label":   func(c *agent.Config) { c.Labels = map[string]string{"os": "x"} },
+		"long label":  func(c *agent.Config) { c.Labels = map[string]string{"a": strings.Repeat("x", 300)} },
 		"negative":    func(c *agent.Config) { c.MaxSteps = -1 },
 	} {
 		broken := valid

@@ -8,6 +8,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -87,6 +88,7 @@ func (h *Hub) storeLogs(ctx context.Context, batch []received[release.LogRecord]
 	if err != nil {
 		return err
 	}
+	failpoint.Here("hub.logs.stored")
 	tasks := make(map[string]struct{})
 	senders := make(map[string]*session)
 	bytes := 0

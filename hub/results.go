@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -59,6 +60,7 @@ func (h *Hub) storeResults(ctx context.Context, batch []received[release.StepRes
 	if _, err := h.cfg.Sink.RecordResults(ctx, items(batch)); err != nil {
 		return err
 	}
+	failpoint.Here("hub.results.stored")
 	h.metrics.results.Add(float64(len(batch)))
 	tasks := make(map[string]struct{})
 	for _, r := range batch {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/proto"
 
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -111,7 +112,7 @@ func Open(cfg Config) (*Journal, error) {
 	db, err := bolt.Open(cfg.Path, 0o600, &bolt.Options{
 		Timeout: time.Second, NoSync: cfg.NoSync, NoGrowSync: cfg.NoSync, FreelistType: bolt.FreelistMapType,
 	})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: %w", cfg.Path, ErrInUse)
 	}
 	if err != nil {

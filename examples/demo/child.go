@@ -48,6 +48,9 @@ func (c *children) start(name string, env []string, program string, args ...stri
 		return fmt.Errorf("start %s: %w", name, err)
 	}
 	c.all = append(c.all, child)
+	if err := notePID(c.dir, child.cmd.Process.Pid); err != nil {
+		c.fail(err)
+	}
 	go func() { // ends with the program
 		_ = child.cmd.Wait() // ProcessState tells
 		log.Close()
@@ -59,6 +62,21 @@ func (c *children) start(name string, env []string, program string, args ...stri
 		}
 	}()
 	return nil
+}
+
+// running says whether a program was started and has not ended.
+func (c *children) running(name string) bool {
+	for _, child := range c.all {
+		if child.name == name {
+			select {
+			case <-child.done:
+				return false
+			default:
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // stopAll ends the programs, the last one first, and waits until they are gone.

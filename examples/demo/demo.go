@@ -70,6 +70,9 @@ func (d *demo) wipe() error {
 		return fmt.Errorf("another demo is running on %s: %w", d.dir, err)
 	}
 	d.lock = lock // held until the process ends
+	if err := endLeftovers(d.dir); err != nil {
+		return err
+	}
 	left, err := os.ReadDir(d.dir)
 	if err != nil {
 		return err
@@ -86,18 +89,27 @@ func (d *demo) wipe() error {
 
 // chapter prints a heading.
 func chapter(format string, args ...any) {
-	fmt.Printf("\n\033[1m%s\033[0m\n", fmt.Sprintf(format, args...))
+	heading := fmt.Sprintf(format, args...)
+	if info, err := os.Stdout.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		heading = "\033[1m" + heading + "\033[0m"
+	}
+	fmt.Println("\n" + heading)
 }
 
 // ctl shows a quic-ctl command and runs it.
 func (d *demo) ctl(ctx context.Context, args ...string) error {
-	fmt.Println("$ quic-ctl", strings.Join(args, " "))
+	fmt.Println("$ quic-ctl", shown(args))
 	cmd := d.command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("quic-ctl %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
+}
+
+// shown is a command line as one would type it.
+func shown(args []string) string {
+	return strings.ReplaceAll(strings.Join(args, " "), " * ", " '*' ")
 }
 
 // ask runs a quic-ctl command and gives what it prints.

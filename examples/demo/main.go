@@ -63,7 +63,7 @@ func run(ctx context.Context, cancel context.CancelCauseFunc, once bool) (err er
 	if once {
 		return nil
 	}
-	fmt.Println("\nEverything keeps running until Ctrl-C.")
+	d.invite()
 	<-ctx.Done()
 	return nil
 }

@@ -9,10 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/release"
 )
 
 // describe tells the server what there is to release.
@@ -46,12 +46,13 @@ func (d *demo) install(ctx context.Context) error {
 
 func (d *demo) release(ctx context.Context) error {
 	chapter("Version 2.0 goes onto 2 of them, soaks for 5 s, then follows everywhere in two waves")
-	out, err := d.ask(ctx, "task", "create", "--project", project, "--version", "2.0", "--selector", "*",
-		"--canary", "20", "--soak", "5s", "--waves", "60,100", "--max-parallel", "4", "--on-failure", "rollback", "-o", "json")
+	create := []string{"task", "create", "--project", project, "--version", "2.0", "--selector", "*",
+		"--canary", "20", "--soak", "5s", "--waves", "60,100", "--max-parallel", "4", "--on-failure", "rollback"}
+	fmt.Println("$ quic-ctl", shown(create))
+	out, err := d.ask(ctx, append(create, "-o", "json")...)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("$ quic-ctl task create --project %s --version 2.0 --selector '*' --canary 20 --soak 5s --waves 60,100 --max-parallel 4 --on-failure rollback\n", project)
 	var task struct{ ID string }
 	if err := json.Unmarshal([]byte(out), &task); err != nil {
 		return fmt.Errorf("read the new task: %w", err)
@@ -85,7 +86,11 @@ func (d *demo) sum(ctx context.Context) error {
 	if err := d.ctl(ctx, "installations", "--project", project); err != nil {
 		return err
 	}
-	ctl := "bin/quic-ctl --data-dir " + filepath.Join(dataDir, "server")
+	return nil
+}
+
+// invite says how to look around, and what to try.
+func (d *demo) invite() {
 	fmt.Printf(`
 API          http://%[1]s/
 Temporal UI  http://%[1]s/temporal/
@@ -94,37 +99,46 @@ Log in with  %[2]s
 
 To try next, in another terminal:
   %[4]s task create --project %[5]s --version 1.0 --selector 'id=demo-0[1-3]' --watch
-  %[4]s task list
+  %[4]s installations --project %[5]s
   %[4]s task create --project %[5]s --uninstall --targets demo-10 --wait
-`, d.api, d.token(), filepath.Join(dataDir, "server", "admin.token"), ctl, project)
-	return nil
+
+Everything keeps running until Ctrl-C.
+`, d.api, d.token(), filepath.Join(dataDir, "server", "admin.token"), "bin/quic-ctl --data-dir "+filepath.Join(dataDir, "server"), project)
 }
 
-// stop ends all that was started: agents, server, and the service on each agent.
+// stop ends all that was started: rollouts, agents, server, and the service on each agent.
 func (d *demo) stop() error {
 	chapter("Stopping everything")
+	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
+	aborted := d.abortTasks(ctx)
 	d.children.stopAll()
-	var errs []error
-	files, err := filepath.Glob(d.path("agents", "*", "projects", project, "hello.pid"))
-	errs = append(errs, err)
-	for _, file := range files {
-		errs = append(errs, end(file))
-	}
-	return errors.Join(errs...)
+	return errors.Join(aborted, endServices(d.dir))
 }
 
-// end ends the process whose id is in a file, if it is still the one that was released.
-func end(pidFile string) error {
-	text, err := os.ReadFile(pidFile)
-	if err != nil {
-		return err
+// abortTasks ends what is under way, so that no script starts a service after the services were stopped.
+func (d *demo) abortTasks(ctx context.Context) error {
+	if !d.children.running("quic-server") || d.token() == "" {
+		return nil
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return fmt.Errorf("%s: %w", pidFile, err)
+	unfinished := func() (ids []string) {
+		out, err := d.ask(ctx, "task", "list", "-o", "json")
+		var tasks []struct {
+			ID     string
+			Status release.Status
+		}
+		if err != nil || json.Unmarshal([]byte(out), &tasks) != nil {
+			return nil // a server that is about to start has no tasks, one that is broken takes none
+		}
+		for _, t := range tasks {
+			if !t.Status.Terminal() {
+				ids = append(ids, t.ID)
+			}
+		}
+		return ids
 	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("end process %d: %w", pid, err)
+	for _, id := range unfinished() {
+		_, _ = d.ask(ctx, "task", "abort", id) // refused if it is ending already
 	}
-	return nil
+	return await(ctx, stopLimit, "the tasks have ended", func() bool { return len(unfinished()) == 0 })
 }

@@ -19,6 +19,7 @@ type agent struct {
 	id     string
 	dir    string
 	server string // address; a relay's, perhaps
+	env    []string
 	proc   *process
 }
 
@@ -46,7 +47,7 @@ func startAgentsVia(t *testing.T, s *server, addr string, n int) []*agent {
 // start starts the agent, or starts it again.
 func (a *agent) start(args ...string) {
 	a.t.Helper()
-	a.proc = start(a.t, a.id, a.log(), nil, program("quic-client"),
+	a.proc = start(a.t, a.id, a.log(), a.env, program("quic-client"),
 		append([]string{"-s", a.server, "-i", a.id, "--data-dir", a.data(), "--label", "number=" + a.id}, args...)...)
 }
 

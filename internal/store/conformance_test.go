@@ -189,6 +189,15 @@ func (f *fixture) release(project string, version *release.Version, ids ...strin
 	return task
 }
 
+// many is a number of rows that takes more than one statement. SQLite takes smaller ones, and is slow under the race
+// detector.
+func (f *fixture) many() int {
+	if f.config.Driver == store.SQLite {
+		return 60
+	}
+	return 1100
+}
+
 // target gives one of a task's targets.
 func (f *fixture) target(task release.Task, id string) release.Target {
 	f.Helper()

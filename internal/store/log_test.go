@@ -70,7 +70,7 @@ var logTests = map[string]func(*fixture){
 	},
 	"a large batch": func(f *fixture) {
 		task, steps := f.running("h000", "h001", "h002")
-		const each = 400
+		each := f.many()
 		var batch []release.LogRecord
 		for i := range uint64(each) {
 			for _, id := range []string{"h000", "h001", "h002"} {
@@ -89,7 +89,7 @@ var logTests = map[string]func(*fixture){
 	},
 	"a reader that resumes sees every record once": func(f *fixture) {
 		const records = 30
-		hosts := []string{"h000", "h001", "h002", "h003", "h004", "h005", "h006", "h007"}
+		hosts := []string{"h000", "h001", "h002", "h003", "h004"}
 		task, steps := f.running(hosts...)
 		ctx, cancel := context.WithTimeout(f.ctx(), 30*time.Second)
 		defer cancel()

@@ -94,8 +94,8 @@ func (e *Executor) environment(step *quicflowv1.StepRequest, workDir string) map
 		}
 	}
 	maps.Copy(env, step.GetScript().Env)
-	for name, value := range e.cfg.Labels {
-		env["QUICFLOW_LABEL_"+labelVariable(name)] = value
+	for _, name := range slices.Sorted(maps.Keys(e.cfg.Labels)) {
+		env["QUICFLOW_LABEL_"+labelVariable(name)] = e.cfg.Labels[name]
 	}
 	maps.Copy(env, map[string]string{
 		"QUICFLOW_RELEASE":          step.TaskId,
