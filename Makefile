@@ -55,7 +55,7 @@ test-race: ## Run the concurrent packages' tests under the race detector
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 	@scripts/install-deps.sh postgresql
-	go test -count=1 -timeout 20m ./internal/e2e/...
+	go test -count=1 -parallel 4 -timeout 20m ./internal/e2e/...
 
 .PHONY: coverage
 coverage: ## Measure the tests' coverage into coverage/

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
+
+	"go.temporal.io/sdk/activity"
 
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
@@ -55,6 +58,7 @@ func (a *Activities) CountTargets(ctx context.Context, req workflows.CountReques
 
 // PlanChunks cuts the hosts that are left into chunks by the hub that holds their sessions.
 func (a *Activities) PlanChunks(ctx context.Context, req workflows.ChunksRequest) (workflows.ChunkPlan, error) {
+	defer keepAlive(ctx)()
 	chunks, err := a.store.PlanChunks(ctx, req.TaskID, req.Step, req.Wave, req.Size, a.nodeID)
 	if err != nil {
 		return workflows.ChunkPlan{}, final(fmt.Errorf("plan chunks of %s: %w", req.Step, err))
@@ -69,4 +73,27 @@ func (a *Activities) PlanChunks(ctx context.Context, req workflows.ChunksRequest
 		plan.Chunks = append(plan.Chunks, workflows.Chunk{Number: c.Chunk, Queue: queue, Size: c.Size})
 	}
 	return plan, nil
+}
+
+// keepAlive heartbeats until the function that it gives is called.
+func keepAlive(ctx context.Context) (stop func()) {
+	beating, stopBeating := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(heartbeatInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-beating.Done():
+				return
+			case <-tick.C:
+				activity.RecordHeartbeat(ctx)
+			}
+		}
+	}()
+	return func() {
+		stopBeating()
+		<-done
+	}
 }

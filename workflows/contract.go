@@ -116,16 +116,24 @@ const (
 	replanInterval = time.Second
 )
 
-// planOptions are for the short activities that any server can do. They are retried until they succeed: while the
-// database is away, a rollout waits.
-func planOptions(ctx workflow.Context) workflow.Context {
+// storeOptions are for the short activities that any server can do. They are retried until they succeed: while the
+// database is away, a rollout waits. Their timeout is also how long a rollout stands still when a server dies in one.
+func storeOptions(ctx workflow.Context) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:           TaskQueue,
-		StartToCloseTimeout: time.Minute,
+		StartToCloseTimeout: 10 * time.Second,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 10 * time.Second,
 		},
 	})
+}
+
+// planOptions are for PlanChunks, which takes its time for a large fleet, and heartbeats meanwhile.
+func planOptions(ctx workflow.Context) workflow.Context {
+	options := workflow.GetActivityOptions(storeOptions(ctx))
+	options.StartToCloseTimeout = 5 * time.Minute
+	options.HeartbeatTimeout = 5 * time.Second
+	return workflow.WithActivityOptions(ctx, options)
 }
 
 // dispatchOptions are for DispatchChunk: one attempt, as the workflow plans again from the store instead.

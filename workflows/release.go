@@ -67,7 +67,7 @@ func ReleaseWorkflow(ctx workflow.Context, input ReleaseInput) error {
 
 func (r *releaseRun) run(ctx workflow.Context) error {
 	if r.state.Plan.Total == 0 {
-		if err := workflow.ExecuteActivity(planOptions(ctx), ActivityLoadPlan, PlanRequest{TaskID: r.input.TaskID}).Get(ctx, &r.state.Plan); err != nil {
+		if err := workflow.ExecuteActivity(storeOptions(ctx), ActivityLoadPlan, PlanRequest{TaskID: r.input.TaskID}).Get(ctx, &r.state.Plan); err != nil {
 			return fmt.Errorf("load plan: %w", err)
 		}
 	}
@@ -314,7 +314,7 @@ func (r *releaseRun) record(ctx workflow.Context) error {
 			return fmt.Errorf("set search attribute: %w", err)
 		}
 	}
-	if err := workflow.ExecuteActivity(planOptions(ctx), ActivityRecord, request).Get(ctx, nil); err != nil {
+	if err := workflow.ExecuteActivity(storeOptions(ctx), ActivityRecord, request).Get(ctx, nil); err != nil {
 		return fmt.Errorf("record progress: %w", err)
 	}
 	return nil
@@ -322,7 +322,7 @@ func (r *releaseRun) record(ctx workflow.Context) error {
 
 func (r *releaseRun) halt(ctx workflow.Context, halted bool) error {
 	request := HaltRequest{TaskID: r.input.TaskID, Halted: halted}
-	if err := workflow.ExecuteActivity(planOptions(ctx), ActivitySetHalt, request).Get(ctx, nil); err != nil {
+	if err := workflow.ExecuteActivity(storeOptions(ctx), ActivitySetHalt, request).Get(ctx, nil); err != nil {
 		return fmt.Errorf("set halt: %w", err)
 	}
 	return nil
@@ -330,7 +330,7 @@ func (r *releaseRun) halt(ctx workflow.Context, halted bool) error {
 
 func (r *releaseRun) count(ctx workflow.Context) (TargetCounts, error) {
 	var counts TargetCounts
-	if err := workflow.ExecuteActivity(planOptions(ctx), ActivityCountTargets, CountRequest{TaskID: r.input.TaskID}).Get(ctx, &counts); err != nil {
+	if err := workflow.ExecuteActivity(storeOptions(ctx), ActivityCountTargets, CountRequest{TaskID: r.input.TaskID}).Get(ctx, &counts); err != nil {
 		return counts, fmt.Errorf("count targets: %w", err)
 	}
 	return counts, nil
