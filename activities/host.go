@@ -10,7 +10,7 @@ import (
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
-	"github.com/quicflow/quicflow/proto/quicflow/v1"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // How often an agent is asked again before the server gives up on it. All are far beyond what a healthy agent needs.

@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"github.com/quicflow/quicflow/internal/release"
-	"github.com/quicflow/quicflow/proto/quicflow/v1"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // requests makes the step requests of one task. It is safe for concurrent use.
@@ -91,7 +91,7 @@ func healthCheck(h *release.Health) *quicflowv1.HealthCheck {
 	}
 	check := &quicflowv1.HealthCheck{
 		IntervalMs: h.Interval.Std().Milliseconds(), TimeoutMs: h.Timeout.Std().Milliseconds(),
-		Retries: uint32(h.Retries), StartPeriodMs: h.StartPeriod.Std().Milliseconds(), //nolint:gosec // validated: 0 to 1000
+		Retries: uint32(h.Retries), StartPeriodMs: h.StartPeriod.Std().Milliseconds(),
 	}
 	switch {
 	case h.HTTP != "":

@@ -20,7 +20,7 @@ import (
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
-	"github.com/quicflow/quicflow/proto/quicflow/v1"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 	"github.com/quicflow/quicflow/workflows"
 )
 

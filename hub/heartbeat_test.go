@@ -1,7 +1,6 @@
 package hub_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -104,6 +103,6 @@ func TestConfigIsChecked(t *testing.T) {
 		change(&cfg)
 		_, err := hub.New(cfg)
 		require.ErrorContains(t, err, name)
-		require.False(t, errors.Is(err, hub.ErrProtocol))
+		require.NotErrorIs(t, err, hub.ErrProtocol)
 	}
 }

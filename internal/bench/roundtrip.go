@@ -143,7 +143,7 @@ func hubRoundTrips(ctx context.Context, rounds int) ([]time.Duration, error) {
 	if err := h.Start(ctx); err != nil {
 		return nil, err
 	}
-	defer h.Stop(context.WithoutCancel(ctx)) //nolint:errcheck // the process ends
+	defer h.Stop(context.WithoutCancel(ctx))
 
 	token := auth.NewJoinToken(ca.Fingerprint())
 	if err := s.CreateJoinToken(ctx, store.JoinToken{ID: "bench", Hash: token.Hash(), Uses: 1, ExpiresAt: time.Now().Add(time.Hour)}); err != nil {

@@ -15,7 +15,7 @@ var server *Server
 func TestMain(m *testing.M) {
 	os.Exit(Main(m, &server, func() error { return goleak.Find() }, func() error {
 		if _, err := os.Stat(server.dir); !os.IsNotExist(err) {
-			return fmt.Errorf("%s is still there: %v", server.dir, err)
+			return fmt.Errorf("%s is still there", server.dir)
 		}
 		return nil
 	}))

@@ -8,7 +8,7 @@ import (
 // Type is a deployment type.
 type Type string
 
-// The deployment types.
+// TypeScript deploys by scripts that run on the host.
 const TypeScript Type = "script"
 
 // Project is the infrastructure layer: where and how something runs, whatever its version.

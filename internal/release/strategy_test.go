@@ -2,7 +2,6 @@ package release
 
 import (
 	"encoding/json"
-	"errors"
 	"math"
 	"testing"
 	"time"
@@ -34,8 +33,8 @@ func requireInvalid(t *testing.T, field string, err error) {
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, CodeInvalid, e.Code)
 	require.Equal(t, field, e.Field)
-	require.True(t, errors.Is(err, ErrInvalid))
-	require.False(t, errors.Is(err, ErrConflict))
+	require.ErrorIs(t, err, ErrInvalid)
+	require.NotErrorIs(t, err, ErrConflict)
 }
 
 func TestLimit(t *testing.T) {

@@ -135,7 +135,7 @@ func FuzzReader(f *testing.F) {
 		for {
 			m := new(quicflowv1.ToHub)
 			err := r.Read(m)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				if used != len(data) {
 					t.Fatalf("end reported after %d of %d bytes", used, len(data))
 				}
