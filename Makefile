@@ -73,7 +73,7 @@ bench: build ## Measure rollouts and round trips; prints figures, asserts nothin
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/workflowcheck ## Check style, the import table and the workflows' determinism
-	$(TOOLS)/golangci-lint run
+	$(TOOLS)/golangci-lint run --allow-parallel-runners
 	$(TOOLS)/workflowcheck ./workflows/...
 	@if go list -deps ./cmd/quic-client | grep -E '^go\.temporal\.io/|/quicflow/(api|workflows|internal/store)$$'; then \
 		echo "the agent links what is above" >&2; exit 1; fi

@@ -163,3 +163,53 @@ func TestCancellingDispatchStopsWhatWasStartedAndNothingElse(t *testing.T) {
 	require.Equal(t, []string{release.StepID(w.task.ID, release.StepDeploy, "host-001", 0)}, w.cancels)
 	require.Equal(t, release.Counts{Total: 4, Pending: 2, Cancelled: 1, Unknown: 1}, w.counts())
 }
+
+// An agent that comes back with an empty journal would take a step that it was sent before for a new one.
+func TestStepIsNotSentAgainToAReplacedJournal(t *testing.T) {
+	w := newWorld(t, 1, release.Strategy{})
+	connect := func(journal string) {
+		_, err := w.store.ConnectClients(t.Context(), []release.ClientSession{{ClientID: "host-000", NodeID: "node", JournalID: journal, Generation: 1}})
+		require.NoError(t, err)
+	}
+	connect("first")
+	w.agent = func(clientID string, _ *quicflowv1.StepRequest) (*quicflowv1.Response, error) {
+		connect("second")
+		w.setPresence(clientID, hub.Presence{Status: release.ClientOnline})
+		return nil, hub.ErrSessionLost
+	}
+	report, err := w.dispatch(nil)
+	require.NoError(t, err)
+	require.Len(t, w.requests, 1)
+	require.Equal(t, release.Counts{Total: 1, Unknown: 1}, w.counts())
+	require.Equal(t, workflows.DispatchReport{Charged: 1}, report)
+}
+
+// A host that is at work when its task is paused is seen through, over a lost session too.
+func TestHaltedTaskSeesThroughWhatItStarted(t *testing.T) {
+	w := newWorld(t, 1, release.Strategy{})
+	var calls atomic.Int32
+	w.agent = func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error) {
+		if calls.Add(1) == 1 {
+			require.NoError(t, w.store.SetHalt(t.Context(), w.task.ID, true))
+			w.setPresence(clientID, hub.Presence{Status: release.ClientOnline})
+			return nil, hub.ErrSessionLost
+		}
+		return finished(req.GetStepId(), quicflowv1.Outcome_OUTCOME_SUCCEEDED), nil
+	}
+	_, err := w.dispatch(nil)
+	require.NoError(t, err)
+	require.Equal(t, release.Counts{Total: 1, Succeeded: 1}, w.counts())
+}
+
+func TestStoppedDispatchAsksAnAgentOnceToStop(t *testing.T) {
+	w := newWorld(t, 1, release.Strategy{})
+	w.onCancel = func(stepID string) (*quicflowv1.Response, error) {
+		return accepted(&quicflowv1.StepRequest{StepId: stepID}), nil // it takes its time
+	}
+	d := &dispatch{Activities: w.acts, req: workflows.DispatchRequest{TaskID: w.task.ID}, stopped: make(chan struct{})}
+	close(d.stopped)
+	id := release.StepID(w.task.ID, release.StepDeploy, "host-000", 0)
+	step := &dispatchStep{Step: release.Step{ID: id, ClientID: "host-000"}, decided: make(chan struct{})}
+	require.NoError(t, d.cancel(t.Context(), step))
+	require.Equal(t, []string{id}, w.cancels)
+}

@@ -28,11 +28,12 @@ type visit struct {
 	*dispatch
 	step    *dispatchStep
 	request *quicflowv1.StepRequest
-	longest time.Duration // that the step may take once started
+	longest time.Duration   // that the step may take once started
+	stopped <-chan struct{} // wakes wait
 
 	sent                            bool // the store says that it may have been sent
 	unanswered, turnedAway, overdue int
-	left                            time.Time // when the agent was first found offline with the step sent
+	left                            time.Time // when the agent was found offline with the step sent; zero while it is not
 }
 
 // bring brings a host through its step: waits for its session, sends the step, waits for its outcome. It returns when
@@ -48,7 +49,7 @@ func (d *dispatch) bring(ctx context.Context, step *dispatchStep) error {
 	if err != nil {
 		return err
 	}
-	v := &visit{dispatch: d, step: step, request: request, sent: step.State == release.StepDispatched}
+	v := &visit{dispatch: d, step: step, request: request, stopped: d.stopped, sent: step.State == release.StepDispatched}
 	script := request.GetScript()
 	v.longest = time.Duration(script.GetTimeoutMs())*time.Millisecond + healthLongest(script.GetHealth())
 	return v.run(ctx)
@@ -88,17 +89,21 @@ func (v *visit) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if !v.sent {
-			marked, err := v.markOne(ctx, v.step.ClientID)
-			if err != nil {
-				return fmt.Errorf("mark %s as dispatched: %w", v.step.ID, err)
-			}
-			if !marked {
-				return nil // halted, or decided meanwhile
-			}
-			v.sent = true
-			failpoint.Here("dispatch.marked")
+		v.left = time.Time{}
+		// Before each sending, not just the first: if the agent comes back with another journal, which would take the
+		// step for a new one, the step is decided by then.
+		marked, err := v.markOne(ctx, v.step.ClientID)
+		switch {
+		case err != nil:
+			return fmt.Errorf("mark %s as dispatched: %w", v.step.ID, err)
+		case !marked && v.sent:
+			v.bus.Notify(bus.Task(v.req.TaskID)) // for follow, which does not know that yet
+			return v.wait(ctx, nil, v.limits.Answer)
+		case !marked:
+			return nil // halted, or decided meanwhile
 		}
+		v.sent = true
+		failpoint.Here("dispatch.marked")
 		if err := v.send(ctx, changed); err != nil {
 			return err
 		}
@@ -194,7 +199,7 @@ func (d *dispatch) cancel(ctx context.Context, step *dispatchStep) error {
 	deadline := d.now().Add(patience)
 	changed, unwatch := d.hub.WatchClient(step.ClientID)
 	defer unwatch()
-	v := &visit{dispatch: d, step: step, sent: true}
+	v := &visit{dispatch: d, step: step, sent: true} // a dispatch that was stopped does not wake it again
 	for !isDone(step.decided) && d.now().Before(deadline) {
 		if d.hub.Presence(step.ClientID).Status == release.ClientOffline {
 			return d.conclude(ctx, step, release.TargetUnknown, "the agent went offline before it said how the step ended")

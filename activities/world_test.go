@@ -44,6 +44,8 @@ type world struct {
 	most     int
 	// agent answers a step request; the default runs it with success. It is called without the lock.
 	agent func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error)
+	// onCancel answers a request to stop a step; the default says that it was stopped.
+	onCancel func(stepID string) (*quicflowv1.Response, error)
 }
 
 func newWorld(t *testing.T, hosts int, strategy release.Strategy) *world {
@@ -56,6 +58,9 @@ func newWorld(t *testing.T, hosts int, strategy release.Strategy) *world {
 	w.agent = func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error) {
 		w.finish(clientID, req.GetStepId(), release.StepSucceeded)
 		return accepted(req), nil
+	}
+	w.onCancel = func(stepID string) (*quicflowv1.Response, error) {
+		return finished(stepID, quicflowv1.Outcome_OUTCOME_CANCELLED), nil
 	}
 	var ids []string
 	require.NoError(t, s.CreateJoinToken(ctx, store.JoinToken{ID: "j", Hash: "h", Uses: hosts, ExpiresAt: time.Now().Add(time.Hour)}))
@@ -146,7 +151,7 @@ func (w *world) Request(_ context.Context, clientID string, req *quicflowv1.Requ
 	if c := req.GetCancelStep(); c != nil {
 		w.cancels = append(w.cancels, c.GetStepId())
 		w.mu.Unlock()
-		return finished(c.GetStepId(), quicflowv1.Outcome_OUTCOME_CANCELLED), nil
+		return w.onCancel(c.GetStepId())
 	}
 	w.requests = append(w.requests, req.GetStep().GetStepId())
 	w.atWork++

@@ -131,7 +131,7 @@ func hubRoundTrips(ctx context.Context, rounds int) ([]time.Duration, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: filepath.Join(dir, "quicflow.db")})
+	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: filepath.Join(dir, "quicflow.db"), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func TestServerDiesAtItsWorstLines(t *testing.T) {
 	agents := startAgents(t, s, 3)
 	h := newHosts(t)
 	s.project("web", h)
-	var history []string
+	story := &story{s: s, hosts: h, agents: agents}
 	for i, line := range []string{
 		"progress.recorded", "chunks.planned", "dispatch.marked", "dispatch.answered", "hub.results.stored", "hub.logs.stored",
 	} {
@@ -42,15 +42,7 @@ func TestServerDiesAtItsWorstLines(t *testing.T) {
 		require.Equal(t, version, page.Tasks[0].Version)
 		done := s.finish(page.Tasks[0].ID, time.Minute)
 		require.Equal(t, release.StatusSucceeded, done.Status, "%s: %s", line, done.Reason)
-		action := "update"
-		if i == 0 {
-			action = "install"
-		}
-		history = append(history, action+" "+version)
-		for _, a := range agents {
-			require.Equal(t, history, h.trace(a.id), "killed at %s", line)
-			s.requireLog(done.ID, a.id, tracedLines(a.id, action, version, lasting))
-		}
+		story.tell(line, done.ID, version, lasting)
 	}
 }
 
@@ -63,7 +55,7 @@ func TestAgentDiesAtItsWorstLines(t *testing.T) {
 	victim := agents[0]
 	h := newHosts(t)
 	s.project("web", h)
-	var history []string
+	story := &story{s: s, hosts: h, agents: agents}
 	for i, line := range []string{"agent.intent.stored", "agent.step.ended", "agent.result.stored"} {
 		version := fmt.Sprintf("%d.0", i+1)
 		const lasting = 300 * time.Millisecond
@@ -79,14 +71,28 @@ func TestAgentDiesAtItsWorstLines(t *testing.T) {
 
 		done := s.finish(task.ID, time.Minute)
 		require.Equal(t, release.StatusSucceeded, done.Status, "%s: %s", line, done.Reason)
-		action := "update"
-		if i == 0 {
-			action = "install"
-		}
-		history = append(history, action+" "+version)
-		for _, a := range agents {
-			require.Equal(t, history, h.trace(a.id), "killed at %s", line)
-			s.requireLog(done.ID, a.id, tracedLines(a.id, action, version, lasting))
-		}
+		story.tell(line, done.ID, version, lasting)
+	}
+}
+
+// story is what hosts must have seen of one version after the other.
+type story struct {
+	s       *server
+	hosts   *hosts
+	agents  []*agent
+	history []string
+}
+
+// tell says that a version came next, after a process died at a line: each host has run it once, and its log is whole.
+func (st *story) tell(line, taskID, version string, lasting time.Duration) {
+	st.s.t.Helper()
+	action := "update"
+	if len(st.history) == 0 {
+		action = "install"
+	}
+	st.history = append(st.history, action+" "+version)
+	for _, a := range st.agents {
+		require.Equal(st.s.t, st.history, st.hosts.trace(a.id), "killed at %s", line)
+		st.s.requireLog(taskID, a.id, tracedLines(a.id, action, version, lasting))
 	}
 }

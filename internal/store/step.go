@@ -47,7 +47,8 @@ func (s *Store) ChunkSteps(ctx context.Context, taskID string, step release.Step
 // step is in state dispatched now, whether by this call or before, sorted. A step that was decided is not among them,
 // nor one of a host whose target was.
 //
-// If the task is halted, or has ended, no deploy step is marked: marked is nil and halted true.
+// If the task is halted, or has ended, halted is true and no deploy step is marked: marked has only those that were
+// dispatched before and are not decided.
 func (s *Store) MarkDispatched(ctx context.Context, taskID string, step release.StepName, clientIDs []string) (marked []string, halted bool, err error) {
 	undecided := `state IN ('pending', 'running')`
 	if step == release.StepRollback {
@@ -61,7 +62,7 @@ func (s *Store) MarkDispatched(ctx context.Context, taskID string, step release.
 			if errors.Is(err, sql.ErrNoRows) {
 				return release.NotFound("task", taskID)
 			}
-			if err != nil || halted {
+			if err != nil {
 				return err
 			}
 		}
@@ -75,9 +76,11 @@ func (s *Store) MarkDispatched(ctx context.Context, taskID string, step release.
 			if len(open) == 0 {
 				continue
 			}
-			if _, err := tx.exec(ctx, `UPDATE steps SET state = 'dispatched', dispatched_at = ?
-				WHERE task_id = ? AND name = ? AND client_id IN (?) AND state = 'pending'`, now, taskID, string(step), open); err != nil {
-				return err
+			if !halted {
+				if _, err := tx.exec(ctx, `UPDATE steps SET state = 'dispatched', dispatched_at = ?
+					WHERE task_id = ? AND name = ? AND client_id IN (?) AND state = 'pending'`, now, taskID, string(step), open); err != nil {
+					return err
+				}
 			}
 			var some []string
 			if err := tx.list(ctx, &some, `SELECT client_id FROM steps WHERE task_id = ? AND name = ? AND client_id IN (?) AND state = 'dispatched' ORDER BY client_id`,
