@@ -116,6 +116,16 @@ var resultTests = map[string]func(*fixture){
 		require.Equal(f, "h000 failed, h001 cancelled", f.states(task))
 		require.Equal(f, "nothing", f.runs("shop", "h000"))
 	},
+	"refused is failed in a task that is only paused": func(f *fixture) {
+		f.join(1)
+		v := f.project("shop", "1.0")["1.0"]
+		task := f.deploy("shop", &v, "h000")
+		step := f.dispatch(task, release.StepDeploy, "h000")["h000"]
+		require.NoError(f, f.SetHalt(f.ctx(), task.ID, true))
+		require.NoError(f, f.SetProgress(f.ctx(), task.ID, store.Progress{Status: release.StatusPaused, Phase: release.PhaseWave}))
+		f.report(step, release.StepRefused)
+		require.Equal(f, "h000 failed", f.states(task), "nobody stopped it, so it counts against the budget")
+	},
 	"a late result changes no newer fact": func(f *fixture) {
 		f.join(1)
 		versions := f.project("shop", "1.0", "2.0", "3.0")

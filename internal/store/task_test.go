@@ -135,10 +135,24 @@ var taskTests = map[string]func(*fixture){
 		require.NoError(f, err)
 		require.Equal(f, ended, *got.FinishedAt)
 		require.Nil(f, got.SoakUntil)
-		require.Equal(f, "h000 running, h001 skipped", f.states(task))
-		_, halted, err := f.MarkDispatched(f.ctx(), task.ID, release.StepDeploy, []string{"h001"})
+		require.Equal(f, "h000 unknown, h001 skipped", f.states(task))
+		marked, halted, err := f.MarkDispatched(f.ctx(), task.ID, release.StepDeploy, []string{"h000", "h001"})
 		require.NoError(f, err)
 		require.True(f, halted, "an ended task dispatches nothing")
+		require.Empty(f, marked)
+	},
+	"a host at work when its task ends is unknown until it answers": func(f *fixture) {
+		v := f.project("shop", "1.0")["1.0"]
+		task := f.deploy("shop", &v, "h000", "h001")
+		deploy := f.dispatch(task, release.StepDeploy, "h000", "h001")
+		f.report(deploy["h001"], release.StepSucceeded)
+		rollback := f.dispatch(task, release.StepRollback, "h001")
+		require.NoError(f, f.SetProgress(f.ctx(), task.ID, store.Progress{Status: release.StatusFailed, Phase: release.PhaseDone}))
+		require.Equal(f, "h000 unknown, h001 rollback_failed", f.states(task))
+		require.Contains(f, f.target(task, "h000").Error, "the task ended before")
+		f.report(deploy["h000"], release.StepSucceeded)
+		f.report(rollback["h001"], release.StepSucceeded)
+		require.Equal(f, "h000 succeeded, h001 rolled_back", f.states(task))
 	},
 	"everything is there after a restart": func(f *fixture) {
 		f.join(2)
