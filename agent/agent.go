@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/agent/journal"
+	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
 )
+
+const lockFile = "lock" // in the data directory
 
 // Agent is one identity on one host. Its methods may be called one at a time.
 type Agent struct {
@@ -139,10 +142,10 @@ func (a *Agent) nextServer(turn int) string {
 
 // lock keeps a second agent out of the data directory.
 func (a *Agent) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
+	if err := pki.PrivateDir(a.cfg.DataDir, lockFile); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(a.cfg.DataDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(filepath.Join(a.cfg.DataDir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}

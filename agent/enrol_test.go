@@ -141,6 +141,43 @@ func TestDataDirectoryIsOneAgents(t *testing.T) {
 	require.ErrorContains(t, run(t, other).wait(), `belongs to the client "b"`)
 }
 
+// An identity of which a part is missing or damaged is no reason to join anew by itself; the error says what to do.
+func TestLostIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for file, damage := range map[string]func(path string) error{
+		"agent.key": os.Remove,
+		"ca.crt":    func(path string) error { return os.WriteFile(path, []byte("x"), 0o600) },
+		"agent.crt": func(path string) error { return os.Truncate(path, 0) },
+	} {
+		cfg := w.config("lost-" + file)
+		require.NoError(t, join(t, cfg))
+		require.NoError(t, damage(filepath.Join(cfg.DataDir, "identity", file)))
+		err := run(t, cfg).wait()
+		require.ErrorContains(t, err, file)
+		require.ErrorContains(t, err, "quic-ctl agent token --replace")
+	}
+}
+
+// Who may write into the data directory could put another identity there, and command the host.
+func TestDataDirectoryIsPrivate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("private")
+	require.NoError(t, os.MkdirAll(cfg.DataDir, 0o700))
+	require.NoError(t, os.Chmod(cfg.DataDir, 0o777))
+	require.NoError(t, join(t, cfg))
+	info, err := os.Stat(cfg.DataDir)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+
+	cfg = w.config("home")
+	require.NoError(t, os.MkdirAll(cfg.DataDir, 0o700))
+	require.NoError(t, os.Chmod(cfg.DataDir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(cfg.DataDir, "letter"), nil, 0o644))
+	require.ErrorContains(t, join(t, cfg), "open to other users")
+}
+
 // Certificates past half of their life are exchanged, even expired ones.
 func TestRenewal(t *testing.T) {
 	t.Parallel()

@@ -66,21 +66,22 @@ func (a *Agent) loadIdentity() (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The certificate is written last: what is missing beside it has got lost.
 	key, err := os.ReadFile(a.identityPath(keyFile))
 	if err != nil {
-		return nil, err
+		return nil, lost(err)
 	}
 	ca, err := os.ReadFile(a.identityPath(rootsFile))
 	if err != nil {
-		return nil, err
+		return nil, lost(err)
 	}
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", a.identityPath(certificateFile), err)
+		return nil, lost(fmt.Errorf("read %s: %w", a.identityPath(certificateFile), err))
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("read %s: no certificate in it", a.identityPath(rootsFile))
+		return nil, lost(fmt.Errorf("read %s: no certificate in it", a.identityPath(rootsFile)))
 	}
 	id, err := pki.ClientID(pair.Leaf)
 	if err != nil {
@@ -90,6 +91,12 @@ func (a *Agent) loadIdentity() (*identity, error) {
 		return nil, release.Conflict("the data directory %s belongs to the client %q, not to %q", a.cfg.DataDir, id, a.cfg.ClientID)
 	}
 	return newIdentity(Identity{Certificate: pair, Roots: roots}), nil
+}
+
+// lost says what to do about an identity that cannot be used any more. Its error is never os.ErrNotExist, which would mean
+// that there has been none.
+func lost(err error) error {
+	return fmt.Errorf("%v; restore the directory, or remove it and join again with a token made by: quic-ctl agent token --replace", err) //nolint:errorlint // on purpose
 }
 
 // saveIdentity writes what the agent trusts before what it is: a certificate in its file is a complete identity.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,8 @@ type steps struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry
-	active  int // steps that run
+	active  int                      // steps that run, or wait for their turn
+	turns   map[string]chan struct{} // by project; holds a token while one of its steps runs
 }
 
 // entry is a step that is not finished or not confirmed. Its fields are guarded by steps.mu, but for id and begun.
@@ -77,6 +79,7 @@ func newSteps(cfg Config, j *journal.Journal) *steps {
 		logsReady:    make(chan struct{}, 1),
 		confirmed:    make(chan struct{}, 1),
 		entries:      map[string]*entry{},
+		turns:        map[string]chan struct{}{},
 	}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	return s
@@ -110,6 +113,8 @@ func (s *steps) start() error {
 	if err := s.removeStrays(); err != nil {
 		return err
 	}
+	// One that has begun keeps its project's turn.
+	slices.SortStableFunc(known, func(a, b journal.Entry) int { return cmp.Compare(s.waiting(a), s.waiting(b)) })
 	for _, k := range known {
 		if !k.Finished {
 			s.cfg.Logger.Info("step goes on", "step_id", k.StepID)
@@ -126,6 +131,14 @@ func (s *steps) stop() {
 	s.end(ErrStopping)
 	s.running.Wait()
 	s.store()
+}
+
+// waiting is 1 for a step that has left no trace but its intent, else 0.
+func (s *steps) waiting(k journal.Entry) int {
+	if _, err := os.Stat(s.stepDir(k.StepID)); errors.Is(err, os.ErrNotExist) {
+		return 1
+	}
+	return 0
 }
 
 // removeStrays removes the directories of steps that the journal has let go of.
@@ -250,7 +263,8 @@ func (s *steps) settle(id string, result *quicflowv1.StepResult) {
 	wake(s.confirmed)
 }
 
-// launch runs a step of which this is the only run.
+// launch runs a step of which this is the only run, when its turn comes: a project's steps run one after the other. One
+// that is cancelled before its turn needs none, as it will not start.
 func (s *steps) launch(e *entry, step *quicflowv1.StepRequest, again bool) {
 	ctx, cancel := context.WithCancelCause(s.life)
 	s.mu.Lock()
@@ -258,14 +272,52 @@ func (s *steps) launch(e *entry, step *quicflowv1.StepRequest, again bool) {
 	if again {
 		s.active++
 	}
+	turn := s.turns[step.Project]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		s.turns[step.Project] = turn
+	}
+	s.supersede(step.StepId)
+	mine := false
+	select {
+	case turn <- struct{}{}: // taken here, so that the first one launched is the first to run
+		mine = true
+	default:
+	}
 	s.mu.Unlock()
 	s.running.Go(func() {
 		defer cancel(nil)
-		s.run(ctx, step, again)
+		if !mine {
+			select {
+			case turn <- struct{}{}:
+				mine = true
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() == nil || executor.CancelledBy(ctx) != nil {
+			s.run(ctx, step, again)
+		}
+		if mine {
+			<-turn
+		}
 		s.mu.Lock()
 		s.active--
 		s.mu.Unlock()
 	})
+}
+
+// supersede stops the deploy step that a rollback step undoes: the server may have given it up while it ran. s.mu is held.
+func (s *steps) supersede(id string) {
+	taskID, name, clientID, _, err := release.ParseStepID(id)
+	if err != nil || name != release.StepRollback {
+		return
+	}
+	for _, e := range s.entries {
+		task, name, client, _, err := release.ParseStepID(e.id)
+		if err == nil && task == taskID && client == clientID && name == release.StepDeploy && e.cancel != nil {
+			e.cancel(&executor.Cancelled{Reason: "the task is being rolled back"})
+		}
+	}
 }
 
 func (s *steps) run(ctx context.Context, step *quicflowv1.StepRequest, again bool) {

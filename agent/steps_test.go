@@ -200,3 +200,55 @@ func TestResultIsCutToSize(t *testing.T) {
 	require.Equal(t, "two lines�", result.Error)
 	require.Len(t, result.StdoutTail, 4096)
 }
+
+// Two scripts of a project at once would undo each other's work.
+func TestStepsOfAProjectTakeTurns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg, g := w.config("a"), newGate()
+	cfg.Executor = g
+	w.connect(cfg)
+	other := step("a", "2", "x")
+	other.Project = "other"
+	w.accepted("a", step("a", "0", "x"))
+	w.accepted("a", step("a", "1", "x"))
+	w.accepted("a", other)
+	w.eventually(func() bool { return g.runs.Load() == 2 }, "another project's step need not wait")
+	require.Equal(t, quicflowv1.StepState_STEP_STATE_ACCEPTED, w.request("a", step("a", "1", "x")).GetStep().GetState())
+	require.EqualValues(t, 2, g.runs.Load())
+
+	// One that waits never started.
+	w.accepted("a", step("a", "3", "x"))
+	w.cancelStep("a", stepID("a", "3"))
+	require.Equal(t, release.StepRefused, w.result(stepID("a", "3")).State)
+	close(g.open)
+	require.Equal(t, release.StepSucceeded, w.result(stepID("a", "1")).State)
+	require.EqualValues(t, 3, g.runs.Load())
+}
+
+// The server may have given the deploy step up, and not know that it still runs.
+func TestRollbackEndsTheStepThatItUndoes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg, g := w.config("a"), newGate()
+	var order []string
+	cfg.Executor = executorFunc(func(ctx context.Context, s *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult {
+		if s.Action == string(release.StepRollbackTo) {
+			order = append(order, "rollback")
+			return succeeded()
+		}
+		result := g.Run(ctx, s, log)
+		order = append(order, "deploy")
+		return result
+	})
+	w.connect(cfg)
+	deploy := step("a", "0", "x")
+	w.accepted("a", deploy)
+	w.eventually(func() bool { return g.runs.Load() == 1 }, "the deploy step runs")
+	rollback := step("a", "0", "x")
+	rollback.StepId, rollback.Action = release.StepID("task", release.StepRollback, "a", 0), string(release.StepRollbackTo)
+	w.accepted("a", rollback)
+	require.Equal(t, release.StepSucceeded, w.result(rollback.StepId).State)
+	require.Equal(t, release.StepCancelled, w.result(deploy.StepId).State)
+	require.Equal(t, []string{"deploy", "rollback"}, order)
+}

@@ -142,3 +142,10 @@ func TestProblemsDoNotEcho(t *testing.T) {
 		require.NotContains(t, text, "hunter2")
 	}
 }
+
+func TestListOfValuesEndsWithOne(t *testing.T) {
+	s := apitest.Start(t)
+	status, body := do(t, s, "POST", "/api/release/tasks", `{"project":"x","version":"1","targets":{"selector":"*"},"strategy":{"on_failure":"panic"}}`)
+	require.Equal(t, 422, status)
+	require.Contains(t, body, `strategy.on_failure: expected value to be one of \"stop, rollback\"`)
+}

@@ -69,6 +69,9 @@ func clarifyProblem(_ huma.Context, _ string, v any) (any, error) {
 			detail.Location += "." + missing
 			detail.Message = "is required"
 		}
+		if values, ok := strings.CutSuffix(detail.Message, `, "`); ok { // a list of which the empty text is one
+			detail.Message = values + `"`
+		}
 		switch detail.Message {
 		case validation.MsgUnexpectedProperty:
 			detail.Message = "unknown key"

@@ -30,6 +30,8 @@ type fleet struct {
 	outcome     func(h *host, step release.StepName) release.TargetState // of a host's step
 	failRound   func(round int) error                                    // of DispatchChunk; nil means none fails
 	beforeHost  func(h *host)                                            // called before a host starts
+	beforeCount func(all release.Counts)                                 // called with what CountTargets will answer
+	beforeHalt  func(halted bool)                                        // called before SetHalt writes
 	mostAtWork  int
 	violations  []string
 	chunksLimit int
@@ -88,6 +90,9 @@ func (f *fleet) record(_ context.Context, r ProgressRequest) error {
 }
 
 func (f *fleet) setHalt(_ context.Context, r HaltRequest) error {
+	if f.beforeHalt != nil {
+		f.beforeHalt(r.Halted)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.halted = r.Halted
@@ -121,6 +126,14 @@ func (f *fleet) planChunks(_ context.Context, r ChunksRequest) (ChunkPlan, error
 }
 
 func (f *fleet) countTargets(context.Context, CountRequest) (TargetCounts, error) {
+	counts := f.counts()
+	if f.beforeCount != nil {
+		f.beforeCount(counts.All)
+	}
+	return counts, nil
+}
+
+func (f *fleet) counts() TargetCounts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	counts := TargetCounts{ByWave: map[int]release.Counts{}}
@@ -130,7 +143,7 @@ func (f *fleet) countTargets(context.Context, CountRequest) (TargetCounts, error
 		counts.ByWave[h.wave] = wave
 		counts.All.Add(h.state, 1)
 	}
-	return counts, nil
+	return counts
 }
 
 func (f *fleet) dispatchChunk(_ context.Context, r DispatchRequest) (DispatchReport, error) {
@@ -154,7 +167,7 @@ func (f *fleet) dispatchChunk(_ context.Context, r DispatchRequest) (DispatchRep
 			}
 			continue
 		}
-		if r.Step == release.StepDeploy && (f.halted || r.Budget >= 0 && report.Charged > r.Budget) {
+		if r.Step == release.StepDeploy && h.state != release.TargetRunning && (f.halted || r.Budget >= 0 && report.Charged > r.Budget) {
 			report.Undecided++
 			continue
 		}
@@ -187,6 +200,13 @@ func (f *fleet) dispatchChunk(_ context.Context, r DispatchRequest) (DispatchRep
 }
 
 func (f *fleet) last() ProgressRequest { return f.written[len(f.written)-1] }
+
+// wrote says whether a status was recorded.
+func (f *fleet) wrote(status release.Status) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.written, func(r ProgressRequest) bool { return r.Status == status })
+}
 
 // requireSound checks what must hold of every rollout, whatever happened.
 func (f *fleet) requireSound(t require.TestingT) {

@@ -115,6 +115,11 @@ func (r *releaseRun) goForward(ctx workflow.Context) error {
 		return nil
 	}
 	counts, err := r.count(ctx)
+	for err == nil && r.state.Ending == "" && r.state.Status == release.StatusPaused {
+		if err = r.gate(ctx); err == nil {
+			counts, err = r.count(ctx)
+		}
+	}
 	if err != nil || r.state.Ending != "" {
 		return err
 	}
@@ -129,6 +134,7 @@ func (r *releaseRun) goForward(ctx workflow.Context) error {
 
 // deployWave dispatches a wave until each of its hosts is decided, or the verdict or a person stops it.
 func (r *releaseRun) deployWave(ctx workflow.Context, wave release.Wave) (release.Verdict, error) {
+	var verdict release.Verdict // once it says stop it stands, whatever comes late
 	for {
 		if err := r.gate(ctx); err != nil || r.state.Ending != "" {
 			return release.Verdict{}, err
@@ -141,11 +147,20 @@ func (r *releaseRun) deployWave(ctx workflow.Context, wave release.Wave) (releas
 			return release.Verdict{}, err
 		}
 		inWave := counts.ByWave[wave.Number]
-		if verdict := release.JudgeWave(r.state.Plan.Strategy, wave, inWave, counts.All); verdict.Stop {
-			return verdict, nil
+		if !verdict.Stop {
+			verdict = release.JudgeWave(r.state.Plan.Strategy, wave, inWave, counts.All)
+		}
+		if verdict.Stop {
+			if inWave.Running == 0 || r.state.Plan.Strategy.OnFailure == release.OnFailureRollback {
+				return verdict, nil
+			}
+			// A hub was lost with hosts at work. They are seen through before the end; the fence keeps others from starting.
+			if err := r.halt(ctx, true); err != nil {
+				return release.Verdict{}, err
+			}
 		}
 		if inWave.Pending+inWave.Running == 0 {
-			return release.Verdict{}, nil
+			return verdict, nil
 		}
 		chunks, err := r.planChunks(ctx, release.StepDeploy, wave.Number)
 		if err != nil {
@@ -156,6 +171,9 @@ func (r *releaseRun) deployWave(ctx workflow.Context, wave release.Wave) (releas
 			if err := r.dispatch(ctx, release.StepDeploy, chunks, budget); err != nil {
 				return release.Verdict{}, err
 			}
+		}
+		if verdict.Stop {
+			continue
 		}
 		if err := r.continueIfLong(ctx); err != nil {
 			return release.Verdict{}, err

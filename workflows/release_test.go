@@ -1,12 +1,16 @@
 package workflows
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"pgregory.net/rapid"
@@ -155,6 +159,84 @@ func TestAbortAndRollbackInTheSoak(t *testing.T) {
 	}
 }
 
+// TestHostsAtWorkAreSeenThroughBeforeARolloutGivesUp loses a hub when the budget is spent and a host is at work.
+func TestHostsAtWorkAreSeenThroughBeforeARolloutGivesUp(t *testing.T) {
+	f := newFleet(4, release.Strategy{})
+	f.failRound = func(round int) error {
+		if round > 1 {
+			return nil
+		}
+		f.hosts[0].state, f.hosts[0].deployed = release.TargetFailed, 1
+		f.hosts[1].state = release.TargetRunning
+		return drained()
+	}
+	require.NoError(t, run(t, f, nil))
+	f.requireSound(t)
+	require.Equal(t, release.StatusFailed, f.last().Status)
+	require.Equal(t, release.Counts{Total: 4, Failed: 1, Succeeded: 1, Pending: 2}, f.counts().All)
+}
+
+// TestPauseAtTheLastMomentHolds has someone pause when every host is done and the rollout is about to say so.
+func TestPauseAtTheLastMomentHolds(t *testing.T) {
+	f := newFleet(3, release.Strategy{})
+	require.NoError(t, run(t, f, func(env *testsuite.TestWorkflowEnvironment) {
+		done := func() bool { all := f.counts().All; return all.Succeeded == all.Total }
+		pauses := onActivity(env, ActivityCountTargets, done, func() { env.UpdateWorkflow(UpdatePause, "p", &answer{}, Decision{By: "mei"}) })
+		f.beforeCount = func(release.Counts) {
+			if pauses.Load() {
+				require.Eventually(t, func() bool { return f.wrote(release.StatusPaused) }, 5*time.Second, time.Millisecond)
+			}
+		}
+		env.RegisterDelayedCallback(func() { env.UpdateWorkflow(UpdateResume, "r", &answer{}, Decision{By: "mei"}) }, time.Hour)
+	}))
+	f.requireSound(t)
+	require.Equal(t, release.StatusSucceeded, f.last().Status)
+}
+
+// TestResumeDoesNotReviveARolloutThatGaveUp has someone pause and resume at the moment when the budget is found spent.
+func TestResumeDoesNotReviveARolloutThatGaveUp(t *testing.T) {
+	for onFailure, want := range map[release.OnFailure]release.Status{
+		release.OnFailureStop: release.StatusFailed, release.OnFailureRollback: release.StatusRolledBack,
+	} {
+		s := canary(0, release.PromoteAuto)
+		s.OnFailure = onFailure
+		f := newFleet(10, s)
+		f.outcome = func(_ *host, step release.StepName) release.TargetState {
+			if step == release.StepDeploy {
+				return release.TargetFailed
+			}
+			return release.TargetSucceeded
+		}
+		resumed := &answer{}
+		lowering, ended := make(chan struct{}), make(chan struct{})
+		require.NoError(t, run(t, f, func(env *testsuite.TestWorkflowEnvironment) {
+			failed := func() bool { return f.counts().All.Failed > 0 }
+			pauses := onActivity(env, ActivityCountTargets, failed, func() {
+				env.UpdateWorkflow(UpdatePause, "p", &answer{}, Decision{By: "mei"})
+				env.UpdateWorkflow(UpdateResume, "r", resumed, Decision{By: "mei"})
+			})
+			f.beforeCount = func(release.Counts) {
+				if pauses.Load() {
+					<-lowering
+				}
+			}
+			raised := 0
+			f.beforeHalt = func(halted bool) {
+				if !halted {
+					close(lowering)
+					<-ended
+				} else if raised++; raised == 2 { // by the rollout itself
+					close(ended)
+				}
+			}
+		}))
+		f.requireSound(t)
+		require.Equal(t, want, f.last().Status)
+		require.True(t, f.halted, "the fence stays up")
+		require.Error(t, resumed.done)
+	}
+}
+
 func TestHistoryDoesNotGrowWithTheHostsOfAChunk(t *testing.T) {
 	for _, hosts := range []int{10, 500} {
 		f := newFleet(hosts, release.Strategy{MaxParallel: 100})
@@ -213,6 +295,17 @@ func TestAnyStory(t *testing.T) {
 			}
 		}
 	})
+}
+
+// onActivity does something once, when an activity starts and a condition holds, and says whether it has.
+func onActivity(env *testsuite.TestWorkflowEnvironment, name string, condition func() bool, do func()) *atomic.Bool {
+	did := new(atomic.Bool)
+	env.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, _ converter.EncodedValues) {
+		if info.ActivityType.Name == name && condition() && did.CompareAndSwap(false, true) {
+			do()
+		}
+	})
+	return did
 }
 
 // answer notes what became of an update.

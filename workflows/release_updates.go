@@ -171,6 +171,12 @@ func (r *releaseRun) resume(ctx workflow.Context, _ Decision) error {
 	if err := r.halt(ctx, false); err != nil {
 		return err
 	}
+	if ended := r.mayResume(); ended != nil { // by itself, meanwhile
+		if err := r.halt(ctx, true); err != nil {
+			return err
+		}
+		return ended
+	}
 	r.state.Status, r.state.Reason = release.StatusRunning, ""
 	return r.record(ctx)
 }

@@ -116,7 +116,7 @@ func Open(cfg Config) (*Journal, error) {
 		return nil, fmt.Errorf("open %s: %w", cfg.Path, ErrInUse)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open journal %s: %w", cfg.Path, err)
+		return nil, fmt.Errorf("open journal %s (if it is damaged, move it away: what ran meanwhile is then told as unknown): %w", cfg.Path, err)
 	}
 	db.MaxBatchDelay = 2 * time.Millisecond
 	if cfg.NoSync {

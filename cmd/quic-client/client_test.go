@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -85,7 +86,13 @@ func TestLocalServer(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "endpoint.json"), endpoint, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "admin.token"), []byte("qfa_secret\n"), 0o600))
-	o := &options{serverDataDir: dir}
+	o := &options{id: "web-7", serverDataDir: dir}
+	_, err = o.localServer()
+	require.ErrorContains(t, err, "quic-ctl agent token --id web-7", "no server runs: whoever listens there gets no token")
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = lock.Close() })
+	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
 	s, err := o.localServer()
 	require.NoError(t, err)
 	require.Equal(t, "127.0.0.1:8474", s.QUIC)
@@ -130,4 +137,17 @@ func TestTokenSources(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, token)
 	}
+}
+
+// An agent that has joined finds its server again, without being told where it is.
+func TestServersAreRemembered(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "agent")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	o := &options{servers: []string{defaultServer}}
+	require.Equal(t, []string{defaultServer}, o.remembered(dir))
+	o.remember(dir, []string{"10.0.0.1:1"})
+	o.remember(dir, []string{"127.0.0.1:9", "hub:8474"})
+	require.Equal(t, []string{"127.0.0.1:9", "hub:8474"}, o.remembered(dir))
+	o = &options{servers: []string{"other:1"}, serverGiven: true}
+	require.Equal(t, []string{"other:1"}, o.remembered(dir), "what is given goes before")
 }

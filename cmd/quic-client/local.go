@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/auth"
 )
 
 // localServer is a server on this host whose data directory we may read, so whose administrator we are.
@@ -42,8 +44,9 @@ func (o *options) localServer() (*localServer, error) {
 		}
 		dir = filepath.Join(state, "server")
 	}
+	// Without a server anyone may listen at the address that the last one left.
 	endpoint, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
-	if err != nil {
+	if err != nil || !auth.ServerRuns(dir) {
 		return nil, o.errNoToken()
 	}
 	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))

@@ -37,6 +37,7 @@ type options struct {
 	retryLimit    int
 	maxSteps      int
 	joinTimeout   time.Duration
+	joined        func() // to be called when there is an identity
 	logLevel      string
 	logger        *slog.Logger
 }
@@ -111,20 +112,49 @@ func (o *options) agent(ctx context.Context) (*agent.Agent, error) {
 		return nil, err
 	}
 	a, err := agent.New(cfg)
-	if err != nil || cfg.Token != "" || a.Joined() {
-		return a, err
-	}
-	local, err := o.localServer()
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Token, err = local.mint(ctx, o.id); err != nil {
-		return nil, fmt.Errorf("join through the local server in %s: %w", local.dir, err)
+	switch {
+	case cfg.Token != "":
+	case a.Joined():
+		cfg.Servers = o.remembered(cfg.DataDir)
+	default:
+		local, err := o.localServer()
+		if err != nil {
+			return nil, err
+		}
+		if cfg.Token, err = local.mint(ctx, o.id); err != nil {
+			return nil, fmt.Errorf("join through the local server in %s: %w", local.dir, err)
+		}
+		if !o.serverGiven {
+			cfg.Servers = []string{local.QUIC}
+		}
 	}
-	if !o.serverGiven {
-		cfg.Servers = []string{local.QUIC}
-	}
+	o.joined = func() { o.remember(cfg.DataDir, cfg.Servers) }
 	return agent.New(cfg)
+}
+
+const serversFile = "servers" // in the data directory
+
+// remember keeps the addresses that an agent has joined or was started with, one a line, for the times it is started without.
+func (o *options) remember(dataDir string, servers []string) {
+	file, text := filepath.Join(dataDir, serversFile), strings.Join(servers, "\n")+"\n"
+	if old, err := os.ReadFile(file); err == nil && string(old) == text {
+		return
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		o.logger.Warn("servers' addresses not kept: give --server at the next start, too", "error", err)
+	}
+}
+
+// remembered gives the addresses of the command line, or else those that were kept.
+func (o *options) remembered(dataDir string) []string {
+	text, err := os.ReadFile(filepath.Join(dataDir, serversFile))
+	if servers := strings.Fields(string(text)); err == nil && !o.serverGiven && len(servers) > 0 {
+		return servers
+	}
+	return o.servers
 }
 
 func (o *options) run(ctx context.Context) error {
@@ -135,6 +165,15 @@ func (o *options) run(ctx context.Context) error {
 	if o.insecure {
 		o.logger.Warn("the server's certificate is not checked (--insecure): anyone on the way can command this host")
 	}
+	if !a.Joined() {
+		if err := a.Join(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+	o.joined()
 	return a.Run(ctx)
 }
 
@@ -149,5 +188,9 @@ func (o *options) join(ctx context.Context) error {
 		o.logger.Info("already joined", "client_id", o.id)
 		return nil
 	}
-	return a.Join(ctx)
+	if err := a.Join(ctx); err != nil {
+		return err
+	}
+	o.joined()
+	return nil
 }

@@ -107,7 +107,7 @@ func (c *cli) clientsList() (*cobra.Command, func(*cobra.Command)) {
 			return err
 		}
 		return list(c, found, []string{"CLIENT", "STATUS", "HOST", "OS", "AGENT", "LABELS", "LAST SEEN"}, func(a apiclient.Client) []string {
-			return []string{a.ClientID, string(a.Status), a.Hostname, a.Os + "/" + a.Arch, a.AgentVersion, pairs(a.Labels), ago(a.LastSeenAt)}
+			return []string{a.ClientID, string(a.Status), a.Hostname, strings.Trim(a.Os+"/"+a.Arch, "/"), a.AgentVersion, pairs(a.Labels), ago(a.LastSeenAt)}
 		})
 	}}
 	flags(cmd)

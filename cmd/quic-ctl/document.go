@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 
@@ -49,17 +50,23 @@ func (c *cli) readDocument(file string) (*document, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if top := root.Content[0]; top.Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("%s:%d: want keys with values, such as name: hello", file, top.Line)
+	}
 	if err := root.Decode(&d.values); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s holds more than one document", file)
 	}
-	d.index("", root.Content[0])
+	if err := d.index("", root.Content[0]); err != nil {
+		return nil, err
+	}
 	return d, nil
 }
 
-func (d *document) index(path string, node *yaml.Node) {
+// index notes the nodes by their paths. It finds what YAML has and JSON has not: keys that are no text, and infinities.
+func (d *document) index(path string, node *yaml.Node) error {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
 	}
@@ -67,17 +74,31 @@ func (d *document) index(path string, node *yaml.Node) {
 	switch node.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(node.Content); i += 2 {
-			key := node.Content[i].Value
+			name := node.Content[i]
+			key := name.Value
 			if path != "" {
 				key = path + "." + key
 			}
-			d.index(key, node.Content[i+1])
+			if tag := name.ShortTag(); tag != "!!str" && tag != "!!merge" {
+				return fmt.Errorf("%s:%d: %s: a key must be text; put it in quotes: %q", d.file, name.Line, key, name.Value)
+			}
+			if err := d.index(key, node.Content[i+1]); err != nil {
+				return err
+			}
 		}
 	case yaml.SequenceNode:
 		for i, item := range node.Content {
-			d.index(fmt.Sprintf("%s[%d]", path, i), item)
+			if err := d.index(fmt.Sprintf("%s[%d]", path, i), item); err != nil {
+				return err
+			}
+		}
+	case yaml.ScalarNode:
+		var number float64
+		if node.ShortTag() == "!!float" && (node.Decode(&number) != nil || math.IsInf(number, 0) || math.IsNaN(number)) {
+			return fmt.Errorf("%s:%d: %s: %s is not a number that can be sent", d.file, node.Line, path, node.Value)
 		}
 	}
+	return nil
 }
 
 // set puts a value of the command line at a path, over what the file says.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -96,6 +95,9 @@ func gapText(g apiclient.LogGap) string {
 	return fmt.Sprintf("… lines %d to %d are no longer kept …", g.From, g.To)
 }
 
+// maxLine is how much of a line is kept until its end comes.
+const maxLine = 64 << 10
+
 // logPrinter puts pieces of output together to lines, each after the name of its host.
 type logPrinter struct {
 	c     *cli
@@ -107,7 +109,7 @@ func newLogPrinter(c *cli) *logPrinter { return &logPrinter{c: c, parts: map[str
 
 func (p *logPrinter) print(line apiclient.LogLine) {
 	if p.c.json() {
-		_ = json.NewEncoder(p.c.out).Encode(line)
+		_ = p.c.encodeJSON(line, "")
 		return
 	}
 	text := line.Text
@@ -124,6 +126,10 @@ func (p *logPrinter) print(line apiclient.LogLine) {
 		}
 		p.line(line.ClientID, string(line.Stream), whole)
 		text = rest
+	}
+	if len(text) > maxLine { // nobody waits for its end
+		p.line(line.ClientID, string(line.Stream), text)
+		text = ""
 	}
 	if text == "" {
 		delete(p.parts, key)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -156,7 +157,10 @@ func TestFilesAreStrictAndNameTheLine(t *testing.T) {
 		{"project", "name: x\nname: y\n", `line 2: mapping key "name" already defined`},
 		{"project", "name: [\n", "line"},
 		{"project", "name: x\n---\nname: y\n", "more than one document"},
-		{"project", "- name: x\n", "cannot unmarshal"},
+		{"project", "- name: x\n", "file.yaml:1: want keys with values"},
+		{"project", "---\n", "want keys with values"},
+		{"project", "name: x\nscript:\n  env: {1: a}\n", `file.yaml:3: script.env.1: a key must be text; put it in quotes: "1"`},
+		{"project", "name: x\nscript: {timeout: .nan}\n", "file.yaml:2: script.timeout: .nan is not a number"},
 		{"project", "", "is empty"},
 		{"version", "project: hello\nversion: 2.0\nscript:\n  install: x\n", `file.yaml:2: version: expected string; put it in quotes: "2.0"`},
 		{"version", "project: hello\nversion: \"2\"\nscript:\n  update: x\n", "file.yaml: script.install: is required"},
@@ -276,9 +280,22 @@ func TestFindsTheLocalServer(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "endpoint.json"), []byte(`{"api":"`+s.URL+`","quic":"127.0.0.1:1","ui":"x"}`), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "admin.token"), []byte(s.Token+"\n"), 0o600))
-	require.Zero(t, quicCtlWith(t, nil, "clients", "--data-dir", dir).code)
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = lock.Close() })
 
-	r := quicCtlWith(t, nil, "clients", "--data-dir", filepath.Join(dir, "nowhere"))
+	// Whoever listens while no server runs is not given the token.
+	r := quicCtlWith(t, nil, "clients", "--data-dir", dir)
+	require.Equal(t, exitError, r.code)
+	require.Contains(t, r.err, "no server runs on "+dir)
+	r = quicCtlWith(t, nil, "clients", "--data-dir", dir, "--server", s.URL)
+	require.Contains(t, r.err, "Give a token")
+	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+
+	require.Zero(t, quicCtlWith(t, nil, "clients", "--data-dir", dir).code)
+	require.Zero(t, quicCtlWith(t, nil, "clients", "--data-dir", dir, "--server", s.URL).code)
+
+	r = quicCtlWith(t, nil, "clients", "--data-dir", filepath.Join(dir, "nowhere"))
 	require.Equal(t, exitError, r.code)
 	require.Contains(t, r.err, "nowhere")
 
@@ -286,10 +303,17 @@ func TestFindsTheLocalServer(t *testing.T) {
 	require.Equal(t, exitError, r.code)
 	require.Contains(t, r.err, "--token")
 
-	// The token of this machine goes to no other.
-	o := options{server: "https://quicflow.example", dataDir: dir, output: "table"}
+	// The token of this machine goes to no other, nor to another program on this one.
+	for _, server := range []string{"https://quicflow.example", "http://quicflow.example", "http://127.0.0.1:1", "http://localhost", strings.Replace(s.URL, "http", "https", 1)} {
+		o := options{server: server, dataDir: dir, output: "table"}
+		require.NoError(t, o.check(func(string) string { return "" }))
+		require.Empty(t, o.token, server)
+		require.Equal(t, server, o.server)
+	}
+	o := options{server: strings.Replace(s.URL, "127.0.0.1", "localhost", 1), dataDir: dir, output: "table"}
 	require.NoError(t, o.check(func(string) string { return "" }))
-	require.Empty(t, o.token)
+	require.Equal(t, s.Token, o.token)
+	require.Equal(t, s.URL, o.server, "localhost may be an address at which another user's program listens")
 }
 
 func TestServerThatDoesNotAnswer(t *testing.T) {
@@ -314,4 +338,37 @@ func TestProgressLine(t *testing.T) {
 	task.Status, task.Phase = "running", "promotion"
 	require.Contains(t, progressLine(task, now), "quic-ctl task promote T")
 	require.Equal(t, "██████████░░░░░░░░░░", bar(5, 10, 20))
+}
+
+// What a host wrote must not steer the terminal that shows it.
+func TestHostsDoNotSteerTheTerminal(t *testing.T) {
+	const nasty = "\x1b[2J \x9b31m \u009b31m \u202egnp.exe \x7f\ttab ✓"
+	require.Equal(t, "�[2J �31m �31m �gnp.exe �\ttab ✓", printable(strings.ToValidUTF8(nasty, "�")))
+
+	var out bytes.Buffer
+	c := terminal{out: &out}
+	require.NoError(t, c.writeJSON(map[string]string{"text": nasty[:4] + nasty[9:]}))
+	require.NotContains(t, strings.TrimSuffix(out.String(), "\n"), "\u009b")
+	for _, r := range out.String() {
+		require.True(t, r == '\n' || !steers(r), "%U", r)
+	}
+	var back map[string]string
+	require.NoError(t, json.Unmarshal(out.Bytes(), &back), "it is still JSON, and says the same")
+	require.Equal(t, nasty[:4]+nasty[9:], back["text"])
+
+	var problems bytes.Buffer
+	(&cli{terminal: terminal{err: &problems}}).explain(fmt.Errorf("first\x1b[2J\nsecond"))
+	require.Equal(t, "quic-ctl: first�[2J\nsecond\n", problems.String())
+}
+
+// A line without an end is not collected for ever.
+func TestLongLinesAreShownInPieces(t *testing.T) {
+	var out bytes.Buffer
+	p := newLogPrinter(&cli{terminal: terminal{out: &out}, options: options{output: "table"}})
+	for range 5 {
+		p.print(apiclient.LogLine{ClientID: "web-1", Stream: "stdout", Text: strings.Repeat("x", maxLine/2)})
+	}
+	require.Equal(t, 1, strings.Count(out.String(), "\n"))
+	p.flush()
+	require.Equal(t, 5*maxLine/2, strings.Count(out.String(), "x"))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quicflow/quicflow/internal/apiclient"
+	"github.com/quicflow/quicflow/internal/auth"
 )
 
 // options are the flags of every command.
@@ -46,20 +48,25 @@ func (o *options) check(getenv func(string) string) error {
 	if !named {
 		o.dataDir = defaultDataDir(getenv)
 	}
-	if o.server == "" {
-		server, err := localServer(o.dataDir, named)
-		if err != nil {
-			return err
-		}
-		o.server = server
+	local, err := localServer(o.dataDir)
+	if err != nil && o.server == "" && (named || !errors.Is(err, errNoServer) && !errors.Is(err, fs.ErrPermission)) {
+		return err
 	}
-	// A token of this machine's server is for no other machine.
-	if o.token == "" && isLocal(o.server) {
-		token, err := os.ReadFile(filepath.Join(o.dataDir, "admin.token"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("read the local server's token: %w", err)
-		}
-		o.token = strings.TrimSpace(string(token))
+	if o.server == "" {
+		o.server = cmp.Or(local, apiclient.DefaultServer)
+	}
+	// The token of this machine's server is for that server alone: not for another machine, nor for whoever else listens on
+	// this one.
+	if o.token != "" || local == "" || !samePort(o.server, local) {
+		return nil
+	}
+	token, err := os.ReadFile(filepath.Join(o.dataDir, "admin.token"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("read the local server's token: %w", err)
+	}
+	o.token = strings.TrimSpace(string(token))
+	if !strings.HasPrefix(o.server, "https:") {
+		o.server = local // localhost may be another address, with another user's program at its port
 	}
 	return nil
 }
@@ -75,16 +82,14 @@ func defaultDataDir(getenv func(string) string) string {
 	return filepath.Join(state, "quicflow", "server")
 }
 
-// localServer gives the address that a server has written into its data directory. There must be one if the user named
-// the directory.
-func localServer(dataDir string, named bool) (string, error) {
+var errNoServer = errors.New("no server runs")
+
+// localServer gives the address that the server which runs on a data directory has written there.
+func localServer(dataDir string) (string, error) {
 	file := filepath.Join(dataDir, "endpoint.json")
 	text, err := os.ReadFile(file)
-	if !named && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
-		return apiclient.DefaultServer, nil
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("no server runs in %s: there is no %s", dataDir, file)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !auth.ServerRuns(dataDir) {
+		return "", fmt.Errorf("%w on %s: start quic-server, or name another with --server", errNoServer, dataDir)
 	}
 	if err != nil {
 		return "", fmt.Errorf("find the local server: %w", err)
@@ -95,19 +100,18 @@ func localServer(dataDir string, named bool) (string, error) {
 	if err := json.Unmarshal(text, &endpoint); err != nil {
 		return "", fmt.Errorf("find the local server in %s: %w", file, err)
 	}
-	if endpoint.API == "" {
-		return apiclient.DefaultServer, nil
-	}
 	return endpoint.API, nil
 }
 
-func isLocal(server string) bool {
+// samePort says whether a URL can mean a server of this machine.
+func samePort(server, local string) bool {
 	u, err := url.Parse(server)
-	if err != nil {
+	l, lerr := url.Parse(local)
+	if err != nil || lerr != nil {
 		return false
 	}
 	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	return (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()) && u.Scheme == l.Scheme && u.Port() == l.Port()
 }
 
 // api gives the client for the server of the options.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -115,7 +116,12 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 
 // explain says what went wrong, and what may help.
 func (c *cli) explain(err error) {
-	fmt.Fprintf(c.err, "quic-ctl: %v\n", err)
+	for i, line := range strings.Split(err.Error(), "\n") {
+		if i == 0 {
+			line = "quic-ctl: " + line
+		}
+		fmt.Fprintln(c.err, printable(line))
+	}
 	var problem *apiclient.Problem
 	if errors.As(err, &problem) {
 		if problem.Status == 401 {
@@ -123,7 +129,7 @@ func (c *cli) explain(err error) {
 		}
 		if len(problem.Errors) > 1 {
 			for _, e := range problem.Errors {
-				fmt.Fprintf(c.err, "  %s: %s\n", fieldOf(e.Location), e.Message)
+				fmt.Fprintln(c.err, printable("  "+fieldOf(e.Location)+": "+e.Message))
 			}
 		}
 	}

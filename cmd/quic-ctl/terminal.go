@@ -83,22 +83,43 @@ func list[T any](c *cli, items []T, head []string, row func(T) []string) error {
 	return nil
 }
 
-func (t terminal) writeJSON(v any) error {
-	e := json.NewEncoder(t.out)
-	e.SetIndent("", "  ")
+func (t terminal) writeJSON(v any) error { return t.encodeJSON(v, "  ") }
+
+// encodeJSON writes a value and a line break. What would steer a terminal is escaped, as JSON allows; encoding/json itself
+// does so up to U+001F only.
+func (t terminal) encodeJSON(v any, indent string) error {
+	var text strings.Builder
+	e := json.NewEncoder(&text)
+	e.SetIndent("", indent)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	var escaped strings.Builder
+	for _, r := range text.String() {
+		if r != '\n' && steers(r) {
+			fmt.Fprintf(&escaped, "\\u%04x", r)
+			continue
+		}
+		escaped.WriteRune(r)
+	}
+	_, err := io.WriteString(t.out, escaped.String())
+	return err
 }
 
 // printable replaces what would steer a terminal.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\t' && unicode.IsControl(r) {
+		if r != '\t' && steers(r) {
 			return '�'
 		}
 		return r
 	}, text)
 }
+
+// steers says whether a terminal would obey a character instead of showing it: controls, and those that turn the direction
+// of the text around them, so that it reads as something else.
+func steers(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 // ago says how long something is past.
 func ago(t time.Time) string {

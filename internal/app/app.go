@@ -155,7 +155,13 @@ func (a *App) start(ctx context.Context) error {
 	if err := a.serve(ctx, apiListener, metricsListener); err != nil {
 		return err
 	}
-	if err := a.endpoint.write(a.dir); err != nil {
+	// Gone before the port is given back: whoever listens there later is not to be taken for this server.
+	err = a.services.Start(ctx, service.Service{
+		Name:  endpointFile,
+		Start: func(context.Context) error { return a.endpoint.write(a.dir) },
+		Stop:  func(context.Context) error { return removeEndpoint(a.dir) },
+	})
+	if err != nil {
 		return err
 	}
 	a.greet(a.cfg.Greeting, token)
@@ -178,6 +184,9 @@ func (a *App) openDirectory(ctx context.Context) error {
 	a.dir = dir
 	// The lock is given back last.
 	if err := a.services.Start(ctx, service.Service{Name: "data directory", Stop: func(context.Context) error { return dir.unlock() }}); err != nil {
+		return err
+	}
+	if err := removeEndpoint(dir); err != nil { // of a server that was killed
 		return err
 	}
 	a.nodeID, err = dir.nodeID()

@@ -9,13 +9,19 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/quicflow/quicflow/internal/pki"
 )
 
 const (
 	lockFile   = "lock"
 	nodeIDFile = "node-id"
+
+	lockAttempts = 5
+	lockPause    = 20 * time.Millisecond
 )
 
 // directory is the data directory, locked by this process.
@@ -30,17 +36,14 @@ func openDirectory(path string) (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the data directory: %w", err)
 	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := pki.PrivateDir(path, lockFile); err != nil {
 		return nil, fmt.Errorf("make the data directory (choose another with --data-dir): %w", err)
-	}
-	if err := makePrivate(path); err != nil {
-		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock of the data directory: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := flock(lock); err != nil {
 		pid, _ := os.ReadFile(lock.Name())
 		_ = lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -60,27 +63,15 @@ func openDirectory(path string) (*directory, error) {
 	return &directory{path: path, lock: lock}, nil
 }
 
-// makePrivate closes a directory of ours to other users. One that is not ours (somebody's home, /tmp) is left alone.
-func makePrivate(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return fmt.Errorf("look at the data directory: %w", err)
+// flock insists a little: programs beside the server take the lock for an instant, to see whether it is held.
+func flock(lock *os.File) (err error) {
+	for range lockAttempts {
+		if err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		<-time.After(lockPause) // nobody tells when a lock is given back
 	}
-	if info.Mode().Perm()&0o077 == 0 {
-		return nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return fmt.Errorf("look into the data directory: %w", err)
-	}
-	_, err = os.Stat(filepath.Join(path, lockFile))
-	if len(entries) > 0 && errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s can be read by other users and holds something else than the data of a quic-server: choose an empty or new directory", path)
-	}
-	if err := os.Chmod(path, 0o700); err != nil {
-		return fmt.Errorf("close the data directory to other users: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (d *directory) file(name ...string) string {

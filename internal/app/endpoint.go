@@ -2,8 +2,11 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 )
 
 const endpointFile = "endpoint.json"
@@ -23,6 +26,13 @@ func (e Endpoint) write(dir *directory) error {
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", endpointFile, err)
+	}
+	return nil
+}
+
+func removeEndpoint(dir *directory) error {
+	if err := os.Remove(dir.file(endpointFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", endpointFile, err)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func validateScriptCommon(field, interpreter, workDir string, env map[string]str
 	if len(interpreter) > maxInterpreterLength || strings.ContainsAny(interpreter, "\x00\n") {
 		return Invalid(field+".interpreter", "is too long or has a line break")
 	}
-	if workDir != "" && !path.IsAbs(workDir) {
+	if workDir != "" && (!path.IsAbs(workDir) || strings.ContainsRune(workDir, 0)) {
 		return Invalid(field+".work_dir", "%q is not an absolute path", workDir)
 	}
 	if timeout.Std() > MaxStepTimeout {
@@ -35,6 +35,9 @@ func validateScriptCommon(field, interpreter, workDir string, env map[string]str
 	}
 	size := 0
 	for _, s := range scripts {
+		if strings.ContainsRune(s, 0) {
+			return Invalid(field, "one of the scripts has a NUL byte")
+		}
 		size += len(s)
 	}
 	if size > MaxScriptBytes {

@@ -41,7 +41,11 @@ func TestVersionValidate(t *testing.T) {
 	require.NoError(t, v.Deployable())
 	v.Script.Install = ""
 	requireInvalid(t, "script.install", v.Validate())
-	v.Script.Install, v.Status = "true", "hot"
+	v.Script.Install = "tr\x00ue"
+	requireInvalid(t, "script", v.Validate())
+	v.Script.Install, v.Script.WorkDir = "true", "/a\x00"
+	requireInvalid(t, "script.work_dir", v.Validate())
+	v.Script.WorkDir, v.Status = "", "hot"
 	requireInvalid(t, "status", v.Validate())
 	v.Status = VersionDraft
 	requireInvalid(t, "version", v.Deployable())

@@ -35,7 +35,7 @@ type stepRow struct {
 	TargetExit     *int                `db:"target_exit"`
 	TargetStarted  int64               `db:"target_started"`
 	TargetFinished int64               `db:"target_finished"`
-	Ended          bool                `db:"ended"` // the task was halted, or has ended
+	Ended          bool                `db:"ended"` // the task was stopped, or has ended; one that is paused was not
 }
 
 type targetKey struct{ taskID, clientID string }
@@ -95,7 +95,7 @@ func lockSteps(ctx context.Context, tx conn, stepIDs []string) ([]stepRow, error
 	for some := range slices.Chunk(known, tx.dialect.batch) {
 		var batch []stepRow
 		if err := tx.list(ctx, &batch, `SELECT `+stepColumns+`, s.dispatched_at, s.recorded_at, t.state AS target_state, t.error AS target_error,
-			t.exit_code AS target_exit, t.started_at AS target_started, t.finished_at AS target_finished, k.halted OR k.finished_at <> 0 AS ended
+			t.exit_code AS target_exit, t.started_at AS target_started, t.finished_at AS target_finished, (k.halted AND k.status <> 'paused') OR k.finished_at <> 0 AS ended
 			FROM steps s JOIN task_targets t ON t.task_id = s.task_id AND t.client_id = s.client_id JOIN tasks k ON k.id = s.task_id
 			WHERE s.id IN (?)`, some); err != nil {
 			return nil, err

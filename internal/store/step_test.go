@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,12 @@ var stepTests = map[string]func(*fixture){
 		f.report(steps["h000"], release.StepSucceeded)
 		require.NoError(f, f.SetHalt(f.ctx(), task.ID, true))
 		f.dispatch(task, release.StepRollback, "h000")
+
+		// Nor does it hold back what was dispatched already.
+		marked, halted, err := f.MarkDispatched(f.ctx(), task.ID, release.StepDeploy, []string{"h000", "h001"})
+		require.NoError(f, err)
+		require.True(f, halted)
+		require.Equal(f, []string{"h001"}, marked)
 	},
 	"conclusions": func(f *fixture) {
 		ids := f.join(7)
@@ -70,12 +77,13 @@ var stepTests = map[string]func(*fixture){
 		steps := f.dispatch(task, release.StepDeploy, ids[:6]...)
 		f.report(steps["h000"], release.StepSucceeded)
 		f.report(steps["h001"], release.StepUnknown)
-		require.NoError(f, f.SetProgress(f.ctx(), task.ID, store.Progress{Status: release.StatusFailed})) // h006 is skipped
 		var all []store.Conclusion
 		for i, verdict := range []release.TargetState{"offline", "offline", "offline", "unknown", "failed", "unknown", "offline"} {
 			all = append(all, store.Conclusion{StepID: steps[ids[i]].ID, Target: verdict, Error: "so", At: f.now()})
 		}
 		all = append(all, store.Conclusion{StepID: "none/deploy/h000/0", Target: release.TargetUnknown}, store.Conclusion{StepID: "odd", Target: release.TargetUnknown})
+		require.NoError(f, f.ConcludeSteps(f.ctx(), slices.Delete(slices.Clone(all), 6, 7)))
+		require.NoError(f, f.SetProgress(f.ctx(), task.ID, store.Progress{Status: release.StatusFailed})) // h006 is skipped
 		require.NoError(f, f.ConcludeSteps(f.ctx(), all))
 		require.Equal(f, "h000 succeeded, h001 unknown, h002 offline, h003 unknown, h004 failed, h005 unknown, h006 skipped", f.states(task))
 		require.Equal(f, "2.0 installed", f.runs("shop", "h000"))

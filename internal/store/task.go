@@ -226,7 +226,8 @@ type Progress struct {
 }
 
 // SetProgress stores where a task stands. A status that cannot follow the present one gets release.ErrConflict. When
-// the task ends, its pending targets become skipped.
+// the task ends, its pending targets become skipped, and steps that are still dispatched become unknown: nobody asks for
+// them any more, but their results are taken when they come.
 func (s *Store) SetProgress(ctx context.Context, taskID string, p Progress) error {
 	return s.write(ctx, "store progress", func(tx conn) error {
 		var status string
@@ -256,12 +257,31 @@ func (s *Store) SetProgress(ctx context.Context, taskID string, p Progress) erro
 		if !p.Status.Terminal() {
 			return nil
 		}
-		if err := tx.lockTargets(ctx, taskID, `state = 'pending'`); err != nil {
-			return err
-		}
-		_, err = tx.exec(ctx, `UPDATE task_targets SET state = 'skipped' WHERE task_id = ? AND state = 'pending'`, taskID)
-		return err
+		return leaveTargets(ctx, tx, taskID, fromMicros(at))
 	})
+}
+
+// leftAtWork is why a step becomes unknown when its task ends.
+const leftAtWork = "the task ended before the agent said how the step ended"
+
+// leaveTargets decides what a task that ends leaves undecided.
+func leaveTargets(ctx context.Context, tx conn, taskID string, at time.Time) error {
+	// All at once, for the order of locks.
+	if err := tx.lockTargets(ctx, taskID, `(state = 'pending' OR client_id IN
+		(SELECT client_id FROM steps WHERE task_id = ? AND state = 'dispatched'))`, taskID); err != nil {
+		return err
+	}
+	if _, err := tx.exec(ctx, `UPDATE task_targets SET state = 'skipped' WHERE task_id = ? AND state = 'pending'`, taskID); err != nil {
+		return err
+	}
+	var steps []string
+	if err := tx.list(ctx, &steps, `SELECT id FROM steps WHERE task_id = ? AND state = 'dispatched'`, taskID); err != nil {
+		return err
+	}
+	_, err := settle(ctx, tx, steps, func(step *stepRow) (outcome, bool) {
+		return outcome{state: release.StepUnknown, err: leftAtWork, exit: noExit, finished: at}, step.State == release.StepDispatched
+	})
+	return err
 }
 
 // SetHalt raises or lowers the fence of a task: once it is raised, no deploy step of the task is marked dispatched.
