@@ -5,20 +5,18 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS   += --no-print-directory
 
+# Programs link nothing of the system's: they run on any Linux, and under any user id, in any container.
+export CGO_ENABLED ?= 0
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # Binaries of the pinned tools (tools/go.mod), built once per set of pins.
 TOOLS := .cache/bin/$(shell cat tools/go.mod tools/go.sum | sha256sum | cut -c1-12)
 
-# What links the Temporal server takes minutes to compile from nothing, so its tests run after all the others.
-PACKAGES = go list -f '{{.ImportPath}} {{join .Deps " "}}' ./... | grep -v '^[^ ]*/internal/e2e '
-UNIT     = $$($(PACKAGES) | grep -v ' go.temporal.io/server/' | cut -d' ' -f1)
-HEAVY    = $$($(PACKAGES) | grep ' go.temporal.io/server/' | cut -d' ' -f1)
-
 # The packages whose goroutines race for a living.
 RACE = ./internal/release/... ./internal/wire/... ./internal/pki/... ./internal/bus/... ./internal/store/... \
-       ./hub/... ./agent/... ./workflows/... ./activities/... ./internal/rollout/... ./api/...
+       ./hub/... ./agent/... ./workflows/... ./activities/... ./api/...
 
 .PHONY: help
 help: ## List the targets
@@ -41,16 +39,17 @@ demo: build ## Show it all: a server, ten agents, a canary release (DEMO_EXIT=1:
 
 ## --- test
 
+# What links the Temporal server comes last: from nothing it takes minutes to compile.
 .PHONY: test
 test: ## Run the tests, on SQLite and PostgreSQL (not the end-to-end ones)
 	@scripts/install-deps.sh postgresql
-	go test $(UNIT)
-	go test $(HEAVY)
+	go test $$(scripts/packages.sh light)
+	go test $$(scripts/packages.sh heavy)
 
 .PHONY: test-race
 test-race: ## Run the concurrent packages' tests under the race detector
 	@scripts/install-deps.sh postgresql gcc
-	go test -race $(RACE)
+	CGO_ENABLED=1 go test -race $(RACE)
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
@@ -61,7 +60,7 @@ e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 coverage: ## Measure the tests' coverage into coverage/
 	@scripts/install-deps.sh postgresql
 	@mkdir -p coverage
-	go test -coverprofile=coverage/cover.out $(UNIT)
+	go test -coverprofile=coverage/cover.out $$(scripts/packages.sh light)
 	go tool cover -html=coverage/cover.out -o coverage/index.html
 	@go tool cover -func=coverage/cover.out | tail -1
 

@@ -118,6 +118,7 @@ func TestCancel(t *testing.T) {
 	cfg.Executor = g
 	w.connect(cfg)
 	w.accepted("a", step("a", "0", "x"))
+	w.eventually(func() bool { return g.runs.Load() == 1 }, "the step runs")
 	w.cancelStep("a", stepID("a", "0"))
 	result := w.result(stepID("a", "0"))
 	require.Equal(t, release.StepCancelled, result.State)
