@@ -5,7 +5,7 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS   += --no-print-directory
 
-# Programs link nothing of the system's: they run on any Linux, and under any user id, in any container.
+# Programs link nothing of the system's: they run on any Linux, in any container.
 export CGO_ENABLED ?= 0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)

@@ -13,8 +13,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -125,9 +123,6 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 		}
 	}()
 
-	if err := nameUser(); err != nil {
-		return nil, err
-	}
 	if s.log, err = openLog(filepath.Join(cfg.DataDir, "log", "temporal.log"), cfg.Logger); err != nil {
 		return nil, err
 	}
@@ -155,22 +150,6 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// nameUser gives this process a user where the system knows none for its id, as in many containers: Temporal's
-// telemetry ends the start without one.
-func nameUser() error {
-	if _, err := user.Current(); err == nil {
-		return nil
-	}
-	for name, value := range map[string]string{"USER": strconv.Itoa(os.Getuid()), "HOME": "/"} {
-		if os.Getenv(name) == "" {
-			if err := os.Setenv(name, value); err != nil {
-				return fmt.Errorf("set %s: %w", name, err)
-			}
-		}
-	}
-	return nil
 }
 
 // run starts the four services.
