@@ -82,9 +82,6 @@ func TestStopThatIsCutShort(t *testing.T) {
 
 // An agent whose hub was killed learns from the next one on that port that its connection is gone.
 func TestRestartedHubResetsOldConnections(t *testing.T) {
-	if testing.Short() {
-		t.Skip("needs a second hub on the same port")
-	}
 	b := start(t)
 	a := b.connect(b.join("web-1"))
 	hub.Kill(b.Hub)
