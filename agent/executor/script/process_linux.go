@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"syscall"
 )
 
 // processStart gives a text that stays the same as long as a process lives, and differs for the next of that id. It is
@@ -23,3 +24,9 @@ func processStart(pid int) string {
 
 // self is the program that runs, even if its file has been replaced since.
 func self() (string, error) { return "/proc/self/exe", nil }
+
+// scriptAttributes gives a script a process group of its own, and lets it die with its wrapper, also with one that is
+// killed before it could write the group down.
+func scriptAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -88,13 +89,15 @@ func (w *wrapper) command(s scriptText) (*exec.Cmd, error) {
 	cmd := exec.Command(w.plan.Interpreter[0], args...)
 	cmd.Dir = w.plan.WorkDir
 	cmd.Env = w.plan.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = scriptAttributes()
 	return cmd, nil
 }
 
 // supervise runs a command until its main process has ended; its children may outlive it. When ctx ends first, the whole
 // process group is killed. flush is called when it has ended.
 func (w *wrapper) supervise(ctx context.Context, cmd *exec.Cmd, flush func()) (int, error) {
+	runtime.LockOSThread() // the script's life hangs on the thread that starts it; see scriptAttributes
+	defer runtime.UnlockOSThread()
 	err := context.Cause(ctx)
 	if err == nil {
 		err = cmd.Start()
