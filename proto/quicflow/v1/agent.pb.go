@@ -2,9 +2,11 @@
 //
 // Main ALPN (mutual TLS): the agent opens one bidirectional stream, the control stream, and sends ToHub frames on it;
 // the hub answers with ToAgent frames. The first frame is Hello; nothing counts before the hub answered Welcome.
-// Logs travel on unidirectional streams that the agent opens on demand: a sequence of LogChunk frames.
+// Logs travel on unidirectional streams, a sequence of LogChunk frames each, by credit: the agent says LogOffer, the hub
+// grants LogCredit, and only then the agent opens a stream. Each frame uses up its size, the length included. Ending the
+// stream gives the rest back.
 //
-// Enrolment ALPN: the agent opens one bidirectional stream, sends one EnrolRequest and reads one EnrolResponse.
+// Enrolment ALPN: on each bidirectional stream the agent sends one EnrolRequest and reads one EnrolResponse.
 //
 // Every frame is a 4-byte big-endian length followed by that many bytes of protobuf.
 
@@ -41,6 +43,7 @@ const (
 	RefusalCode_REFUSAL_CODE_FULL               RefusalCode = 4 // max_clients is reached
 	RefusalCode_REFUSAL_CODE_DRAINING           RefusalCode = 5 // the hub is stopping
 	RefusalCode_REFUSAL_CODE_INTERNAL           RefusalCode = 6
+	RefusalCode_REFUSAL_CODE_OVERLOADED         RefusalCode = 7 // too many agents come at this moment
 )
 
 // Enum value maps for RefusalCode.
@@ -53,6 +56,7 @@ var (
 		4: "REFUSAL_CODE_FULL",
 		5: "REFUSAL_CODE_DRAINING",
 		6: "REFUSAL_CODE_INTERNAL",
+		7: "REFUSAL_CODE_OVERLOADED",
 	}
 	RefusalCode_value = map[string]int32{
 		"REFUSAL_CODE_UNSPECIFIED":        0,
@@ -62,6 +66,7 @@ var (
 		"REFUSAL_CODE_FULL":               4,
 		"REFUSAL_CODE_DRAINING":           5,
 		"REFUSAL_CODE_INTERNAL":           6,
+		"REFUSAL_CODE_OVERLOADED":         7,
 	}
 )
 
@@ -101,6 +106,7 @@ const (
 	FailureCode_FAILURE_CODE_JOURNAL_FULL FailureCode = 3 // the journal takes no new step; nothing was started
 	FailureCode_FAILURE_CODE_UNSUPPORTED  FailureCode = 4 // unknown message or step type
 	FailureCode_FAILURE_CODE_INTERNAL     FailureCode = 5
+	FailureCode_FAILURE_CODE_TIMEOUT      FailureCode = 6 // its handler did not end in time; what it did is not known
 )
 
 // Enum value maps for FailureCode.
@@ -112,6 +118,7 @@ var (
 		3: "FAILURE_CODE_JOURNAL_FULL",
 		4: "FAILURE_CODE_UNSUPPORTED",
 		5: "FAILURE_CODE_INTERNAL",
+		6: "FAILURE_CODE_TIMEOUT",
 	}
 	FailureCode_value = map[string]int32{
 		"FAILURE_CODE_UNSPECIFIED":  0,
@@ -120,6 +127,7 @@ var (
 		"FAILURE_CODE_JOURNAL_FULL": 3,
 		"FAILURE_CODE_UNSUPPORTED":  4,
 		"FAILURE_CODE_INTERNAL":     5,
+		"FAILURE_CODE_TIMEOUT":      6,
 	}
 )
 
@@ -392,6 +400,8 @@ type ToHub struct {
 	//	*ToHub_Response
 	//	*ToHub_Result
 	//	*ToHub_Goodbye
+	//	*ToHub_Request
+	//	*ToHub_LogOffer
 	Body          isToHub_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -479,6 +489,24 @@ func (x *ToHub) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *ToHub) GetRequest() *Request {
+	if x != nil {
+		if x, ok := x.Body.(*ToHub_Request); ok {
+			return x.Request
+		}
+	}
+	return nil
+}
+
+func (x *ToHub) GetLogOffer() *LogOffer {
+	if x != nil {
+		if x, ok := x.Body.(*ToHub_LogOffer); ok {
+			return x.LogOffer
+		}
+	}
+	return nil
+}
+
 type isToHub_Body interface {
 	isToHub_Body()
 }
@@ -503,6 +531,14 @@ type ToHub_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,5,opt,name=goodbye,proto3,oneof"`
 }
 
+type ToHub_Request struct {
+	Request *Request `protobuf:"bytes,6,opt,name=request,proto3,oneof"` // of a Message, for the hub's handlers
+}
+
+type ToHub_LogOffer struct {
+	LogOffer *LogOffer `protobuf:"bytes,7,opt,name=log_offer,json=logOffer,proto3,oneof"`
+}
+
 func (*ToHub_Hello) isToHub_Body() {}
 
 func (*ToHub_Heartbeat) isToHub_Body() {}
@@ -512,6 +548,10 @@ func (*ToHub_Response) isToHub_Body() {}
 func (*ToHub_Result) isToHub_Body() {}
 
 func (*ToHub_Goodbye) isToHub_Body() {}
+
+func (*ToHub_Request) isToHub_Body() {}
+
+func (*ToHub_LogOffer) isToHub_Body() {}
 
 // ToAgent is every frame that a hub sends on a control stream.
 type ToAgent struct {
@@ -525,6 +565,8 @@ type ToAgent struct {
 	//	*ToAgent_ResultAck
 	//	*ToAgent_LogAck
 	//	*ToAgent_Goodbye
+	//	*ToAgent_Response
+	//	*ToAgent_LogCredit
 	Body          isToAgent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -630,6 +672,24 @@ func (x *ToAgent) GetGoodbye() *Goodbye {
 	return nil
 }
 
+func (x *ToAgent) GetResponse() *Response {
+	if x != nil {
+		if x, ok := x.Body.(*ToAgent_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *ToAgent) GetLogCredit() *LogCredit {
+	if x != nil {
+		if x, ok := x.Body.(*ToAgent_LogCredit); ok {
+			return x.LogCredit
+		}
+	}
+	return nil
+}
+
 type isToAgent_Body interface {
 	isToAgent_Body()
 }
@@ -662,6 +722,14 @@ type ToAgent_Goodbye struct {
 	Goodbye *Goodbye `protobuf:"bytes,7,opt,name=goodbye,proto3,oneof"`
 }
 
+type ToAgent_Response struct {
+	Response *Response `protobuf:"bytes,8,opt,name=response,proto3,oneof"`
+}
+
+type ToAgent_LogCredit struct {
+	LogCredit *LogCredit `protobuf:"bytes,9,opt,name=log_credit,json=logCredit,proto3,oneof"`
+}
+
 func (*ToAgent_Welcome) isToAgent_Body() {}
 
 func (*ToAgent_Refusal) isToAgent_Body() {}
@@ -675,6 +743,10 @@ func (*ToAgent_ResultAck) isToAgent_Body() {}
 func (*ToAgent_LogAck) isToAgent_Body() {}
 
 func (*ToAgent_Goodbye) isToAgent_Body() {}
+
+func (*ToAgent_Response) isToAgent_Body() {}
+
+func (*ToAgent_LogCredit) isToAgent_Body() {}
 
 // Hello introduces an agent. Its identity is not here: that is the client certificate's.
 type Hello struct {
@@ -1056,10 +1128,11 @@ func (x *Goodbye) GetAlternate() string {
 	return ""
 }
 
-// Request asks an agent for something; exactly one Response with the same id answers it.
+// Request asks the other side for something; exactly one Response with the same id answers it. Each side counts its ids by
+// itself.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // 0: no one waits, and no Response is sent
 	// Types that are valid to be assigned to Body:
 	//
 	//	*Request_Step
@@ -2092,6 +2165,88 @@ func (x *LogChunk) GetData() []byte {
 	return nil
 }
 
+// LogOffer says that logs wait to be sent. It is sent again only after the LogCredit that answers it.
+type LogOffer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogOffer) Reset() {
+	*x = LogOffer{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogOffer) ProtoMessage() {}
+
+func (x *LogOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogOffer.ProtoReflect.Descriptor instead.
+func (*LogOffer) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+// LogCredit lets the agent send so many more bytes of LogChunk frames. It comes when the hub has room for them.
+type LogCredit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogCredit) Reset() {
+	*x = LogCredit{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogCredit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogCredit) ProtoMessage() {}
+
+func (x *LogCredit) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogCredit.ProtoReflect.Descriptor instead.
+func (*LogCredit) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LogCredit) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // LogAck says that every record of the step before `position` is stored.
 type LogAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2103,7 +2258,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2270,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2283,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LogAck) GetStepId() string {
@@ -2158,7 +2313,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2325,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2338,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EnrolRequest) GetTokenSecret() string {
@@ -2225,7 +2380,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2392,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2405,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EnrolResponse) GetCertificateDer() []byte {
@@ -2285,7 +2440,7 @@ type EnrolError struct {
 
 func (x *EnrolError) Reset() {
 	*x = EnrolError{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2452,7 @@ func (x *EnrolError) String() string {
 func (*EnrolError) ProtoMessage() {}
 
 func (x *EnrolError) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2465,7 @@ func (x *EnrolError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolError.ProtoReflect.Descriptor instead.
 func (*EnrolError) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EnrolError) GetCode() EnrolErrorCode {
@@ -2338,14 +2493,16 @@ var File_quicflow_v1_agent_proto protoreflect.FileDescriptor
 
 const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x17quicflow/v1/agent.proto\x12\vquicflow.v1\"\x8d\x02\n" +
+	"\x17quicflow/v1/agent.proto\x12\vquicflow.v1\"\xf5\x02\n" +
 	"\x05ToHub\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.quicflow.v1.HelloH\x00R\x05hello\x126\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x16.quicflow.v1.HeartbeatH\x00R\theartbeat\x123\n" +
 	"\bresponse\x18\x03 \x01(\v2\x15.quicflow.v1.ResponseH\x00R\bresponse\x121\n" +
 	"\x06result\x18\x04 \x01(\v2\x17.quicflow.v1.StepResultH\x00R\x06result\x120\n" +
-	"\agoodbye\x18\x05 \x01(\v2\x14.quicflow.v1.GoodbyeH\x00R\agoodbyeB\x06\n" +
-	"\x04body\"\x84\x03\n" +
+	"\agoodbye\x18\x05 \x01(\v2\x14.quicflow.v1.GoodbyeH\x00R\agoodbye\x120\n" +
+	"\arequest\x18\x06 \x01(\v2\x14.quicflow.v1.RequestH\x00R\arequest\x124\n" +
+	"\tlog_offer\x18\a \x01(\v2\x15.quicflow.v1.LogOfferH\x00R\blogOfferB\x06\n" +
+	"\x04body\"\xf2\x03\n" +
 	"\aToAgent\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.quicflow.v1.WelcomeH\x00R\awelcome\x120\n" +
 	"\arefusal\x18\x02 \x01(\v2\x14.quicflow.v1.RefusalH\x00R\arefusal\x12@\n" +
@@ -2354,7 +2511,10 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"result_ack\x18\x05 \x01(\v2\x16.quicflow.v1.ResultAckH\x00R\tresultAck\x12.\n" +
 	"\alog_ack\x18\x06 \x01(\v2\x13.quicflow.v1.LogAckH\x00R\x06logAck\x120\n" +
-	"\agoodbye\x18\a \x01(\v2\x14.quicflow.v1.GoodbyeH\x00R\agoodbyeB\x06\n" +
+	"\agoodbye\x18\a \x01(\v2\x14.quicflow.v1.GoodbyeH\x00R\agoodbye\x123\n" +
+	"\bresponse\x18\b \x01(\v2\x15.quicflow.v1.ResponseH\x00R\bresponse\x127\n" +
+	"\n" +
+	"log_credit\x18\t \x01(\v2\x16.quicflow.v1.LogCreditH\x00R\tlogCreditB\x06\n" +
 	"\x04body\"\xd3\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
@@ -2475,7 +2635,11 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x06stream\x18\x04 \x01(\x0e2\x13.quicflow.v1.StreamR\x06stream\x12\x16\n" +
 	"\x06offset\x18\x05 \x01(\x04R\x06offset\x12$\n" +
 	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"=\n" +
+	"\x04data\x18\a \x01(\fR\x04data\"\n" +
+	"\n" +
+	"\bLogOffer\"!\n" +
+	"\tLogCredit\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"=\n" +
 	"\x06LogAck\x12\x17\n" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\"\x8c\x01\n" +
@@ -2492,7 +2656,7 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"EnrolError\x12/\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1b.quicflow.v1.EnrolErrorCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
-	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs*\xd2\x01\n" +
+	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs*\xef\x01\n" +
 	"\vRefusalCode\x12\x1c\n" +
 	"\x18REFUSAL_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REFUSAL_CODE_PROTOCOL\x10\x01\x12#\n" +
@@ -2500,14 +2664,16 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x14REFUSAL_CODE_REVOKED\x10\x03\x12\x15\n" +
 	"\x11REFUSAL_CODE_FULL\x10\x04\x12\x19\n" +
 	"\x15REFUSAL_CODE_DRAINING\x10\x05\x12\x19\n" +
-	"\x15REFUSAL_CODE_INTERNAL\x10\x06*\xba\x01\n" +
+	"\x15REFUSAL_CODE_INTERNAL\x10\x06\x12\x1b\n" +
+	"\x17REFUSAL_CODE_OVERLOADED\x10\a*\xd4\x01\n" +
 	"\vFailureCode\x12\x1c\n" +
 	"\x18FAILURE_CODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FAILURE_CODE_INVALID\x10\x01\x12\x1b\n" +
 	"\x17FAILURE_CODE_OVERLOADED\x10\x02\x12\x1d\n" +
 	"\x19FAILURE_CODE_JOURNAL_FULL\x10\x03\x12\x1c\n" +
 	"\x18FAILURE_CODE_UNSUPPORTED\x10\x04\x12\x19\n" +
-	"\x15FAILURE_CODE_INTERNAL\x10\x05*Y\n" +
+	"\x15FAILURE_CODE_INTERNAL\x10\x05\x12\x18\n" +
+	"\x14FAILURE_CODE_TIMEOUT\x10\x06*Y\n" +
 	"\tStepState\x12\x1a\n" +
 	"\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13STEP_STATE_ACCEPTED\x10\x01\x12\x17\n" +
@@ -2551,7 +2717,7 @@ func file_quicflow_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_quicflow_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_quicflow_v1_agent_proto_goTypes = []any{
 	(RefusalCode)(0),      // 0: quicflow.v1.RefusalCode
 	(FailureCode)(0),      // 1: quicflow.v1.FailureCode
@@ -2579,12 +2745,14 @@ var file_quicflow_v1_agent_proto_goTypes = []any{
 	(*StepResult)(nil),    // 23: quicflow.v1.StepResult
 	(*ResultAck)(nil),     // 24: quicflow.v1.ResultAck
 	(*LogChunk)(nil),      // 25: quicflow.v1.LogChunk
-	(*LogAck)(nil),        // 26: quicflow.v1.LogAck
-	(*EnrolRequest)(nil),  // 27: quicflow.v1.EnrolRequest
-	(*EnrolResponse)(nil), // 28: quicflow.v1.EnrolResponse
-	(*EnrolError)(nil),    // 29: quicflow.v1.EnrolError
-	nil,                   // 30: quicflow.v1.Hello.LabelsEntry
-	nil,                   // 31: quicflow.v1.ScriptStep.EnvEntry
+	(*LogOffer)(nil),      // 26: quicflow.v1.LogOffer
+	(*LogCredit)(nil),     // 27: quicflow.v1.LogCredit
+	(*LogAck)(nil),        // 28: quicflow.v1.LogAck
+	(*EnrolRequest)(nil),  // 29: quicflow.v1.EnrolRequest
+	(*EnrolResponse)(nil), // 30: quicflow.v1.EnrolResponse
+	(*EnrolError)(nil),    // 31: quicflow.v1.EnrolError
+	nil,                   // 32: quicflow.v1.Hello.LabelsEntry
+	nil,                   // 33: quicflow.v1.ScriptStep.EnvEntry
 }
 var file_quicflow_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: quicflow.v1.ToHub.hello:type_name -> quicflow.v1.Hello
@@ -2592,36 +2760,40 @@ var file_quicflow_v1_agent_proto_depIdxs = []int32{
 	15, // 2: quicflow.v1.ToHub.response:type_name -> quicflow.v1.Response
 	23, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
 	13, // 4: quicflow.v1.ToHub.goodbye:type_name -> quicflow.v1.Goodbye
-	9,  // 5: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
-	10, // 6: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
-	12, // 7: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
-	14, // 8: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
-	24, // 9: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
-	26, // 10: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
-	13, // 11: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
-	30, // 12: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
-	0,  // 13: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
-	18, // 14: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
-	21, // 15: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
-	17, // 16: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
-	22, // 17: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
-	17, // 18: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
-	16, // 19: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
-	1,  // 20: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
-	19, // 21: quicflow.v1.StepRequest.script:type_name -> quicflow.v1.ScriptStep
-	31, // 22: quicflow.v1.ScriptStep.env:type_name -> quicflow.v1.ScriptStep.EnvEntry
-	20, // 23: quicflow.v1.ScriptStep.health:type_name -> quicflow.v1.HealthCheck
-	2,  // 24: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
-	23, // 25: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
-	3,  // 26: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
-	4,  // 27: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
-	29, // 28: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
-	5,  // 29: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	14, // 5: quicflow.v1.ToHub.request:type_name -> quicflow.v1.Request
+	26, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
+	9,  // 7: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
+	10, // 8: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
+	12, // 9: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
+	14, // 10: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
+	24, // 11: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
+	28, // 12: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
+	13, // 13: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
+	15, // 14: quicflow.v1.ToAgent.response:type_name -> quicflow.v1.Response
+	27, // 15: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
+	32, // 16: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
+	0,  // 17: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
+	18, // 18: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
+	21, // 19: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
+	17, // 20: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
+	22, // 21: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
+	17, // 22: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
+	16, // 23: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
+	1,  // 24: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
+	19, // 25: quicflow.v1.StepRequest.script:type_name -> quicflow.v1.ScriptStep
+	33, // 26: quicflow.v1.ScriptStep.env:type_name -> quicflow.v1.ScriptStep.EnvEntry
+	20, // 27: quicflow.v1.ScriptStep.health:type_name -> quicflow.v1.HealthCheck
+	2,  // 28: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
+	23, // 29: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
+	3,  // 30: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
+	4,  // 31: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
+	31, // 32: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
+	5,  // 33: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_quicflow_v1_agent_proto_init() }
@@ -2635,6 +2807,8 @@ func file_quicflow_v1_agent_proto_init() {
 		(*ToHub_Response)(nil),
 		(*ToHub_Result)(nil),
 		(*ToHub_Goodbye)(nil),
+		(*ToHub_Request)(nil),
+		(*ToHub_LogOffer)(nil),
 	}
 	file_quicflow_v1_agent_proto_msgTypes[1].OneofWrappers = []any{
 		(*ToAgent_Welcome)(nil),
@@ -2644,6 +2818,8 @@ func file_quicflow_v1_agent_proto_init() {
 		(*ToAgent_ResultAck)(nil),
 		(*ToAgent_LogAck)(nil),
 		(*ToAgent_Goodbye)(nil),
+		(*ToAgent_Response)(nil),
+		(*ToAgent_LogCredit)(nil),
 	}
 	file_quicflow_v1_agent_proto_msgTypes[8].OneofWrappers = []any{
 		(*Request_Step)(nil),
@@ -2669,7 +2845,7 @@ func file_quicflow_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quicflow_v1_agent_proto_rawDesc), len(file_quicflow_v1_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
