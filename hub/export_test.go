@@ -25,3 +25,6 @@ func Kill(h *Hub) {
 	h.stopAccepting()
 	_ = h.Stop(h.ctx)
 }
+
+// Promises is the number of requests that await an answer.
+func Promises(h *Hub) int { return int(h.promises.Load()) }

@@ -52,6 +52,7 @@ func (h *Hub) handshake(conn *quic.Conn) (*session, error) {
 		return nil, h.reject(conn, nil, clientID, silent(err))
 	}
 	s := &session{hub: h, id: clientID, conn: conn, stream: stream}
+	s.out = wire.NewOutbox(stream, s)
 	hello, err := s.readHello()
 	if err == nil {
 		err = s.admit(ctx, hello)
@@ -211,14 +212,15 @@ func (h *Hub) welcome(s *session, epoch int64) error {
 	delete(h.ends, s.id)
 	s.accepted, s.epoch = true, epoch
 	// Queued within the lock: no request may come before it.
-	err := s.enqueue(&quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Welcome{Welcome: &quicflowv1.Welcome{
+	frame := &quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Welcome{Welcome: &quicflowv1.Welcome{
 		ClientId:            s.id,
 		NodeId:              h.cfg.NodeID,
 		SessionEpoch:        epoch,
 		HeartbeatIntervalMs: h.cfg.HeartbeatInterval.Milliseconds(),
-	}}}, maxOutbox)
+	}}}
+	err := s.out.Send(frame, maxOutbox)
 	h.mu.Unlock()
-	s.sent("welcome", err) // on an error it ended already; its reader finds out and takes it off the books
+	s.sent(frame, err) // on an error it ended already; its reader finds out and takes it off the books
 	h.watchers.notify(s.id)
 	h.metrics.connections.Inc()
 	e := s.event()

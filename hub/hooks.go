@@ -13,6 +13,7 @@ type Hooks struct {
 	OnRefused           func(e Event, reason error)       // a connection that authenticated itself was not accepted
 	OnMessageReceived   func(e Event, kind string)        // a control frame came: hello, heartbeat, response, result, goodbye
 	OnMessageSent       func(e Event, kind string)        // a control frame was queued: welcome, request, result_ack, …
+	OnBroadcast         func(targets int)                 // a broadcast begins
 	OnPromiseTimeout    func(e Event, wait time.Duration) // no answer came within wait
 	OnError             func(e Event, err error)          // a session broke the protocol, or what it sent could not be stored
 }

@@ -170,15 +170,18 @@ func (h *Hub) accept() {
 	}
 }
 
-// serve carries one connection of the main ALPN from its Hello to its end.
+// serve leads a connection of the main ALPN to its session. That goes on in a goroutine of its own, as the stack that a
+// handshake needs would stay with this one.
 func (h *Hub) serve(conn *quic.Conn) {
 	s, err := h.handshake(conn)
 	if err != nil {
 		return
 	}
 	h.conns.Go(s.acceptLogs)
-	s.close(s.read())
-	h.finish(s)
+	h.conns.Go(func() {
+		s.close(s.read())
+		h.finish(s)
+	})
 }
 
 // Stop ends the hub: requests fail with ErrDraining, agents are told to leave and, after DrainTimeout, made to; what they

@@ -19,6 +19,7 @@ type Metrics struct {
 	heartbeatsSent, heartbeatsReceived, heartbeatsLate prometheus.Counter
 	promisesCreated, promisesCompleted                 prometheus.Counter
 	promisesTimedOut, promisesFailed                   prometheus.Counter
+	broadcasts, broadcastTargets                       prometheus.Counter
 	results, logRecords, logBytes                      prometheus.Counter
 	encodingErrors, decodingErrors, networkErrors      prometheus.Counter
 	requestDuration                                    prometheus.Histogram
@@ -54,6 +55,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	counter(&m.promisesCompleted, telemetry.PromiseCompletedTotal, "Requests answered.")
 	counter(&m.promisesTimedOut, telemetry.PromiseTimeoutsTotal, "Requests without an answer in time.")
 	counter(&m.promisesFailed, telemetry.PromiseFailedTotal, "Requests cancelled, not sent, or whose session ended.")
+	counter(&m.broadcasts, telemetry.BroadcastsSentTotal, "Broadcasts begun.")
+	counter(&m.broadcastTargets, telemetry.BroadcastTargetsTotal, "Targets of broadcasts.")
 	counter(&m.results, telemetry.ResultsStoredTotal, "Results stored and acknowledged, repeated ones included.")
 	counter(&m.logRecords, telemetry.LogRecordsStoredTotal, "Log records stored, repeated ones included.")
 	counter(&m.logBytes, telemetry.LogBytesStoredTotal, "Bytes of log output stored, repeated ones included.")

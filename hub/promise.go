@@ -4,19 +4,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
-// promise is a request that awaits its answer.
+// promise is a request that awaits its answer. Whoever takes it out of session.waiting settles it, exactly once.
 type promise struct {
-	done chan outcome // buffered; whoever takes the promise out of session.waiting sends exactly one outcome
+	id      uint64 // of the request
+	session *session
+	start   time.Time
+
+	done   chan outcome // of a Request: has room for the one outcome
+	gather *gathering   // of a Broadcast, in place of done
 }
 
 type outcome struct {
 	response *quicflowv1.Response
 	err      error
+}
+
+// promises that were settled; each has had its outcome read.
+var spent = sync.Pool{New: func() any { return &promise{done: make(chan outcome, 1)} }}
+
+// settle hands the outcome to who waits for it, and counts it.
+func (p *promise) settle(out outcome) {
+	h, s, wait := p.session.hub, p.session, time.Since(p.start)
+	h.promises.Add(-1)
+	switch {
+	case out.err == nil:
+		h.metrics.promisesCompleted.Inc()
+		h.metrics.requestDuration.Observe(wait.Seconds())
+	case errors.Is(out.err, ErrPromiseTimeout):
+		h.metrics.promisesTimedOut.Inc()
+		call2(h.cfg.Hooks.OnPromiseTimeout, s.event(), wait)
+	default:
+		h.metrics.promisesFailed.Inc()
+	}
+	if p.gather != nil {
+		p.gather.settled(p, out)
+	} else {
+		p.done <- out
+	}
 }
 
 // Request sends a request to an agent and waits for its answer. req is not changed, so one may go to many agents; its id is
@@ -48,44 +80,22 @@ func (h *Hub) request(ctx context.Context, clientID string, req *quicflowv1.Requ
 	if !h.takePromise() {
 		return nil, ErrTooManyPromises
 	}
-	defer h.promises.Add(-1)
-
-	start := time.Now()
-	id := h.requests.Add(1)
-	p, err := s.promise(id)
-	if err != nil {
-		return nil, err
-	}
-	h.metrics.promisesCreated.Inc()
-	frame := &quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Request{Request: &quicflowv1.Request{Id: id, Body: req.Body}}}
-	if err := s.send(frame, maxRequests); err != nil && s.withdraw(id) {
-		h.metrics.promisesFailed.Inc()
-		if errors.Is(err, errOutboxFull) {
-			err = ErrBusy
-		}
+	p := spent.Get().(*promise)
+	if err := s.ask(p, req); err != nil {
+		spent.Put(p)
 		return nil, err
 	}
 	var out outcome
 	select {
 	case out = <-p.done:
 	case <-ctx.Done():
-		if s.withdraw(id) {
-			out.err = whyDone(ctx)
-		} else { // the answer came at the same moment
-			out = <-p.done
-		}
+		if s.withdraw(p.id) != nil {
+			p.settle(outcome{err: whyDone(ctx)})
+		} // else the answer comes at the same moment
+		out = <-p.done
 	}
-	wait := time.Since(start)
-	switch {
-	case out.err == nil:
-		h.metrics.promisesCompleted.Inc()
-		h.metrics.requestDuration.Observe(wait.Seconds())
-	case errors.Is(out.err, ErrPromiseTimeout):
-		h.metrics.promisesTimedOut.Inc()
-		call2(h.cfg.Hooks.OnPromiseTimeout, s.event(), wait)
-	default:
-		h.metrics.promisesFailed.Inc()
-	}
+	p.session = nil
+	spent.Put(p)
 	return out.response, out.err
 }
 
@@ -109,7 +119,7 @@ func (h *Hub) sessionOf(clientID string) (*session, error) {
 	return s, nil
 }
 
-// takePromise counts one more promise unless there are too many. Whoever gets one gives it back.
+// takePromise counts one more promise unless there are too many. What it counted, ask or settle gives back.
 func (h *Hub) takePromise() bool {
 	n := int(h.promises.Add(1))
 	if n > h.cfg.MaxPromises {
@@ -125,38 +135,55 @@ func (h *Hub) takePromise() bool {
 	return true
 }
 
-// promise starts to wait for the answer to a request.
-func (s *session) promise(id uint64) (*promise, error) {
+// ask sends a request with a promise, which is counted already. After an error there is no promise, and nothing was sent.
+func (s *session) ask(p *promise, req *quicflowv1.Request) error {
+	h := s.hub
+	p.id, p.session, p.start = h.requests.Add(1), s, time.Now()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.refuse != nil {
-		return nil, s.refuse
+	refuse := s.refuse
+	if refuse == nil {
+		s.waiting = append(s.waiting, p)
 	}
-	if s.waiting == nil {
-		s.waiting = make(map[uint64]*promise)
+	s.mu.Unlock()
+	if refuse != nil {
+		h.promises.Add(-1)
+		return refuse
 	}
-	p := &promise{done: make(chan outcome, 1)}
-	s.waiting[id] = p
-	return p, nil
+	h.metrics.promisesCreated.Inc()
+	id := p.id // p belongs to its waiter once the answer is there
+	err := s.send(&quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Request{Request: &quicflowv1.Request{Id: id, Body: req.Body}}}, maxRequests)
+	if err == nil || s.withdraw(id) == nil {
+		return nil // where it was not sent, someone else has settled it already
+	}
+	h.promises.Add(-1)
+	h.metrics.promisesFailed.Inc()
+	if errors.Is(err, wire.ErrOutboxFull) {
+		return ErrBusy
+	}
+	return err
 }
 
-// withdraw ends the wait, unless the outcome is there already or on its way.
-func (s *session) withdraw(id uint64) bool {
+// withdraw takes a promise out, unless it is settled already or about to be.
+func (s *session) withdraw(id uint64) *promise {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.waiting[id]
-	delete(s.waiting, id)
-	return ok
+	i := slices.IndexFunc(s.waiting, func(p *promise) bool { return p.id == id })
+	if i < 0 {
+		return nil
+	}
+	p := s.waiting[i]
+	if len(s.waiting) == 1 {
+		s.waiting = nil // an idle session holds nothing
+	} else {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+	}
+	return p
 }
 
 // complete hands an answer to who waits for it. One that comes too late has no one.
 func (s *session) complete(response *quicflowv1.Response) {
-	s.mu.Lock()
-	p := s.waiting[response.GetId()]
-	delete(s.waiting, response.GetId())
-	s.mu.Unlock()
-	if p != nil {
-		p.done <- outcome{response: response}
+	if p := s.withdraw(response.GetId()); p != nil {
+		p.settle(outcome{response: response})
 	}
 }
 
@@ -170,6 +197,6 @@ func (s *session) failPromises(reason error) {
 	}
 	s.mu.Unlock()
 	for _, p := range waiting {
-		p.done <- outcome{err: reason}
+		p.settle(outcome{err: reason})
 	}
 }

@@ -35,12 +35,12 @@ type session struct {
 	blocked  atomic.Int32 // readers held up by the hub itself; a session is not blamed for what it cannot say meanwhile
 	strikes  int          // of the heartbeat check alone
 
+	out *wire.Outbox
+
 	mu      sync.Mutex
-	cause   *endError           // why it ends; the first one counts
-	refuse  error               // why it takes no more promises
-	waiting map[uint64]*promise // by request id
-	out     []byte              // frames to be written
-	writing bool                // a goroutine writes
+	cause   *endError  // why it ends; the first one counts
+	refuse  error      // why it takes no more promises
+	waiting []*promise // the oldest first; few, as an agent works on few at a time
 }
 
 func (s *session) event() Event {
@@ -121,6 +121,7 @@ func (s *session) close(cause *endError) {
 	}
 	cause = s.cause
 	s.mu.Unlock()
+	s.out.Close(fmt.Errorf("%w: %w", ErrSessionLost, cause))
 	closeConn(s.conn, cause)
 }
 

@@ -23,6 +23,8 @@ const (
 	PromiseFailedTotal     = "quic_backbone_promise_failed_total" // cancelled, or the session ended
 	PromiseActive          = "quic_backbone_promise_active"
 	RequestDuration        = "quic_backbone_request_duration_seconds"
+	BroadcastsSentTotal    = "quic_backbone_broadcasts_sent_total"
+	BroadcastTargetsTotal  = "quic_backbone_broadcast_targets_total"
 	ResultsStoredTotal     = "quic_backbone_results_stored_total"
 	LogRecordsStoredTotal  = "quic_backbone_log_records_stored_total"
 	LogBytesStoredTotal    = "quic_backbone_log_bytes_stored_total"
