@@ -166,9 +166,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.Default()
 	}
 	c.Logger = c.Logger.With("client_id", c.ClientID)
-	handlers := builtinHandlers()
-	maps.Copy(handlers, c.Handlers)
-	c.Handlers = handlers
+	c.Handlers = maps.Clone(c.Handlers)
 	return c, nil
 }
 

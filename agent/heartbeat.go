@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"io"
+	"errors"
 	"time"
 
 	"github.com/quicflow/quicflow/internal/wire"
@@ -33,7 +33,8 @@ func (h *heartbeat) tick() <-chan time.Time { return h.ticker.C }
 
 func (h *heartbeat) stop() { h.ticker.Stop() }
 
-func (h *heartbeat) write(w io.Writer) error {
+// send sends a heartbeat if one is due. The error is errSilent if the hub has to be given up.
+func (h *heartbeat) send() error {
 	h.ticks++
 	unanswered := h.s.acked.Load() < h.s.sequence.Load()
 	if unanswered {
@@ -51,5 +52,9 @@ func (h *heartbeat) write(w io.Writer) error {
 	// above 42 bytes), so that the agent knows at once.
 	sequence := max(h.s.sequence.Load()+1, uint64(time.Now().UnixNano()))
 	h.s.sequence.Store(sequence)
-	return wire.WriteFrame(w, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: sequence}}})
+	err := h.s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: sequence}}})
+	if errors.Is(err, wire.ErrOutboxFull) {
+		return nil // it counts as unanswered
+	}
+	return err
 }

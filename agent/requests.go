@@ -17,25 +17,32 @@ const maxAnswer = wire.MaxFrame - 1024
 
 // request answers one request, later. It never blocks the reading.
 func (s *session) request(ctx context.Context, group *errgroup.Group, request *quicflowv1.Request) {
+	if answer := s.agent.builtin(request.GetMessage()); answer != nil {
+		s.respond(request, answer)
+		return
+	}
 	select {
 	case s.requests <- struct{}{}:
 	default:
-		overloaded := failure(quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests at the same time")
-		overloaded.Id = request.Id
-		select {
-		case s.out <- &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: overloaded}}:
-		default:
-			s.agent.cfg.Logger.Warn("request was dropped unanswered", "request_id", request.Id)
-		}
+		s.respond(request, failure(quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests at the same time"))
 		return
 	}
 	group.Go(func() error {
 		defer func() { <-s.requests }()
-		response := s.answer(ctx, request)
-		response.Id = request.Id
-		s.send(ctx, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: response}})
+		s.respond(request, s.answer(ctx, request))
 		return nil
 	})
+}
+
+func (s *session) respond(request *quicflowv1.Request, response *quicflowv1.Response) {
+	if request.Id == 0 {
+		return
+	}
+	response.Id = request.Id
+	err := s.out.Send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: response}}, maxAnswers)
+	if errors.Is(err, wire.ErrOutboxFull) {
+		s.agent.cfg.Logger.Warn("request was left unanswered, as the hub does not read", "request_id", request.Id)
+	}
 }
 
 func (s *session) answer(ctx context.Context, request *quicflowv1.Request) *quicflowv1.Response {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +24,10 @@ const (
 	goodbyeTimeout = time.Second
 	// maxRequests is how many requests of a session are worked on at the same time.
 	maxRequests = 64
+	// maxOutbox bounds the bytes that wait for the hub to read. A frame that finds more is not queued.
+	maxOutbox = 4 << 20
+	// maxAnswers is maxOutbox for answers, which cannot be sent later: the largest for each request in work fits.
+	maxAnswers = maxRequests * wire.MaxFrame
 )
 
 // refusedError is a session, or a certificate, that the hub did not give.
@@ -48,9 +51,11 @@ type session struct {
 	frames   *wire.Reader
 	interval time.Duration // between heartbeats
 
-	out      chan *quicflowv1.ToHub
-	requests chan struct{} // a token for each request in work
+	out      *wire.Outbox
+	writers  errgroup.Group // of out
+	requests chan struct{}  // a token for each request in work
 
+	held     atomic.Bool   // results wait for room in out
 	sequence atomic.Uint64 // of the last heartbeat sent
 	acked    atomic.Uint64 // of the last one answered
 	heard    atomic.Int64  // when the last frame came, in ns
@@ -67,7 +72,6 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 	defer conn.CloseWithError(wire.CloseNormal, "")
 	s := &session{
 		agent: a, conn: conn,
-		out:      make(chan *quicflowv1.ToHub, maxRequests),
 		requests: make(chan struct{}, maxRequests),
 	}
 	welcome, err := s.introduce(ctx)
@@ -101,6 +105,7 @@ func (s *session) introduce(ctx context.Context) (*quicflowv1.Welcome, error) {
 	if err := wire.WriteFrame(s.control, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Hello{Hello: hello}}); err != nil {
 		return nil, fmt.Errorf("send hello: %w", err)
 	}
+	s.out = wire.NewOutbox(s.control, s)
 	s.frames = wire.NewReader(s.control, wire.MaxFrame)
 	frame := new(quicflowv1.ToAgent)
 	if err := s.frames.Read(frame); err != nil {
@@ -162,12 +167,16 @@ func (s *session) run(ctx context.Context) error {
 	// Reading and writing know no contexts; closing the connection ends them.
 	stop := context.AfterFunc(work, func() { _ = s.conn.CloseWithError(wire.CloseNormal, "") })
 	defer stop()
-	return group.Wait()
+	err := group.Wait()
+	_ = s.writers.Wait() // their stream has ended
+	return err
 }
 
 // sayGoodbye waits until the hub has closed the connection, or a little.
 func (s *session) sayGoodbye(ctx context.Context) {
-	s.send(ctx, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Goodbye{Goodbye: &quicflowv1.Goodbye{Reason: "agent is stopping"}}})
+	if s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Goodbye{Goodbye: &quicflowv1.Goodbye{Reason: "agent is stopping"}}}) != nil {
+		return
+	}
 	timer := time.NewTimer(goodbyeTimeout)
 	defer timer.Stop()
 	select {
@@ -176,13 +185,19 @@ func (s *session) sayGoodbye(ctx context.Context) {
 	}
 }
 
-// send queues a frame. It gives up when the session ends.
-func (s *session) send(ctx context.Context, frame *quicflowv1.ToHub) {
-	select {
-	case s.out <- frame:
-	case <-ctx.Done():
-	}
-}
+// send queues a frame. The error is wire.ErrOutboxFull where the hub does not read.
+func (s *session) send(frame *quicflowv1.ToHub) error { return s.out.Send(frame, maxOutbox) }
+
+var _ wire.OutboxOwner = (*session)(nil)
+
+// Go runs a writer.
+func (s *session) Go(f func()) { s.writers.Go(func() error { f(); return nil }) }
+
+// Wrote does not count.
+func (s *session) Wrote(int) {}
+
+// WriteFailed ends the session: its reading ends too.
+func (s *session) WriteFailed(error) { _ = s.conn.CloseWithError(wire.CloseNormal, "") }
 
 // read takes frames until there are no more.
 func (s *session) read(ctx context.Context, group *errgroup.Group) error {
@@ -199,6 +214,9 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 			s.request(ctx, group, body.Request)
 		case *quicflowv1.ToAgent_ResultAck:
 			s.agent.steps.resultAcked(body.ResultAck.StepId)
+			if s.held.CompareAndSwap(true, false) {
+				wake(s.agent.steps.resultsReady)
+			}
 		case *quicflowv1.ToAgent_LogAck:
 			s.agent.steps.logAcked(body.LogAck.StepId, body.LogAck.Position)
 		case *quicflowv1.ToAgent_Goodbye:
@@ -210,42 +228,34 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 	}
 }
 
-// write sends what is queued, results that are ready, and heartbeats.
+// write sends results that are ready, and heartbeats.
 func (s *session) write(ctx context.Context) error {
-	buffer := bufio.NewWriterSize(s.control, 4<<10)
 	steps := s.agent.steps
 	sent := map[string]bool{}
 	beat := newHeartbeat(s)
 	defer beat.stop()
-	if err := s.writeResults(buffer, sent); err != nil {
-		return err
-	}
 	for {
-		if err := buffer.Flush(); err != nil {
-			return fmt.Errorf("write control stream: %w", err)
-		}
-		var err error
-		select {
-		case frame := <-s.out:
-			err = wire.WriteFrame(buffer, frame)
-			for n := len(s.out); n > 0 && err == nil; n-- {
-				err = wire.WriteFrame(buffer, <-s.out)
-			}
-		case <-steps.resultsReady:
-			err = s.writeResults(buffer, sent)
-		case <-beat.tick():
-			err = beat.write(buffer)
-		case <-ctx.Done():
-			return nil
-		}
-		if err != nil {
+		if err := s.writeResults(sent); err != nil {
 			return err
+		}
+		for ready := false; !ready; {
+			select {
+			case <-steps.resultsReady:
+				ready = true
+			case <-beat.tick():
+				if err := beat.send(); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
 }
 
-// writeResults writes each result once a session, until the hub confirms it.
-func (s *session) writeResults(buffer *bufio.Writer, sent map[string]bool) error {
+// writeResults sends each result once a session, until the hub confirms it. Where there are more than the hub reads, the
+// rest follows when it has confirmed some.
+func (s *session) writeResults(sent map[string]bool) error {
 	for _, id := range s.agent.steps.unconfirmedResults() {
 		if sent[id] {
 			continue
@@ -257,7 +267,13 @@ func (s *session) writeResults(buffer *bufio.Writer, sent map[string]bool) error
 		if status.Result == nil {
 			continue
 		}
-		if err := wire.WriteFrame(buffer, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Result{Result: status.Result}}); err != nil {
+		s.held.Store(true) // before it is found to be full: the confirmation may come in between
+		err = s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Result{Result: status.Result}})
+		if errors.Is(err, wire.ErrOutboxFull) {
+			return nil
+		}
+		s.held.Store(false)
+		if err != nil {
 			return err
 		}
 		sent[id] = true
