@@ -7,8 +7,6 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -16,7 +14,7 @@ import (
 
 func length(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
-func frame(t *testing.T, m proto.Message) []byte {
+func frame(t *testing.T, m wire.Message) []byte {
 	t.Helper()
 	b, err := wire.AppendFrame(nil, m)
 	require.NoError(t, err)

@@ -264,8 +264,8 @@ func (h *Hub) awaitClose(conn *quic.Conn) {
 	}
 }
 
-// text makes what an agent says of itself fit for every database: PostgreSQL takes no NUL in a text.
-func text(s string) string { return strings.ReplaceAll(s, "\x00", "") }
+// text makes what an agent says fit for every database: PostgreSQL takes neither NUL nor invalid UTF-8 in a text.
+func text(s string) string { return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "\uFFFD") }
 
 func labels(m map[string]string) map[string]string {
 	clean := make(map[string]string, len(m))

@@ -182,6 +182,9 @@ func (s *session) withdraw(id uint64) *promise {
 
 // complete hands an answer to who waits for it. One that comes too late has no one.
 func (s *session) complete(response *quicflowv1.Response) {
+	if failure := response.GetFailure(); failure != nil {
+		failure.Message = text(failure.Message)
+	}
 	if p := s.withdraw(response.GetId()); p != nil {
 		p.settle(outcome{response: response})
 	}

@@ -95,6 +95,9 @@ func (s *session) ownStep(stepID string) (taskID string, err *endError) {
 	if parseErr != nil {
 		return "", violation("%w", parseErr)
 	}
+	if text(stepID) != stepID {
+		return "", violation("step id %q holds what no text holds", stepID)
+	}
 	if clientID != s.id {
 		return "", violation("step %s is not one of client %s", stepID, s.id)
 	}

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
-
-	"google.golang.org/protobuf/proto"
 )
 
 // headerSize is the length prefix of a frame.
@@ -31,22 +30,32 @@ func release(b *[]byte) {
 	}
 }
 
+// Message is a message of the protocol: protobuf with generated code in place of reflection.
+//
+// That code does not look into strings: what comes from a peer may be invalid UTF-8.
+type Message interface {
+	Reset()
+	SizeVT() int
+	MarshalToSizedBufferVT(b []byte) (int, error)
+	UnmarshalVT(b []byte) error
+}
+
 // AppendFrame appends m as one frame to dst. On an error dst is returned as it was.
-func AppendFrame(dst []byte, m proto.Message) ([]byte, error) {
-	size := proto.Size(m)
+func AppendFrame(dst []byte, m Message) ([]byte, error) {
+	size := m.SizeVT()
 	if size > MaxFrame {
 		return dst, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrFrameTooLarge, size, MaxFrame)
 	}
-	out := binary.BigEndian.AppendUint32(dst, uint32(size))
-	out, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(out, m)
-	if err != nil {
-		return dst, fmt.Errorf("encode frame: %w", err)
+	out := slices.Grow(binary.BigEndian.AppendUint32(dst, uint32(size)), size)
+	payload := out[len(out) : len(out)+size]
+	if n, err := m.MarshalToSizedBufferVT(payload); err != nil || n != size {
+		return dst, fmt.Errorf("encode frame: %d bytes of %d: %w", n, size, err)
 	}
-	return out, nil
+	return out[:len(out)+size], nil
 }
 
 // WriteFrame writes m as one frame in one call of Write. It does not lock: concurrent writers of one stream must.
-func WriteFrame(w io.Writer, m proto.Message) error {
+func WriteFrame(w io.Writer, m Message) error {
 	b := buffers.Get().(*[]byte)
 	defer release(b)
 	frame, err := AppendFrame((*b)[:0], m)
@@ -76,7 +85,7 @@ func NewReader(r io.Reader, max int) *Reader {
 
 // Read reads the next frame into m. Errors: io.EOF when the stream ended between two frames, io.ErrUnexpectedEOF when it
 // ended within one, ErrFrameTooLarge, ErrMalformed, or what the stream itself reports. Only io.EOF comes unwrapped.
-func (r *Reader) Read(m proto.Message) error {
+func (r *Reader) Read(m Message) error {
 	if _, err := io.ReadFull(r.r, r.header[:]); err != nil {
 		if errors.Is(err, io.EOF) {
 			return io.EOF
@@ -99,7 +108,8 @@ func (r *Reader) Read(m proto.Message) error {
 		}
 		return fmt.Errorf("read frame of %d bytes: %w", size, err)
 	}
-	if err := proto.Unmarshal(payload, m); err != nil {
+	m.Reset()
+	if err := m.UnmarshalVT(payload); err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/quic-go/quic-go"
-	"google.golang.org/protobuf/proto"
 )
 
 // inlineBytes is how much an Outbox hands to QUIC before it makes sure that QUIC sends it. QUIC itself would take as much
@@ -59,7 +58,7 @@ func NewOutbox(stream OutboxStream, owner OutboxOwner) *Outbox {
 
 // Send queues a frame unless limit bytes are queued before it. Errors: ErrOutboxFull, ErrFrameTooLarge, the cause given to
 // Close.
-func (o *Outbox) Send(m proto.Message, limit int) error {
+func (o *Outbox) Send(m Message, limit int) error {
 	b := buffers.Get().(*[]byte)
 	defer release(b)
 	frame, err := AppendFrame((*b)[:0], m)
