@@ -40,6 +40,8 @@ var _ Store = (*store.Store)(nil)
 type Hub interface {
 	// Request sends one request to an agent and waits for its answer, until ctx ends or the session does.
 	Request(ctx context.Context, clientID string, req *quicflowv1.Request) (*quicflowv1.Response, error)
+	// RequestIn is Request, but only in the session that Presence told of.
+	RequestIn(ctx context.Context, clientID string, epoch int64, req *quicflowv1.Request) (*quicflowv1.Response, error)
 	// Presence says whether an agent can be reached.
 	Presence(clientID string) hub.Presence
 	// WatchClient gives a channel that fires when the agent's session comes or goes, until cancel is called.

@@ -100,6 +100,27 @@ func TestOfflineHosts(t *testing.T) {
 	require.Equal(t, "not started: scripted", targets[2].Error)
 }
 
+// A host that loses its disk between the mark and the sending has its step decided as unknown by its new session; it must
+// not be sent a step that its new journal does not know.
+func TestJournalSwappedJustBeforeTheSending(t *testing.T) {
+	w := newWorld(t, 1, release.Strategy{})
+	session := release.ClientSession{ClientID: "host-000", NodeID: "node", JournalID: "old", Generation: 1, BootID: "b", At: time.Now()}
+	_, err := w.store.ConnectClients(t.Context(), []release.ClientSession{session})
+	require.NoError(t, err)
+	w.setPresence("host-000", hub.Presence{Status: release.ClientOnline, Session: 1})
+	w.beforeSend = func(string) {
+		session.JournalID = "new"
+		_, err := w.store.ConnectClients(t.Context(), []release.ClientSession{session})
+		require.NoError(t, err)
+		w.setPresence("host-000", hub.Presence{Status: release.ClientOnline, Session: 2})
+		w.beforeSend = nil
+	}
+	_, err = w.dispatch(nil)
+	require.NoError(t, err)
+	require.Empty(t, w.requests)
+	require.Equal(t, release.Counts{Total: 1, Unknown: 1}, w.counts())
+}
+
 func TestLateResultReplacesUnknown(t *testing.T) {
 	w := newWorld(t, 1, release.Strategy{})
 	var step string

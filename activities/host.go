@@ -68,7 +68,8 @@ func (v *visit) run(ctx context.Context) error {
 		if !v.sent && v.isClosed() {
 			return nil
 		}
-		switch presence := v.hub.Presence(v.step.ClientID); presence.Status {
+		presence := v.hub.Presence(v.step.ClientID)
+		switch presence.Status {
 		case release.ClientOffline:
 			if v.sent && v.left.IsZero() {
 				v.left = v.now()
@@ -90,8 +91,8 @@ func (v *visit) run(ctx context.Context) error {
 			continue
 		}
 		v.left = time.Time{}
-		// Before each sending, not just the first: if the agent comes back with another journal, which would take the
-		// step for a new one, the step is decided by then.
+		// Before each sending, not just the first, and for this session alone: if the agent comes back with another
+		// journal, which would take the step for a new one, the step is decided by then.
 		marked, err := v.markOne(ctx, v.step.ClientID)
 		switch {
 		case err != nil:
@@ -104,7 +105,7 @@ func (v *visit) run(ctx context.Context) error {
 		}
 		v.sent = true
 		failpoint.Here("dispatch.marked")
-		if err := v.send(ctx, changed); err != nil {
+		if err := v.send(ctx, changed, presence.Session); err != nil {
 			return err
 		}
 	}
@@ -112,10 +113,10 @@ func (v *visit) run(ctx context.Context) error {
 }
 
 // send asks the agent to carry out the step, or, if it knows the step, where it stands; then waits accordingly.
-func (v *visit) send(ctx context.Context, changed <-chan struct{}) error {
+func (v *visit) send(ctx context.Context, changed <-chan struct{}, session int64) error {
 	v.request.NotAfterUnixMs = v.now().Add(v.limits.NotAfter).UnixMilli()
 	answerCtx, cancel := context.WithTimeout(ctx, v.limits.Answer)
-	response, err := v.hub.Request(answerCtx, v.step.ClientID, &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: v.request}})
+	response, err := v.hub.RequestIn(answerCtx, v.step.ClientID, session, &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: v.request}})
 	cancel()
 	switch {
 	case ctx.Err() != nil:

@@ -44,6 +44,8 @@ type world struct {
 	most     int
 	// agent answers a step request; the default runs it with success. It is called without the lock.
 	agent func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error)
+	// beforeSend, if set, is called between the mark in the store and the sending, without the lock.
+	beforeSend func(clientID string)
 	// onCancel answers a request to stop a step; the default says that it was stopped.
 	onCancel func(stepID string) (*quicflowv1.Response, error)
 }
@@ -163,6 +165,17 @@ func (w *world) Request(_ context.Context, clientID string, req *quicflowv1.Requ
 		w.atWork--
 	}()
 	return w.agent(clientID, req.GetStep())
+}
+
+// RequestIn refuses a session that is over, as the hub does.
+func (w *world) RequestIn(ctx context.Context, clientID string, epoch int64, req *quicflowv1.Request) (*quicflowv1.Response, error) {
+	if w.beforeSend != nil {
+		w.beforeSend(clientID)
+	}
+	if w.Presence(clientID).Session != epoch {
+		return nil, hub.ErrNotConnected
+	}
+	return w.Request(ctx, clientID, req)
 }
 
 func accepted(req *quicflowv1.StepRequest) *quicflowv1.Response {

@@ -31,7 +31,7 @@ func TestSessionIsAccepted(t *testing.T) {
 	require.EqualValues(t, 1, a.welcome.SessionEpoch)
 	require.EqualValues(t, 15_000, a.welcome.HeartbeatIntervalMs)
 	signal(t, "the watch fires", changed)
-	require.Equal(t, hub.Presence{Status: release.ClientOnline}, b.Presence("web-1"))
+	require.Equal(t, hub.Presence{Status: release.ClientOnline, Session: a.welcome.SessionEpoch}, b.Presence("web-1"))
 	require.Equal(t, 1, b.Connected())
 	b.registry.mu.Lock()
 	session, released := b.registry.sessions[0], b.registry.released

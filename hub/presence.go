@@ -17,8 +17,9 @@ type sessionEnd struct {
 
 // Presence is whether this hub can reach a client.
 type Presence struct {
-	Status release.ClientStatus
-	Until  time.Time // end of the grace while reconnecting, zero otherwise
+	Status  release.ClientStatus
+	Session int64     // epoch of the session while online, zero otherwise
+	Until   time.Time // end of the grace while reconnecting, zero otherwise
 }
 
 // Presence says whether a client can be reached here. One that was not seen since the hub started counts as reconnecting for
@@ -27,7 +28,7 @@ func (h *Hub) Presence(clientID string) Presence {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if s := h.sessions[clientID]; s != nil && s.accepted {
-		return Presence{Status: release.ClientOnline}
+		return Presence{Status: release.ClientOnline, Session: s.epoch}
 	}
 	last, seen := h.ends[clientID]
 	if !seen {

@@ -57,14 +57,21 @@ func (p *promise) settle(out outcome) {
 // A Failure that the agent answers is a response, not an error. Errors: ErrNotConnected, ErrDraining, ErrTooManyPromises,
 // ErrBusy, ErrSessionLost, ErrPromiseTimeout, and the cause of a cancelled ctx.
 func (h *Hub) Request(ctx context.Context, clientID string, req *quicflowv1.Request) (*quicflowv1.Response, error) {
-	response, err := h.request(ctx, clientID, req)
+	return h.RequestIn(ctx, clientID, 0, req)
+}
+
+// RequestIn is Request in the session of this epoch, as Presence gave it; if that is over, the error is ErrNotConnected and
+// nothing was sent. What a caller read from the store about an agent holds for a session: the next one may be that of
+// another journal. An epoch of 0 means any session.
+func (h *Hub) RequestIn(ctx context.Context, clientID string, epoch int64, req *quicflowv1.Request) (*quicflowv1.Response, error) {
+	response, err := h.request(ctx, clientID, epoch, req)
 	if err != nil {
 		return nil, fmt.Errorf("request to agent %s: %w", clientID, err)
 	}
 	return response, nil
 }
 
-func (h *Hub) request(ctx context.Context, clientID string, req *quicflowv1.Request) (*quicflowv1.Response, error) {
+func (h *Hub) request(ctx context.Context, clientID string, epoch int64, req *quicflowv1.Request) (*quicflowv1.Response, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, h.cfg.DefaultTimeout)
@@ -76,6 +83,9 @@ func (h *Hub) request(ctx context.Context, clientID string, req *quicflowv1.Requ
 	s, err := h.sessionOf(clientID)
 	if err != nil {
 		return nil, err
+	}
+	if epoch != 0 && epoch != s.epoch {
+		return nil, fmt.Errorf("%w in session %d any more", ErrNotConnected, epoch)
 	}
 	if !h.takePromise() {
 		return nil, ErrTooManyPromises
