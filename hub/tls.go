@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"sync"
@@ -18,14 +20,21 @@ type tlsConfigs struct {
 	enrol *tls.Config // a certificate is asked for; whether it may renew is checked by VerifyRenewal, as it may have expired
 }
 
+type certificateSource = func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
 func newTLSConfigs(cfg Config) (*tlsConfigs, error) {
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cfg.Certificate, nil }
+	var whole, short certificateSource
 	if cfg.Certificate.Certificate == nil {
 		own := &ownCertificate{ca: cfg.CA, hosts: cfg.Hosts, now: cfg.Now}
-		if _, err := own.get(nil); err != nil {
+		if _, _, err := own.get(); err != nil {
 			return nil, err
 		}
-		certificate = own.get
+		whole = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { c, _, err := own.get(); return c, err }
+		short = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { _, c, err := own.get(); return c, err }
+	} else {
+		static, stripped := cfg.Certificate, withoutRoot(&cfg.Certificate)
+		whole = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &static, nil }
+		short = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return stripped, nil }
 	}
 	// Tickets of an earlier run stay good, so that all agents can resume after a restart. They open nothing by themselves: a
 	// resumed session has its certificate checked again.
@@ -33,7 +42,7 @@ func newTLSConfigs(cfg Config) (*tlsConfigs, error) {
 	if err != nil {
 		return nil, err
 	}
-	face := func(alpn string, auth tls.ClientAuthType) *tls.Config {
+	face := func(alpn string, auth tls.ClientAuthType, certificate certificateSource) *tls.Config {
 		c := &tls.Config{
 			MinVersion:     tls.VersionTLS13,
 			NextProtos:     []string{alpn},
@@ -46,8 +55,8 @@ func newTLSConfigs(cfg Config) (*tlsConfigs, error) {
 		return c
 	}
 	t := &tlsConfigs{
-		main:  face(wire.ALPN, tls.RequireAndVerifyClientCert),
-		enrol: face(wire.ALPNEnrol, tls.RequestClientCert),
+		main:  face(wire.ALPN, tls.RequireAndVerifyClientCert, short),
+		enrol: face(wire.ALPNEnrol, tls.RequestClientCert, whole), // who joins pins the authority
 	}
 	t.base = t.main.Clone()
 	t.base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -59,29 +68,43 @@ func newTLSConfigs(cfg Config) (*tlsConfigs, error) {
 	return t, nil
 }
 
+// withoutRoot leaves an authority's own certificate out of a chain: agents that have joined hold it, and every connection
+// keeps what was sent.
+func withoutRoot(chain *tls.Certificate) *tls.Certificate {
+	n := len(chain.Certificate)
+	last, err := x509.ParseCertificate(chain.Certificate[n-1])
+	if n < 2 || err != nil || !bytes.Equal(last.RawIssuer, last.RawSubject) {
+		return chain
+	}
+	short := *chain
+	short.Certificate = chain.Certificate[: n-1 : n-1]
+	return &short
+}
+
 // ownCertificate is the hub's certificate by its own CA, replaced at half its life by the connection that finds it so old.
 type ownCertificate struct {
 	ca    *pki.CA
 	hosts []string
 	now   func() time.Time
 
-	mu      sync.Mutex
-	current *tls.Certificate
+	mu             sync.Mutex
+	current, short *tls.Certificate
 }
 
-func (o *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// get gives the certificate with the authority's own behind it, and without.
+func (o *ownCertificate) get() (whole, short *tls.Certificate, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.current != nil && o.now().Add(pki.ServerTTL/2).Before(o.current.Leaf.NotAfter) {
-		return o.current, nil
+		return o.current, o.short, nil
 	}
 	cert, err := o.ca.IssueServer(o.hosts, pki.ServerTTL)
 	if err != nil {
 		if o.current != nil {
-			return o.current, nil
+			return o.current, o.short, nil
 		}
-		return nil, fmt.Errorf("issue the hub's certificate: %w", err)
+		return nil, nil, fmt.Errorf("issue the hub's certificate: %w", err)
 	}
-	o.current = &cert
-	return o.current, nil
+	o.current, o.short = &cert, withoutRoot(&cert)
+	return o.current, o.short, nil
 }
