@@ -107,6 +107,8 @@ func kindOf(frame *quicflowv1.ToAgent) string {
 		return "result_ack"
 	case *quicflowv1.ToAgent_LogAck:
 		return "log_ack"
+	case *quicflowv1.ToAgent_LogCredit:
+		return "log_credit"
 	case *quicflowv1.ToAgent_Goodbye:
 		return "goodbye"
 	}

@@ -151,7 +151,7 @@ func FuzzReader(f *testing.F) {
 			if size > limit {
 				t.Fatalf("accepted a frame of %d bytes", size)
 			}
-			used += headerSize + size
+			used += HeaderSize + size
 			again := new(quicflowv1.ToHub)
 			if err := NewReader(bytes.NewReader(encoded(t, m)), MaxFrame).Read(again); err != nil || !proto.Equal(m, again) {
 				t.Fatalf("what was read does not survive writing: %v", err)
