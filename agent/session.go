@@ -41,6 +41,8 @@ func (e *refusedError) Error() string { return "refused: " + e.message }
 var (
 	errSilent  = errors.New("the hub does not answer heartbeats")
 	errGoodbye = errors.New("the hub said goodbye")
+
+	errUnaskedCredit = errors.New("the hub granted credit for logs without having been asked")
 )
 
 // session is one accepted connection to a hub.
@@ -54,6 +56,7 @@ type session struct {
 	out      *wire.Outbox
 	writers  errgroup.Group // of out
 	requests chan struct{}  // a token for each request in work
+	credits  chan uint64    // what the hub granted for logs: at most one grant, as the shipper has at most one offer open
 
 	held     atomic.Bool   // results wait for room in out
 	sequence atomic.Uint64 // of the last heartbeat sent
@@ -73,6 +76,7 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 	s := &session{
 		agent: a, conn: conn,
 		requests: make(chan struct{}, maxRequests),
+		credits:  make(chan uint64, 1),
 	}
 	welcome, err := s.introduce(ctx)
 	if err != nil {
@@ -219,6 +223,12 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 			}
 		case *quicflowv1.ToAgent_LogAck:
 			s.agent.steps.logAcked(body.LogAck.StepId, body.LogAck.Position)
+		case *quicflowv1.ToAgent_LogCredit:
+			select {
+			case s.credits <- body.LogCredit.GetBytes():
+			default:
+				return errUnaskedCredit
+			}
 		case *quicflowv1.ToAgent_Goodbye:
 			s.follow(body.Goodbye)
 			return fmt.Errorf("%w: %s", errGoodbye, body.Goodbye.Reason)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
@@ -165,6 +167,113 @@ func TestSharedTransportAndGivenIdentity(t *testing.T) {
 	w.accepted("b", step("b", "0", "x"))
 	require.Equal(t, release.StepSucceeded, w.result(stepID("b", "0")).State)
 	require.ElementsMatch(t, []string{"a", "b", "c"}, sortedKeys(w.store.epochs))
+}
+
+// printing runs steps that each print so many times 16 KiB.
+func printing(times int) executorFunc {
+	line := bytes.Repeat([]byte("0123456789abcde\n"), 1024)
+	return func(_ context.Context, _ *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult {
+		for range times {
+			_ = log.Append(quicflowv1.Stream_STREAM_STDOUT, line)
+		}
+		return succeeded()
+	}
+}
+
+func (w *world) gauge(registry *prometheus.Registry, name string) float64 {
+	w.t.Helper()
+	families, err := registry.Gather()
+	require.NoError(w.t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	require.FailNow(w.t, "there is no "+name)
+	return 0
+}
+
+// An agent asks for more while it has some, and gives back what it has no use for after 10 s.
+func TestCreditIsExtendedAndGivenBack(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	metrics, err := hub.NewMetrics(registry)
+	require.NoError(t, err)
+	var offers, grants atomic.Int32
+	count := func(n *atomic.Int32, what string) func(hub.Event, string) {
+		return func(_ hub.Event, kind string) {
+			if kind == what {
+				n.Add(1)
+			}
+		}
+	}
+	w := newWorld(t, func(c *hub.Config) {
+		c.Metrics, c.LogCredit = metrics, 64<<10
+		c.Hooks.OnMessageReceived, c.Hooks.OnMessageSent = count(&offers, "log_offer"), count(&grants, "log_credit")
+	})
+	cfg := w.config("a")
+	cfg.Executor = printing(3) // after two of them less than half of the credit is left
+	w.connect(cfg)
+	w.accepted("a", step("a", "0", "x"))
+	require.Len(t, w.output(stepID("a", "0"), release.StreamStdout), 48<<10)
+	w.eventually(func() bool { return grants.Load() == 2 }, "the grant for a second stream")
+	require.Greater(t, w.gauge(registry, "quic_backbone_log_credit_bytes"), float64(64<<10))
+	given := time.Now()
+	w.eventually(func() bool { return w.gauge(registry, "quic_backbone_log_credit_bytes") == 0 }, "credit is given back")
+	require.Greater(t, time.Since(given), 8*time.Second)
+
+	w.accepted("a", step("a", "1", "x")) // goes on with new credit
+	require.Len(t, w.output(stepID("a", "1"), release.StreamStdout), 48<<10)
+	w.eventually(func() bool { return grants.Load() == 4 }, "two more grants")
+	require.EqualValues(t, 4, offers.Load())
+}
+
+// Agents with much output and a hub with little memory for it: each gets its turn, and everything arrives.
+func TestLogsOfManyAgentsThroughLittleMemory(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	metrics, err := hub.NewMetrics(registry)
+	require.NoError(t, err)
+	const pool, agents, steps, lines = 160 << 10, 5, 2, 64
+	w := newWorld(t, func(c *hub.Config) {
+		c.Metrics, c.LogCredit, c.LogBuffer = metrics, 64<<10, pool
+		c.HeartbeatInterval = 100 * time.Millisecond
+	})
+	network := newRelay(t, w.addr)
+	var all []*running
+	var ids []string
+	for i := range agents {
+		id := string(rune('a' + i))
+		cfg := w.config(id)
+		cfg.Servers, cfg.Executor = []string{network.addr}, printing(lines)
+		all = append(all, w.connect(cfg))
+		for epoch := range steps {
+			s := step(id, strconv.Itoa(epoch), "x")
+			w.accepted(id, s)
+			ids = append(ids, s.StepId)
+		}
+	}
+	stored := func(n int) {
+		w.eventually(func() (some bool) {
+			w.store.with(func() { some = len(w.store.records) >= n })
+			return some
+		}, "%d records", n)
+	}
+	stored(20)
+	network.setCut(true)
+	network.setCut(false)
+	stored(100)
+	w.stopHub()
+	w.startHub()
+	for _, id := range ids {
+		require.Len(t, w.output(id, release.StreamStdout), lines*16<<10)
+		require.LessOrEqual(t, w.gauge(registry, "quic_backbone_log_credit_bytes"), float64(pool))
+		require.LessOrEqual(t, w.gauge(registry, "quic_backbone_log_bytes_buffered"), float64(pool))
+	}
+	for _, r := range all {
+		r.stop()
+	}
+	w.eventually(func() bool { return w.gauge(registry, "quic_backbone_log_credit_bytes") == 0 }, "no credit without sessions")
 }
 
 func newTransport(t *testing.T) *quic.Transport {

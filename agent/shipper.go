@@ -17,12 +17,11 @@ import (
 )
 
 const (
-	// logWindow is how much log may be on its way, not acknowledged: well below the window of the connection, so that
-	// logs that the hub is slow to store do not hold up the control stream.
+	// logWindow is how much log may be on its way, not acknowledged, so that an agent fills no hub whose store is slow.
 	logWindow = 256 << 10
 	// logTurn is how much of one step's log is sent before the next step's turn comes.
 	logTurn = 64 << 10
-	// logIdle is how long the stream stays open without anything to send.
+	// logIdle is how long credit is kept without anything to send.
 	logIdle = 10 * time.Second
 	// logStall is how long the hub may take to acknowledge something before all of it is sent again.
 	logStall = 15 * time.Second
@@ -34,7 +33,15 @@ type shipper struct {
 	sent     map[string]uint64 // by step, in this session
 	stream   *quic.SendStream  // nil when idle
 	buffer   *bufio.Writer
+	frame    []byte // the one that is written
 	lastSent time.Time
+
+	// Credit is counted by streams: the nth grant of a session is for its nth stream.
+	credit  uint64 // what is left to the stream that is open
+	low     uint64 // below so much of it the next grant is asked for
+	next    uint64 // granted to the stream after it; 0: nothing is
+	offered bool   // an offer is not answered
+	starved bool   // there is something to send and no credit
 
 	confirmed   uint64 // sum of the acknowledged positions, to see progress
 	lastAckedAt time.Time
@@ -68,7 +75,6 @@ func (s *steps) shipments() []shipment {
 func (p *shipper) run(ctx context.Context) error {
 	timer := time.NewTimer(logIdle)
 	defer timer.Stop()
-	defer p.close()
 	for {
 		progress, inFlight, err := p.turn(ctx)
 		if err != nil {
@@ -78,7 +84,7 @@ func (p *shipper) run(ctx context.Context) error {
 			continue
 		}
 		wait := time.Hour
-		if p.stream != nil {
+		if p.holdsCredit() {
 			wait = time.Until(p.lastSent.Add(logIdle))
 		}
 		if inFlight {
@@ -87,15 +93,27 @@ func (p *shipper) run(ctx context.Context) error {
 		timer.Reset(max(wait, time.Millisecond))
 		select {
 		case <-p.s.agent.steps.logsReady:
+		case credit := <-p.s.credits:
+			if !p.offered {
+				return errUnaskedCredit
+			}
+			if credit == 0 {
+				return errors.New("the hub granted credit of 0 bytes for logs")
+			}
+			p.next, p.offered, p.starved, p.lastSent = credit, false, false, time.Now()
 		case <-timer.C:
 		case <-ctx.Done():
 			return nil
 		}
-		if p.stream != nil && time.Since(p.lastSent) >= logIdle {
-			p.close()
+		if p.holdsCredit() && time.Since(p.lastSent) >= logIdle {
+			if err := p.giveBack(ctx); err != nil {
+				return fmt.Errorf("give back credit for logs: %w", err)
+			}
 		}
 	}
 }
+
+func (p *shipper) holdsCredit() bool { return p.stream != nil || p.next > 0 }
 
 // turn gives each step its turn. It reports whether anything was sent and whether anything is not acknowledged.
 func (p *shipper) turn(ctx context.Context) (progress, inFlight bool, err error) {
@@ -115,7 +133,7 @@ func (p *shipper) turn(ctx context.Context) (progress, inFlight bool, err error)
 		flying, p.lastAckedAt = 0, time.Now()
 	}
 	for _, m := range shipments {
-		if flying >= logWindow {
+		if flying >= logWindow || p.starved {
 			break
 		}
 		n, err := p.ship(ctx, m, min(logTurn, logWindow-int(flying)))
@@ -126,8 +144,10 @@ func (p *shipper) turn(ctx context.Context) (progress, inFlight bool, err error)
 		progress = progress || n > 0
 	}
 	if progress {
-		if err := p.buffer.Flush(); err != nil {
-			return false, false, err
+		if p.stream != nil {
+			if err := p.buffer.Flush(); err != nil {
+				return false, false, err
+			}
 		}
 		p.lastSent = time.Now()
 	}
@@ -151,8 +171,9 @@ func (p *shipper) ship(ctx context.Context, m shipment, limit int) (sent uint64,
 		p.s.agent.cfg.Logger.Error("spool cannot be read", "step_id", m.id, "error", err)
 	}
 	for _, r := range records {
-		if err := p.write(ctx, m.id, r); err != nil {
-			return 0, err
+		ok, err := p.write(ctx, m.id, r)
+		if err != nil || !ok {
+			return sent, err
 		}
 		sent += r.Next - r.Position
 		p.sent[m.id] = r.Next
@@ -160,18 +181,81 @@ func (p *shipper) ship(ctx context.Context, m shipment, limit int) (sent uint64,
 	return sent, nil
 }
 
-func (p *shipper) write(ctx context.Context, id string, r spool.Record) error {
-	if p.stream == nil {
-		stream, err := p.s.conn.OpenUniStreamSync(ctx)
-		if err != nil {
-			return err
-		}
-		p.stream, p.buffer = stream, bufio.NewWriterSize(stream, 8<<10)
-	}
-	return wire.WriteFrame(p.buffer, &quicflowv1.LogChunk{
+// write sends a record, if there is credit for it.
+func (p *shipper) write(ctx context.Context, id string, r spool.Record) (ok bool, err error) {
+	p.frame, err = wire.AppendFrame(p.frame[:0], &quicflowv1.LogChunk{
 		StepId: id, Position: r.Position, Next: r.Next,
 		Stream: r.Stream, Offset: r.Offset, TimeUnixNano: r.Time.UnixNano(), Data: r.Data,
 	})
+	if err != nil {
+		return false, err
+	}
+	size := uint64(len(p.frame))
+	if size > p.credit {
+		// The rest is too small. It is given back at once, or agents that wait could keep all credit of a hub from each other.
+		if err := p.end(); err != nil {
+			return false, err
+		}
+		if p.next == 0 {
+			p.starved = true
+			p.offer()
+			return false, nil
+		}
+		if err := p.open(ctx); err != nil {
+			return false, err
+		}
+		if size > p.credit {
+			return false, fmt.Errorf("the hub grants %d bytes at a time, and a record of step %s takes %d", p.credit, id, size)
+		}
+	}
+	if p.credit < p.low && p.next == 0 {
+		p.offer() // so that it is granted before the rest is used up
+	}
+	p.credit -= size
+	_, err = p.buffer.Write(p.frame)
+	return err == nil, err
+}
+
+// offer asks for credit, unless that was done.
+func (p *shipper) offer() {
+	if !p.offered {
+		p.offered = p.s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_LogOffer{LogOffer: &quicflowv1.LogOffer{}}}) == nil
+	}
+}
+
+// open opens the stream that the next grant is for.
+func (p *shipper) open(ctx context.Context) error {
+	stream, err := p.s.conn.OpenUniStreamSync(ctx)
+	if err != nil {
+		return err
+	}
+	p.stream, p.buffer = stream, bufio.NewWriterSize(stream, 8<<10)
+	p.credit, p.low, p.next = p.next, p.next/2, 0
+	return nil
+}
+
+// end closes the stream, which gives back what is left of its credit.
+func (p *shipper) end() error {
+	if p.stream == nil {
+		return nil
+	}
+	if err := p.buffer.Flush(); err != nil {
+		return err
+	}
+	err := p.stream.Close()
+	p.stream, p.buffer, p.credit = nil, nil, 0
+	return err
+}
+
+// giveBack ends the stream, and the one after it if that has credit.
+func (p *shipper) giveBack(ctx context.Context) error {
+	if err := p.end(); err != nil || p.next == 0 {
+		return err
+	}
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	return p.end()
 }
 
 // prune forgets steps that are done.
@@ -183,11 +267,4 @@ func (p *shipper) prune(shipments []shipment) {
 		}
 	}
 	p.sent = kept
-}
-
-func (p *shipper) close() {
-	if p.stream != nil {
-		_ = p.stream.Close()
-		p.stream, p.buffer = nil, nil
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/wire"
 )
 
 // Registry is where sessions are written down. The hub calls it from several goroutines, with many sessions a call. After
@@ -72,12 +73,14 @@ type Config struct {
 	PromiseWarnThreshold int           // so many of them are logged as a warning. Defaults to 4/5 of MaxPromises.
 	DefaultTimeout       time.Duration // of a Request whose context has no deadline. Defaults to 30 s.
 
-	LogBuffer int64 // bytes of logs on their way to the Sink; above it agents are not read from. Defaults to 256 MiB.
+	LogBuffer      int64         // bytes of log frames that agents have credit for or that wait for the Sink. Defaults to 256 MiB.
+	LogCredit      int64         // bytes of log frames that an agent is granted at a time; at least 64 KiB. Defaults to 256 KiB.
+	LogIdleTimeout time.Duration // credit that is neither used nor given back for longer ends its session. Defaults to 1 min.
 
 	// QUIC tunes the transport: idle timeout, windows, streams. Defaults to quic-go's values, and an idle timeout of 60 s.
 	// The idle timeout is raised where it would end a session before MaxTimeoutCount strikes do. The number of unidirectional
-	// streams is lowered to what the connection's window holds, as log streams that are not read must not block the control
-	// stream.
+	// streams is lowered to 4, or less: to what the connection's window holds, as log streams that are not read must not block
+	// the control stream.
 	QUIC *quic.Config
 
 	OnStored func(taskID string) // called after results or logs of a task were committed; must not block. Defaults to nil.
@@ -87,9 +90,12 @@ type Config struct {
 	Now      func() time.Time    // Defaults to time.Now.
 }
 
+// maxUniStreams is enough for the log streams of a session: one is read, one follows it, and QUIC has to tell the agent about
+// those that ended.
+const maxUniStreams = 4
+
 // What quic-go uses where the configuration leaves it open.
 const (
-	defaultMaxUniStreams       = 100
 	defaultMaxStreamWindow     = 6 << 20
 	defaultMaxConnectionWindow = 15 << 20
 )
@@ -118,6 +124,8 @@ func (c Config) validate() (Config, error) {
 	setDefault(&c.PromiseWarnThreshold, c.MaxPromises/5*4)
 	setDefault(&c.DefaultTimeout, 30*time.Second)
 	setDefault(&c.LogBuffer, 256<<20)
+	setDefault(&c.LogCredit, 256<<10)
+	setDefault(&c.LogIdleTimeout, time.Minute)
 	setDefault(&c.Logger, slog.Default())
 	if c.Now == nil {
 		c.Now = time.Now
@@ -128,7 +136,7 @@ func (c Config) validate() (Config, error) {
 	for name, d := range map[string]time.Duration{
 		"HelloTimeout": c.HelloTimeout, "HeartbeatInterval": c.HeartbeatInterval, "HeartbeatTimeout": c.HeartbeatTimeout,
 		"HeartbeatCheckInterval": c.HeartbeatCheckInterval, "OfflineGrace": c.OfflineGrace, "DrainTimeout": c.DrainTimeout,
-		"DefaultTimeout": c.DefaultTimeout,
+		"DefaultTimeout": c.DefaultTimeout, "LogIdleTimeout": c.LogIdleTimeout,
 	} {
 		if d < 0 {
 			return c, fmt.Errorf("hub: %s is negative", name)
@@ -151,8 +159,23 @@ func (c Config) validate() (Config, error) {
 			return c, err
 		}
 	}
-	c.QUIC, err = c.transport()
-	return c, err
+	if c.QUIC, err = c.transport(); err != nil {
+		return c, err
+	}
+	return c, c.validateCredit()
+}
+
+func (c Config) validateCredit() error {
+	switch {
+	case c.LogCredit < wire.MinLogCredit:
+		return fmt.Errorf("hub: LogCredit (%d) must be at least %d", c.LogCredit, wire.MinLogCredit)
+	case c.LogCredit > c.LogBuffer:
+		return fmt.Errorf("hub: LogCredit (%d) must not be larger than LogBuffer (%d)", c.LogCredit, c.LogBuffer)
+	case uint64(c.LogCredit) >= c.QUIC.MaxConnectionReceiveWindow/2:
+		return fmt.Errorf("hub: LogCredit (%d) must be below half of the connection receive window (%d), or logs could hold up the control stream",
+			c.LogCredit, c.QUIC.MaxConnectionReceiveWindow)
+	}
+	return nil
 }
 
 // transport fills a copy of the transport's configuration.
@@ -171,8 +194,8 @@ func (c Config) transport() (*quic.Config, error) {
 	// One check more than the strikes need: the first one may come just before the timeout.
 	strikesTake := c.HeartbeatTimeout + time.Duration(c.MaxTimeoutCount+1)*c.HeartbeatCheckInterval
 	q.MaxIdleTimeout = max(q.MaxIdleTimeout, strikesTake)
-	setDefault(&q.MaxIncomingUniStreams, defaultMaxUniStreams)
-	q.MaxIncomingUniStreams = min(q.MaxIncomingUniStreams, int64((q.MaxConnectionReceiveWindow-1)/q.MaxStreamReceiveWindow))
+	setDefault(&q.MaxIncomingUniStreams, maxUniStreams)
+	q.MaxIncomingUniStreams = min(q.MaxIncomingUniStreams, maxUniStreams, int64((q.MaxConnectionReceiveWindow-1)/q.MaxStreamReceiveWindow))
 	q.Allow0RTT = false // a replayed Hello must not open a session
 	return q, nil
 }

@@ -15,8 +15,32 @@ func HeldUp(h *Hub, clientID string) bool {
 	return s != nil && s.blocked.Load() > 0
 }
 
-// Buffered is the number of bytes of logs that are not stored yet.
-func Buffered(h *Hub) int64 { return h.logs.buffered() }
+// Held is what logs take: credit that is not used, and what is not stored yet, in bytes.
+func Held(h *Hub) (unused, buffered int64) { return h.credits.sums() }
+
+// Waiting is the number of sessions that wait for credit.
+func Waiting(h *Hub) int {
+	h.credits.mu.Lock()
+	defer h.credits.mu.Unlock()
+	return h.credits.queue.Len()
+}
+
+// Reading says whether a goroutine takes in an agent's log streams, or waits for one.
+func Reading(h *Hub, clientID string) bool {
+	h.mu.RLock()
+	s := h.sessions[clientID]
+	h.mu.RUnlock()
+	h.credits.mu.Lock()
+	defer h.credits.mu.Unlock()
+	return s != nil && s.offering.reading
+}
+
+// LimitResults changes how many bytes of results may wait for the Sink.
+func LimitResults(h *Hub, bytes int64) {
+	h.resultRoom.mu.Lock()
+	defer h.resultRoom.mu.Unlock()
+	h.resultRoom.limit = bytes
+}
 
 // Kill ends a hub like a crash does: its connections are told nothing.
 func Kill(h *Hub) {

@@ -43,9 +43,8 @@ func TestBadFrames(t *testing.T) {
 	}
 	logs := func(data []byte) func(*testing.T, *agent) {
 		return func(t *testing.T, a *agent) {
-			s, err := a.conn.OpenUniStream()
-			require.NoError(t, err)
-			_, err = s.Write(data)
+			s := a.logs()
+			_, err := s.Write(data)
 			require.NoError(t, err)
 			require.NoError(t, s.Close())
 		}
@@ -79,7 +78,7 @@ func TestBadFrames(t *testing.T) {
 		"foreign result":       {result(func(r *quicflowv1.StepResult) { r.StepId = step("bystander") }), wire.CloseProtocol, "is not one of client"},
 		"result of no step":    {result(func(r *quicflowv1.StepResult) { r.StepId = "nonsense" }), wire.CloseProtocol, "does not have four parts"},
 		"unknown outcome":      {result(func(r *quicflowv1.StepResult) { r.Outcome = 99 }), wire.CloseProtocol, "outcome 99"},
-		"log frame too large":  {logs(length(wire.MaxFrame + 1)), wire.CloseFrameTooLarge, "log stream"},
+		"log frame too large":  {logs(length(wire.MaxLogFrame + 1)), wire.CloseFrameTooLarge, "log stream"},
 		"log garbage":          {logs(append(length(4), 0xff, 0xff, 0xff, 0xff)), wire.CloseProtocol, "log stream: malformed frame"},
 		"log truncated":        {logs([]byte{0}), wire.CloseProtocol, "log stream"},
 		"foreign log":          {chunk(func(c *quicflowv1.LogChunk) { c.StepId = step("bystander") }), wire.CloseProtocol, "is not one of client"},
@@ -123,12 +122,14 @@ func TestBadFirstFrame(t *testing.T) {
 func TestLogStreamMayBeReset(t *testing.T) {
 	b := start(t)
 	a := b.connect(b.join("web-1"))
-	s, err := a.conn.OpenUniStream()
-	require.NoError(t, err)
-	_, err = s.Write([]byte{0, 0})
+	s := a.logs()
+	_, err := s.Write([]byte{0, 0})
 	require.NoError(t, err)
 	s.CancelWrite(1)
 	a.alive()
+	eventually(t, "its credit is given back", func() bool { return !hub.Reading(b.Hub, "web-1") })
+	unused, buffered := hub.Held(b.Hub)
+	require.Zero(t, unused+buffered)
 }
 
 func TestControlStreamThatEnds(t *testing.T) {

@@ -239,6 +239,37 @@ func (a *agent) beat(n uint64) {
 	a.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: n}}})
 }
 
+// offer says that there are logs to send.
+func (a *agent) offer() {
+	a.t.Helper()
+	a.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_LogOffer{LogOffer: &quicflowv1.LogOffer{}}})
+}
+
+// granted takes the next frame, which must be credit for logs, and gives its bytes.
+func (a *agent) granted() int {
+	a.t.Helper()
+	frame := a.receive()
+	require.NotNil(a.t, frame.GetLogCredit(), "got %v", frame)
+	return int(frame.GetLogCredit().Bytes)
+}
+
+// logs opens a log stream, with credit.
+func (a *agent) logs() *quic.SendStream {
+	a.t.Helper()
+	a.offer()
+	a.granted()
+	return a.openLogs()
+}
+
+func (a *agent) openLogs() *quic.SendStream {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	defer cancel()
+	s, err := a.conn.OpenUniStreamSync(ctx)
+	require.NoError(a.t, err)
+	return s
+}
+
 // alive checks that the session still works.
 func (a *agent) alive() {
 	a.t.Helper()

@@ -64,17 +64,14 @@ func TestSessionHeldUpByTheHubIsNotBlamed(t *testing.T) {
 	checked := make(chan struct{}, 100)
 	b := start(t, func(c *hub.Config) {
 		c.HeartbeatInterval, c.HeartbeatTimeout, c.HeartbeatCheckInterval = 10*time.Millisecond, 40*time.Millisecond, 10*time.Millisecond
-		c.LogBuffer = 1
 		c.Hooks.OnHeartbeatTimeout = func(hub.Event, int) { checked <- struct{}{} }
 	})
+	hub.LimitResults(b.Hub, 1)
 	b.sink.setScript(func(string) error { <-gate; return nil })
 	a := b.connect(b.join("web-1"))
-	id := step("web-1")
-	s, err := a.conn.OpenUniStream()
-	require.NoError(t, err)
-	send := func(n uint64) { require.NoError(t, wire.WriteFrame(s, chunkAt(id, n))) }
-	send(0)
-	send(1) // waits for room, as the first is not stored yet
+	first, second := step("web-1"), step("web-1")
+	a.send(resultOf(first))
+	a.send(resultOf(second)) // waits for room, as the first is not stored yet
 	eventually(t, "the session is held up", func() bool { return hub.HeldUp(b.Hub, "web-1") })
 	hold := time.NewTimer(200 * time.Millisecond)
 	defer hold.Stop()
@@ -84,8 +81,8 @@ func TestSessionHeldUpByTheHubIsNotBlamed(t *testing.T) {
 	case <-hold.C:
 	}
 	close(gate)
-	require.EqualValues(t, 1, a.receive().GetLogAck().GetPosition())
-	require.EqualValues(t, 2, a.receive().GetLogAck().GetPosition())
+	require.Equal(t, first, a.receive().GetResultAck().GetStepId())
+	require.Equal(t, second, a.receive().GetResultAck().GetStepId())
 	a.closedWith(wire.CloseHeartbeat, "missed") // now it is its own fault
 }
 
@@ -98,6 +95,9 @@ func TestConfigIsChecked(t *testing.T) {
 		"MaxClients is negative":                func(c *hub.Config) { c.MaxClients = -1 },
 		"OfflineGrace is negative":              func(c *hub.Config) { c.OfflineGrace = -1 },
 		"must be longer than HeartbeatInterval": func(c *hub.Config) { c.HeartbeatTimeout = time.Second },
+		"LogCredit (65535) must be at least":    func(c *hub.Config) { c.LogCredit = 64<<10 - 1 },
+		"must not be larger than LogBuffer":     func(c *hub.Config) { c.LogBuffer = 256<<10 - 1 },
+		"below half of the connection receive":  func(c *hub.Config) { c.LogCredit = 15 << 19 },
 	} {
 		cfg := hub.Config{NodeID: "n", CA: ca, Registry: newRegistry(), Sink: newSink()}
 		change(&cfg)

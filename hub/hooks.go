@@ -11,7 +11,7 @@ type Hooks struct {
 	OnHeartbeatTimeout  func(e Event, strikes int)        // a check found the last heartbeat too old
 	OnDuplicateIdentity func(e Event, holder string)      // a newcomer was refused; holder is the address that keeps the identity
 	OnRefused           func(e Event, reason error)       // a connection that authenticated itself was not accepted
-	OnMessageReceived   func(e Event, kind string)        // a control frame came: hello, heartbeat, response, result, goodbye
+	OnMessageReceived   func(e Event, kind string)        // a control frame came: hello, heartbeat, response, result, log_offer, goodbye
 	OnMessageSent       func(e Event, kind string)        // a control frame was queued: welcome, request, result_ack, …
 	OnBroadcast         func(targets int)                 // a broadcast begins
 	OnPromiseTimeout    func(e Event, wait time.Duration) // no answer came within wait

@@ -47,7 +47,10 @@ type Hub struct {
 	registrar *registrar
 	results   *intake[release.StepResult]
 	logs      *intake[release.LogRecord]
-	enrolling chan struct{} // one slot per enrolment in progress
+	credits   *credits // for logs
+
+	resultRoom *room
+	enrolling  chan struct{} // one slot per enrolment in progress
 
 	requests atomic.Uint64 // the last request id given
 	promises atomic.Int64  // requests awaiting an answer
@@ -73,8 +76,10 @@ func New(cfg Config) (*Hub, error) {
 		return nil, fmt.Errorf("hub: %w", err)
 	}
 	h.registrar = newRegistrar(h)
-	h.results = newIntake(h, resultBuffer, h.storeResults)
-	h.logs = newIntake(h, cfg.LogBuffer, h.storeLogs)
+	h.resultRoom = newRoom(resultBuffer)
+	h.results = newIntake(h, h.storeResults, h.resultRoom.free)
+	h.credits = &credits{hub: h, limit: cfg.LogBuffer, grant: cfg.LogCredit}
+	h.logs = newIntake(h, h.storeLogs, h.credits.stored)
 	return h, nil
 }
 
@@ -177,9 +182,9 @@ func (h *Hub) serve(conn *quic.Conn) {
 	if err != nil {
 		return
 	}
-	h.conns.Go(s.acceptLogs)
 	h.conns.Go(func() {
 		s.close(s.read())
+		h.credits.leave(s)
 		h.finish(s)
 	})
 }

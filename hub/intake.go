@@ -24,61 +24,33 @@ type received[T any] struct {
 	size int64
 }
 
-// intake collects what agents send into batches, in the order in which it came, and has one goroutine store them. It holds a
-// bounded number of bytes: who brings more waits.
+// intake collects what agents send into batches, in the order in which it came, and has one goroutine store them.
 type intake[T any] struct {
 	hub   *Hub
-	limit int64
 	store func(context.Context, []received[T]) error // stores a batch, and acknowledges it once that is done
+	done  func(bytes int64)                          // called when a batch is stored, or given up
 
 	wake chan struct{} // something came, or closed
 	full chan struct{} // a whole batch is there
 
 	mu     sync.Mutex
 	queue  []received[T]
-	bytes  int64         // in queue and in the batch that is being stored
-	room   chan struct{} // closed when bytes sink
 	closed bool
 }
 
-func newIntake[T any](h *Hub, limit int64, store func(context.Context, []received[T]) error) *intake[T] {
-	return &intake[T]{hub: h, limit: limit, store: store,
-		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), room: make(chan struct{})}
+func newIntake[T any](h *Hub, store func(context.Context, []received[T]) error, done func(bytes int64)) *intake[T] {
+	return &intake[T]{hub: h, store: store, done: done, wake: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 }
 
-// put queues an item. While there is no room it waits, but not longer than the session of the item lives.
-func (in *intake[T]) put(from *session, item T, payload int) error {
-	r := received[T]{from: from, item: item, size: int64(payload) + itemOverhead}
-	for {
-		room := in.tryPut(r)
-		if room == nil {
-			return nil
-		}
-		from.blocked.Add(1)
-		select {
-		case <-room:
-			from.blocked.Add(-1)
-		case <-from.conn.Context().Done():
-			from.blocked.Add(-1)
-			return fmt.Errorf("%w: %w", ErrNetwork, context.Cause(from.conn.Context()))
-		}
-	}
-}
-
-// tryPut queues an item, or gives the channel that closes when it may be tried again. One item always fits an empty intake.
-func (in *intake[T]) tryPut(r received[T]) (room <-chan struct{}) {
+// put queues an item that takes size bytes, for which there is room: see credits and room.
+func (in *intake[T]) put(from *session, item T, size int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.bytes > 0 && in.bytes+r.size > in.limit {
-		return in.room
-	}
-	in.queue = append(in.queue, r)
-	in.bytes += r.size
+	in.queue = append(in.queue, received[T]{from: from, item: item, size: size})
 	nudge(in.wake)
 	if len(in.queue) >= maxBatchItems {
 		nudge(in.full)
 	}
-	return nil
 }
 
 // close lets run end once the queue is stored. Nothing may be put after it.
@@ -102,7 +74,11 @@ func (in *intake[T]) run() {
 			continue
 		}
 		in.commit(batch)
-		in.free(batch)
+		bytes := int64(0)
+		for _, r := range batch {
+			bytes += r.size
+		}
+		in.done(bytes)
 	}
 }
 
@@ -129,16 +105,6 @@ func (in *intake[T]) take() (batch []received[T], closed bool) {
 		in.queue = nil
 	}
 	return batch, in.closed
-}
-
-func (in *intake[T]) free(batch []received[T]) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, r := range batch {
-		in.bytes -= r.size
-	}
-	close(in.room)
-	in.room = make(chan struct{})
 }
 
 // commit stores a batch, several times if need be. If that fails for good, what each agent sent is tried by itself, as one
@@ -180,11 +146,52 @@ func (in *intake[T]) call(batch []received[T]) error {
 	return in.store(ctx, batch)
 }
 
-// buffered is the number of bytes on their way.
-func (in *intake[T]) buffered() int64 {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.bytes
+// room is a bounded number of bytes: who wants more waits.
+type room struct {
+	limit int64
+
+	mu    sync.Mutex
+	taken int64
+	freed chan struct{} // closed when taken sinks
+}
+
+func newRoom(limit int64) *room { return &room{limit: limit, freed: make(chan struct{})} }
+
+// take waits for room, but not longer than a session lives.
+func (r *room) take(s *session, size int64) error {
+	for {
+		freed := r.tryTake(size)
+		if freed == nil {
+			return nil
+		}
+		s.blocked.Add(1)
+		select {
+		case <-freed:
+			s.blocked.Add(-1)
+		case <-s.conn.Context().Done():
+			s.blocked.Add(-1)
+			return fmt.Errorf("%w: %w", ErrNetwork, context.Cause(s.conn.Context()))
+		}
+	}
+}
+
+// tryTake takes room, or gives the channel that closes when it may be tried again. One item always fits where there is none.
+func (r *room) tryTake(size int64) (freed <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.taken > 0 && r.taken+size > r.limit {
+		return r.freed
+	}
+	r.taken += size
+	return nil
+}
+
+func (r *room) free(size int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken -= size
+	close(r.freed)
+	r.freed = make(chan struct{})
 }
 
 func nudge(c chan struct{}) {

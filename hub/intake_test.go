@@ -104,9 +104,7 @@ func TestSinkThatFailsForGood(t *testing.T) {
 	for name, send := range map[string]func(*agent, string){
 		"results": func(a *agent, id string) { a.send(resultOf(id)) },
 		"logs": func(a *agent, id string) {
-			s, err := a.conn.OpenUniStream()
-			require.NoError(t, err)
-			require.NoError(t, wire.WriteFrame(s, chunkAt(id, 0)))
+			require.NoError(t, wire.WriteFrame(a.logs(), chunkAt(id, 0)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -213,8 +211,7 @@ func TestLogsAreStoredThenAcknowledged(t *testing.T) {
 	a := b.connect(who)
 	id := step("web-1")
 	write := func(a *agent, from, to uint64) {
-		s, err := a.conn.OpenUniStream()
-		require.NoError(t, err)
+		s := a.logs()
 		for p := from; p < to; p++ {
 			require.NoError(t, wire.WriteFrame(s, chunkAt(id, p)))
 		}
@@ -251,72 +248,4 @@ func TestLogsAreStoredThenAcknowledged(t *testing.T) {
 	require.Equal(t, time.Unix(0, 1).UTC(), record.Time)
 	task, _, _ := strings.Cut(id, "/")
 	require.Equal(t, task, record.TaskID)
-}
-
-// When a step goes on, on a new stream, right after its old one was ended, the order stays.
-func TestLogsKeepTheirOrderAcrossStreams(t *testing.T) {
-	b := start(t)
-	a := b.connect(b.join("web-1"))
-	one, two := step("web-1"), step("web-1")
-	const streams, each = 40, 20
-	for i := range uint64(streams) {
-		s, err := a.conn.OpenUniStreamSync(t.Context())
-		require.NoError(t, err)
-		for p := range uint64(each) {
-			require.NoError(t, wire.WriteFrame(s, chunkAt(one, i*each+p)))
-			require.NoError(t, wire.WriteFrame(s, chunkAt(two, i*each+p)))
-		}
-		require.NoError(t, s.Close())
-	}
-	end := map[string]uint64{}
-	for end[one] < streams*each || end[two] < streams*each {
-		ack := a.receive().GetLogAck()
-		require.NotNil(t, ack)
-		end[ack.StepId] = ack.Position
-	}
-	require.Len(t, b.sink.text(one), streams*each)
-	require.Len(t, b.sink.text(two), streams*each)
-}
-
-// A sink that is slow holds up the agents that write, within the bound, and neither requests nor heartbeats.
-func TestLogBackpressure(t *testing.T) {
-	b := start(t, func(c *hub.Config) { c.LogBuffer = 64 << 10 })
-	gate := make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	defer open()
-	b.sink.setScript(func(method string) error {
-		if method == "AppendLogs" {
-			<-gate
-		}
-		return nil
-	})
-	a := b.connect(b.join("web-1"))
-	id := step("web-1")
-	s, err := a.conn.OpenUniStream()
-	require.NoError(t, err)
-	const records, size = 200, 8 << 10
-	written := make(chan error, 1)
-	go func() {
-		for i := range uint64(records) {
-			c := chunkAt(id, i)
-			c.Data = make([]byte, size)
-			if err := wire.WriteFrame(s, c); err != nil {
-				written <- err
-				return
-			}
-		}
-		written <- s.Close()
-	}()
-	eventually(t, "the session is held up", func() bool { return hub.HeldUp(b.Hub, "web-1") })
-	require.LessOrEqual(t, hub.Buffered(b.Hub), int64(64<<10))
-	a.alive()
-	done := b.ask(t.Context(), "web-1")
-	a.pong()
-	require.NoError(t, outcomeOf(t, done))
-	open()
-	for a.receive().GetLogAck().GetPosition() < records {
-	}
-	require.NoError(t, outcomeOf(t, written))
-	require.Len(t, b.sink.text(id), records*size)
-	eventually(t, "nothing is left", func() bool { return hub.Buffered(b.Hub) == 0 })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -20,41 +21,92 @@ var streamOf = map[quicflowv1.Stream]release.Stream{
 	quicflowv1.Stream_STREAM_SYSTEM: release.StreamSystem,
 }
 
-// acceptLogs takes in the log streams of a session until it ends: one after the other, in the order in which the agent opened
-// them. An agent ends one before it opens the next, so nothing waits for long, and what it wrote later is stored later.
-func (s *session) acceptLogs() {
-	for {
-		stream, err := s.conn.AcceptUniStream(s.conn.Context())
+// readLogs takes in the log streams that a session has credit for: one after the other, in the order in which the agent
+// opened them. An agent ends one before it opens the next, so what it wrote later is stored later.
+func (s *session) readLogs() {
+	for s.hub.credits.more(s) {
+		rest, err := s.readLogStream()
 		if err != nil {
-			return
-		}
-		if err := s.readLogs(stream); err != nil {
 			s.close(err)
-			return
 		}
+		s.hub.credits.ended(s, rest)
 	}
 }
 
-// readLogs takes in one log stream. It answers an error only if that has to end the session.
-func (s *session) readLogs(stream *quic.ReceiveStream) *endError {
-	r := wire.NewReader(s.hub.metrics.reader(stream), wire.MaxFrame)
+// readLogStream takes in one log stream and tells what it left of its credit. It answers an error only if that has to end
+// the session.
+func (s *session) readLogStream() (credit int64, _ *endError) {
+	credit = s.hub.credits.grant
+	stream, err := s.acceptLogs()
+	if stream == nil {
+		return credit, err
+	}
+	in := &meter{Reader: s.hub.metrics.reader(stream)}
+	r := wire.NewReader(in, wire.MaxLogFrame)
 	for {
+		low := credit < wire.MaxLogFrame+wire.HeaderSize
+		if low {
+			r.Limit(int(max(0, credit-wire.HeaderSize)))
+		}
+		_ = stream.SetReadDeadline(time.Now().Add(s.hub.cfg.LogIdleTimeout)) // an error shows in Read, too
+		in.bytes = 0
 		chunk := new(quicflowv1.LogChunk)
 		if err := r.Read(chunk); err != nil {
-			if errors.Is(err, io.EOF) || errors.As(err, new(*quic.StreamError)) || s.conn.Context().Err() != nil {
-				return nil // ended, or given up by the agent, or all is over
+			switch {
+			case s.conn.Context().Err() != nil:
+				return credit, nil // all is over
+			case errors.Is(err, io.EOF), errors.As(err, new(*quic.StreamError)):
+				return credit, nil // ended, or given up by the agent
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				return credit, s.unusedCredit()
+			case low && errors.Is(err, wire.ErrFrameTooLarge):
+				return credit, violation("log frame beyond the credit, of which %d bytes are left: %w", credit, err)
 			}
-			return s.readError("log stream", err)
+			return credit, s.readError("log stream", err)
 		}
 		s.seen()
+		if in.bytes > credit {
+			return credit, violation("log frame of %d bytes beyond the credit, of which %d bytes are left", in.bytes, credit)
+		}
 		record, err := s.record(chunk)
 		if err != nil {
-			return err
+			return credit, err
 		}
-		if s.hub.logs.put(s, record, len(record.Data)) != nil {
-			return nil
-		}
+		credit -= in.bytes
+		s.hub.credits.use(in.bytes)
+		s.hub.logs.put(s, record, in.bytes)
 	}
+}
+
+// acceptLogs waits for the next log stream. There is none if the session is over, or has to end for the error.
+func (s *session) acceptLogs() (*quic.ReceiveStream, *endError) {
+	ctx, cancel := context.WithTimeout(s.conn.Context(), s.hub.cfg.LogIdleTimeout)
+	defer cancel()
+	stream, err := s.conn.AcceptUniStream(ctx)
+	switch {
+	case err == nil:
+		return stream, nil
+	case s.conn.Context().Err() == nil && ctx.Err() != nil:
+		return nil, s.unusedCredit()
+	}
+	return nil, nil
+}
+
+// unusedCredit ends a session that keeps from others what it does not use.
+func (s *session) unusedCredit() *endError {
+	return violation("credit for logs was neither used nor given back for %s", s.hub.cfg.LogIdleTimeout)
+}
+
+// meter counts what is read.
+type meter struct {
+	io.Reader
+	bytes int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	m.bytes += int64(n)
+	return n, err
 }
 
 func (s *session) record(chunk *quicflowv1.LogChunk) (release.LogRecord, *endError) {

@@ -32,7 +32,14 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		m.gauge(telemetry.ConnectedClients, "Agents with an accepted session.", func(h *Hub) float64 { return float64(h.Connected()) }),
 		m.gauge(telemetry.SessionsReconnecting, "Agents whose session was lost within the grace.", func(h *Hub) float64 { return float64(h.reconnecting()) }),
 		m.gauge(telemetry.PromiseActive, "Requests awaiting an answer.", func(h *Hub) float64 { return float64(h.promises.Load()) }),
-		m.gauge(telemetry.LogBytesBuffered, "Bytes of logs on their way to the store.", func(h *Hub) float64 { return float64(h.logs.buffered()) }),
+		m.gauge(telemetry.LogBytesBuffered, "Bytes of logs on their way to the store.", func(h *Hub) float64 {
+			_, buffered := h.credits.sums()
+			return float64(buffered)
+		}),
+		m.gauge(telemetry.LogCreditBytes, "Bytes of logs that agents may send and have not sent.", func(h *Hub) float64 {
+			unused, _ := h.credits.sums()
+			return float64(unused)
+		}),
 		m.gauge(telemetry.UptimeSeconds, "Time since the hub started.", func(h *Hub) float64 { return h.cfg.Now().Sub(h.startedAt).Seconds() }),
 	}
 	counter := func(field *prometheus.Counter, name, help string) {

@@ -70,10 +70,10 @@ func kindOf(frame *quicflowv1.ToAgent) string {
 		return "response"
 	case *quicflowv1.ToAgent_ResultAck:
 		return "result_ack"
-	case *quicflowv1.ToAgent_LogCredit:
-		return "log_credit"
 	case *quicflowv1.ToAgent_LogAck:
 		return "log_ack"
+	case *quicflowv1.ToAgent_LogCredit:
+		return "log_credit"
 	case *quicflowv1.ToAgent_Goodbye:
 		return "goodbye"
 	}

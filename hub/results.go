@@ -32,8 +32,11 @@ func (s *session) takeResult(r *quicflowv1.StepResult) *endError {
 	if !ok {
 		return violation("result of step %s: outcome %d is not known", r.StepId, r.Outcome)
 	}
+	size := int64(len(result.StdoutTail)+len(result.StderrTail)+len(result.Error)) + itemOverhead
 	// An error means that the session is over, which its reader is about to find out.
-	_ = s.hub.results.put(s, result, len(result.StdoutTail)+len(result.StderrTail)+len(result.Error))
+	if s.hub.resultRoom.take(s, size) == nil {
+		s.hub.results.put(s, result, size)
+	}
 	return nil
 }
 
@@ -72,7 +75,7 @@ func (h *Hub) storeResults(ctx context.Context, batch []received[release.StepRes
 	return nil
 }
 
-// acknowledge tells an agent that something is stored. If that is not possible the session ends, and the agent sends again.
+// acknowledge tells an agent what it waits for, as that something is stored. If that is not possible the session ends, and the agent sends again.
 func (s *session) acknowledge(frame *quicflowv1.ToAgent) {
 	if err := s.reply(frame); err != nil {
 		s.close(err)

@@ -15,8 +15,7 @@ import (
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
-// session is one connection of an agent. An idle one holds two goroutines, one reading the control stream and one awaiting
-// log streams, and no buffer.
+// session is one connection of an agent. An idle one holds one goroutine, which reads the control stream, and no buffer.
 type session struct {
 	hub       *Hub
 	id        string // the client id, as the certificate says
@@ -35,7 +34,8 @@ type session struct {
 	blocked  atomic.Int32 // readers held up by the hub itself; a session is not blamed for what it cannot say meanwhile
 	strikes  int          // of the heartbeat check alone
 
-	out *wire.Outbox
+	out      *wire.Outbox
+	offering offering // of logs; guarded by hub.credits
 
 	mu      sync.Mutex
 	cause   *endError  // why it ends; the first one counts
@@ -71,6 +71,9 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 		s.received("heartbeat")
 		s.lastBeat.Store(s.lastSeen.Load())
 		s.hub.metrics.heartbeatsReceived.Inc()
+		if err := s.hub.credits.uninvited(s); err != nil {
+			return err
+		}
 		s.hub.metrics.heartbeatsSent.Inc()
 		return s.reply(&quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_HeartbeatAck{
 			HeartbeatAck: &quicflowv1.HeartbeatAck{Sequence: body.Heartbeat.GetSequence()}}})
@@ -87,6 +90,12 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 	case *quicflowv1.ToHub_Result:
 		s.received("result")
 		return s.takeResult(body.Result)
+	case *quicflowv1.ToHub_LogOffer:
+		s.received("log_offer")
+		if err := s.hub.credits.uninvited(s); err != nil {
+			return err
+		}
+		return s.hub.credits.offer(s)
 	case *quicflowv1.ToHub_Goodbye:
 		s.received("goodbye")
 		return end(wire.CloseNormal, ErrGoodbye)

@@ -66,8 +66,7 @@ func TestHubOnTheStore(t *testing.T) {
 	_, _, err = s.MarkDispatched(ctx, task.ID, release.StepDeploy, []string{"web-1"})
 	require.NoError(t, err)
 	id := steps[0].ID
-	logs, err := a.conn.OpenUniStream()
-	require.NoError(t, err)
+	logs := a.logs()
 	for p := range uint64(10) {
 		require.NoError(t, wire.WriteFrame(logs, chunkAt(id, p)))
 	}

@@ -247,6 +247,7 @@ func (a *App) startHub(ctx context.Context) error {
 		PromiseWarnThreshold:   message.PromiseWarnThreshold,
 		DefaultTimeout:         message.DefaultMessageTimeout.Std(),
 		LogBuffer:              int64(a.cfg.Logs.MaxBufferedBytes),
+		LogCredit:              int64(a.cfg.Logs.CreditBytes),
 		QUIC: &quic.Config{
 			MaxIdleTimeout:                 q.MaxIdleTimeout.Std(),
 			MaxIncomingStreams:             int64(q.MaxIncomingStreams),

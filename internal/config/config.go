@@ -48,7 +48,7 @@ type TLS struct {
 type QUIC struct {
 	MaxIdleTimeout                 Duration `key:"max_idle_timeout" doc:"A connection that is silent for longer is closed. Raised where it would come before the heartbeat check."`
 	MaxIncomingStreams             int      `key:"max_incoming_streams" doc:"Bidirectional streams that an agent may have open."`
-	MaxIncomingUniStreams          int      `key:"max_incoming_uni_streams" doc:"Unidirectional streams that an agent may have open."`
+	MaxIncomingUniStreams          int      `key:"max_incoming_uni_streams" doc:"Unidirectional streams that an agent may have open. Lowered to the 4 that logs need, or to what the windows hold."`
 	InitialStreamReceiveWindow     int      `key:"initial_stream_receive_window" doc:"Flow control of a stream, at first."`
 	MaxStreamReceiveWindow         int      `key:"max_stream_receive_window" doc:"Flow control of a stream, at most."`
 	InitialConnectionReceiveWindow int      `key:"initial_connection_receive_window" doc:"Flow control of a connection, at first."`
@@ -126,7 +126,8 @@ type TemporalTLS struct {
 
 // Logs is section logs.
 type Logs struct {
-	MaxBufferedBytes int      `key:"max_buffered_bytes" doc:"Memory for logs that are not stored yet, of all agents together; above it agents are not read from."`
+	MaxBufferedBytes int      `key:"max_buffered_bytes" doc:"Memory for logs that agents may send or that are not stored yet, of all agents together; above it agents wait."`
+	CreditBytes      int      `key:"credit_bytes" doc:"Logs that an agent may send at a time; below half of quic.max_connection_receive_window."`
 	Retention        Duration `key:"retention" doc:"Logs are kept this long. Takes effect with the removal of old logs."`
 }
 
@@ -182,7 +183,7 @@ func Standard() Config {
 			LogLevel:        "warn",
 		},
 		Temporal: Temporal{Namespace: "default"},
-		Logs:     Logs{MaxBufferedBytes: 256 << 20, Retention: seconds(30 * 24 * 3600)},
+		Logs:     Logs{MaxBufferedBytes: 256 << 20, CreditBytes: 256 << 10, Retention: seconds(30 * 24 * 3600)},
 		Metrics:  Metrics{Addr: ":9090"},
 	}
 }

@@ -182,6 +182,9 @@ func TestWrongFiles(t *testing.T) {
 		"postgres without":     {"database: {driver: postgres}", "database.host: is needed"},
 		"UI without a cluster": {"temporal: {ui_url: \"http://x\"}", "temporal.ui_url: is for a Temporal cluster"},
 		"windows":              {"quic: {max_stream_receive_window: 20000}", "quic.max_stream_receive_window: 20000 is not between 524288"},
+		"credit too small":     {"logs: {credit_bytes: 65535}", "logs.credit_bytes: 65535 is not between 65536 and 7864319"},
+		"credit and window":    {"logs: {credit_bytes: 7864320}", "logs.credit_bytes: 7864320 is not between"},
+		"credit and memory":    {"logs: {max_buffered_bytes: 1048576, credit_bytes: 1048577}", "logs.credit_bytes: 1048577 is not between 65536 and 1048576"},
 		"timeout":              {"session: {heartbeat_timeout: 1}", "session.heartbeat_timeout: 1s is not between 15.001s"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,7 @@ const (
 	LogRecordsStoredTotal  = "quic_backbone_log_records_stored_total"
 	LogBytesStoredTotal    = "quic_backbone_log_bytes_stored_total"
 	LogBytesBuffered       = "quic_backbone_log_bytes_buffered"
+	LogCreditBytes         = "quic_backbone_log_credit_bytes" // granted to agents and not used
 	EncodingErrorsTotal    = "quic_backbone_encoding_errors_total"
 	DecodingErrorsTotal    = "quic_backbone_decoding_errors_total"
 	NetworkErrorsTotal     = "quic_backbone_network_errors_total"

@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// headerSize is the length prefix of a frame.
-const headerSize = 4
+// HeaderSize is the length prefix of a frame, in bytes.
+const HeaderSize = 4
 
 // maxPooled keeps the rare large buffer from staying in memory for good.
 const maxPooled = 64 << 10
@@ -75,13 +75,16 @@ func WriteFrame(w io.Writer, m Message) error {
 type Reader struct {
 	r      io.Reader
 	max    int
-	header [headerSize]byte
+	header [HeaderSize]byte
 }
 
 // NewReader reads frames of at most max bytes of payload from r.
 func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{r: r, max: max}
 }
+
+// Limit changes how many bytes of payload the next frames may have.
+func (r *Reader) Limit(max int) { r.max = max }
 
 // Read reads the next frame into m. Errors: io.EOF when the stream ended between two frames, io.ErrUnexpectedEOF when it
 // ended within one, ErrFrameTooLarge, ErrMalformed, or what the stream itself reports. Only io.EOF comes unwrapped.

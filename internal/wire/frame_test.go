@@ -150,7 +150,7 @@ func FuzzReader(f *testing.F) {
 			if size > limit {
 				t.Fatalf("accepted a frame of %d bytes", size)
 			}
-			used += headerSize + size
+			used += HeaderSize + size
 			again := new(quicflowv1.ToHub)
 			if err := NewReader(bytes.NewReader(encoded(t, m)), MaxFrame).Read(again); err != nil || !proto.Equal(m, again) {
 				t.Fatalf("what was read does not survive writing: %v", err)
@@ -163,6 +163,6 @@ func FuzzReader(f *testing.F) {
 func TestFramesAreProtobuf(t *testing.T) {
 	m := message("echo", []byte("payload"))
 	got := new(quicflowv1.ToHub)
-	require.NoError(t, proto.Unmarshal(encoded(t, m)[headerSize:], got))
+	require.NoError(t, proto.Unmarshal(encoded(t, m)[HeaderSize:], got))
 	require.Empty(t, cmp.Diff(m, got, protocmp.Transform()))
 }

@@ -16,9 +16,13 @@ const Protocol = 1
 
 // The limits of a frame's payload, in bytes.
 const (
-	MaxFrame      = 1 << 20  // any frame
-	MaxHelloFrame = 64 << 10 // what a peer may send before it is accepted, and any enrolment frame
+	MaxFrame      = 1 << 20             // any frame
+	MaxHelloFrame = 64 << 10            // what a peer may send before it is accepted, and any enrolment frame
+	MaxLogFrame   = 32<<10 - HeaderSize // a log record; with its length 32 KiB
 )
+
+// MinLogCredit is the least that a LogCredit grants, in bytes: two log frames.
+const MinLogCredit = 2 * (MaxLogFrame + HeaderSize)
 
 // Close codes: why one side closed a connection. The reason phrase beside the code is for people.
 const (

@@ -3,8 +3,17 @@
 // Main ALPN (mutual TLS): the agent opens one bidirectional stream, the control stream, and sends ToHub frames on it;
 // the hub answers with ToAgent frames. The first frame is Hello; nothing counts before the hub answered Welcome.
 // Logs travel on unidirectional streams, a sequence of LogChunk frames each, by credit: the agent says LogOffer, the hub
-// grants LogCredit, and only then the agent opens a stream. Each frame uses up its size, the length included. Ending the
-// stream gives the rest back.
+// grants LogCredit when it has room, and only then the agent opens a stream. Each frame uses up its size, the length included.
+// Credit is counted by streams, so that the two sides never differ, whatever crosses on its way:
+//   - The nth LogCredit of a session is for its nth log stream, and for no other. A stream ends (or is reset) when its next frame
+//     does not fit into what is left; that gives the rest back. So an agent that waits for credit holds none that it cannot use.
+//   - One offer may be unanswered at a time. A second one then, a stream without its LogCredit, and a frame beyond the credit
+//     end the session.
+//   - An agent opens a stream after it ended the one before it, and the hub reads them in this order.
+//   - An agent with less than half of a grant left, and more to send, offers again: the grant is for its next stream. The hub holds
+//     at most two streams open to credit; an offer that comes before it saw the end of the first waits for that end.
+//   - After 10 s without anything to send an agent ends its stream, and, if it was granted another, opens and ends that one.
+//     Credit that lies unused for a minute ends the session.
 //
 // Enrolment ALPN: on each bidirectional stream the agent sends one EnrolRequest and reads one EnrolResponse.
 //
@@ -2072,7 +2081,7 @@ func (x *ResultAck) GetStepId() string {
 	return ""
 }
 
-// LogChunk is one record of a step's spool.
+// LogChunk is one record of a step's spool. Its frame takes at most 32 KiB, the length included.
 type LogChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	StepId        string                 `protobuf:"bytes,1,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
@@ -2165,7 +2174,8 @@ func (x *LogChunk) GetData() []byte {
 	return nil
 }
 
-// LogOffer says that logs wait to be sent. It is sent again only after the LogCredit that answers it.
+// LogOffer says that logs wait to be sent: it asks for credit for one more stream. It is sent again only after the LogCredit
+// that answers it.
 type LogOffer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2202,10 +2212,10 @@ func (*LogOffer) Descriptor() ([]byte, []int) {
 	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
-// LogCredit lets the agent send so many more bytes of LogChunk frames. It comes when the hub has room for them.
+// LogCredit lets the agent send so many bytes of LogChunk frames on its next log stream. It comes when the hub has room for them.
 type LogCredit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // at least 64 KiB
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
