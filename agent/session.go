@@ -50,6 +50,7 @@ type session struct {
 
 	out      chan *quicflowv1.ToHub
 	requests chan struct{} // a token for each request in work
+	calls    *calls        // messages of our own
 
 	sequence atomic.Uint64 // of the last heartbeat sent
 	acked    atomic.Uint64 // of the last one answered
@@ -69,14 +70,18 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 		agent: a, conn: conn,
 		out:      make(chan *quicflowv1.ToHub, maxRequests),
 		requests: make(chan struct{}, maxRequests),
+		calls:    newCalls(),
 	}
 	welcome, err := s.introduce(ctx)
 	if err != nil {
 		return false, err
 	}
 	a.cfg.Logger.Info("connected", "server", server, "node_id", welcome.NodeId, "session_epoch", welcome.SessionEpoch)
+	a.setSession(s)
 	a.cfg.OnConnect(welcome)
 	err = s.run(ctx)
+	a.setSession(nil)
+	s.calls.lose(err)
 	a.cfg.OnDisconnect(err)
 	return true, err
 }
@@ -197,6 +202,8 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 			s.acked.Store(body.HeartbeatAck.Sequence)
 		case *quicflowv1.ToAgent_Request:
 			s.request(ctx, group, body.Request)
+		case *quicflowv1.ToAgent_Response:
+			s.calls.complete(body.Response)
 		case *quicflowv1.ToAgent_ResultAck:
 			s.agent.steps.resultAcked(body.ResultAck.StepId)
 		case *quicflowv1.ToAgent_LogAck:

@@ -72,6 +72,12 @@ type Config struct {
 	PromiseWarnThreshold int           // so many of them are logged as a warning. Defaults to 4/5 of MaxPromises.
 	DefaultTimeout       time.Duration // of a Request whose context has no deadline. Defaults to 30 s.
 
+	// Handlers answer messages of agents by their type, beside the built-in ping and echo. Defaults to none.
+	Handlers       map[string]Handler
+	WorkerCount    int           // handlers that run at a time. Defaults to 20.
+	QueueSize      int           // messages that wait for a worker; more are answered as overloaded. Defaults to 2,000.
+	HandlerTimeout time.Duration // from the start of a handler to the answer that it took too long. Defaults to 30 s.
+
 	LogBuffer int64 // bytes of logs on their way to the Sink; above it agents are not read from. Defaults to 256 MiB.
 
 	// QUIC tunes the transport: idle timeout, windows, streams. Defaults to quic-go's values, and an idle timeout of 60 s.
@@ -117,6 +123,9 @@ func (c Config) validate() (Config, error) {
 	setDefault(&c.MaxPromises, 50_000)
 	setDefault(&c.PromiseWarnThreshold, c.MaxPromises/5*4)
 	setDefault(&c.DefaultTimeout, 30*time.Second)
+	setDefault(&c.WorkerCount, 20)
+	setDefault(&c.QueueSize, 2000)
+	setDefault(&c.HandlerTimeout, 30*time.Second)
 	setDefault(&c.LogBuffer, 256<<20)
 	setDefault(&c.Logger, slog.Default())
 	if c.Now == nil {
@@ -128,7 +137,7 @@ func (c Config) validate() (Config, error) {
 	for name, d := range map[string]time.Duration{
 		"HelloTimeout": c.HelloTimeout, "HeartbeatInterval": c.HeartbeatInterval, "HeartbeatTimeout": c.HeartbeatTimeout,
 		"HeartbeatCheckInterval": c.HeartbeatCheckInterval, "OfflineGrace": c.OfflineGrace, "DrainTimeout": c.DrainTimeout,
-		"DefaultTimeout": c.DefaultTimeout,
+		"DefaultTimeout": c.DefaultTimeout, "HandlerTimeout": c.HandlerTimeout,
 	} {
 		if d < 0 {
 			return c, fmt.Errorf("hub: %s is negative", name)
@@ -137,9 +146,15 @@ func (c Config) validate() (Config, error) {
 	for name, n := range map[string]int{
 		"MaxClients": c.MaxClients, "MaxTimeoutCount": c.MaxTimeoutCount, "MaxPromises": c.MaxPromises,
 		"PromiseWarnThreshold": c.PromiseWarnThreshold, "LogBuffer": int(c.LogBuffer),
+		"WorkerCount": c.WorkerCount, "QueueSize": c.QueueSize,
 	} {
 		if n < 0 {
 			return c, fmt.Errorf("hub: %s is negative", name)
+		}
+	}
+	for name, handler := range c.Handlers {
+		if handler == nil {
+			return c, fmt.Errorf("hub: Handlers[%q] is nil", name)
 		}
 	}
 	if c.HeartbeatTimeout <= c.HeartbeatInterval {

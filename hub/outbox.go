@@ -103,6 +103,8 @@ func kindOf(frame *quicflowv1.ToAgent) string {
 		return "heartbeat_ack"
 	case *quicflowv1.ToAgent_Request:
 		return "request"
+	case *quicflowv1.ToAgent_Response:
+		return "response"
 	case *quicflowv1.ToAgent_ResultAck:
 		return "result_ack"
 	case *quicflowv1.ToAgent_LogAck:

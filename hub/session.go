@@ -87,6 +87,9 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 	case *quicflowv1.ToHub_Result:
 		s.received("result")
 		return s.takeResult(body.Result)
+	case *quicflowv1.ToHub_Request:
+		s.received("request")
+		return s.hub.messages.dispatch(s, body.Request)
 	case *quicflowv1.ToHub_Goodbye:
 		s.received("goodbye")
 		return end(wire.CloseNormal, ErrGoodbye)
