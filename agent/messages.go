@@ -17,8 +17,8 @@ import (
 var (
 	ErrNotConnected   = errors.New("the agent has no session")
 	ErrInvalidMessage = errors.New("a message that cannot be sent")
-	ErrOverloaded     = errors.New("the hub takes no messages at this moment")
-	ErrUnsupported    = errors.New("the hub has no handler for the message")
+	ErrOverloaded     = errors.New("message was not taken")
+	ErrUnsupported    = errors.New("message is not supported")
 	ErrSessionLost    = errors.New("the session ended before the answer came")
 )
 
@@ -181,8 +181,11 @@ func (c *calls) complete(response *quicflowv1.Response) {
 	}
 }
 
-// lose ends all waits.
-func (c *calls) lose(cause error) {
+// lose ends all waits; ctx is that of the session.
+func (c *calls) lose(ctx context.Context, cause error) {
+	if ctx.Err() != nil {
+		cause = ErrStopping // the session may say what it saw of that instead
+	}
 	c.cause = cause
 	close(c.lost)
 }

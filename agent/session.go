@@ -81,7 +81,7 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 	a.cfg.OnConnect(welcome)
 	err = s.run(ctx)
 	a.setSession(nil)
-	s.calls.lose(err)
+	s.calls.lose(ctx, err)
 	a.cfg.OnDisconnect(err)
 	return true, err
 }
