@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"os"
 	"time"
@@ -33,7 +32,7 @@ func ExampleAgent_SendMessage() {
 		Logger:    slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	life, leave := context.WithCancel(ctx)
 	stopped := make(chan error, 1)
@@ -69,15 +68,15 @@ func ExampleAgent_SendMessage() {
 func exampleHub(ctx context.Context) (h *hub.Hub, token, dir string) {
 	dir, err := os.MkdirTemp("", "agent-example-")
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	ca, err := hub.OpenCA(dir)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	memory := hub.NewMemory()
 	if token, err = memory.JoinToken(ca, "*"); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	h, err = hub.New(hub.Config{
 		Addr: "127.0.0.1:0", NodeID: "example", CA: ca, Registry: memory, Sink: memory, Enroller: memory,
@@ -87,7 +86,7 @@ func exampleHub(ctx context.Context) (h *hub.Hub, token, dir string) {
 		err = h.Start(ctx)
 	}
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	return h, token, dir
 }

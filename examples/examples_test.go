@@ -18,6 +18,42 @@ import (
 
 const patience = time.Minute // for a program; building one may take longer
 
+// own is what a program writes that keeps its agents itself.
+const own = `package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/quicflow/quicflow/hub"
+)
+
+type own struct{ *hub.Memory }
+
+var _ interface {
+	hub.Registry
+	hub.Enroller
+	hub.Sink
+} = own{}
+
+func (own) RedeemJoinToken(_ context.Context, r hub.Redemption) error {
+	if r.TokenHash == "" {
+		return hub.ErrTokenUnknown
+	}
+	return nil
+}
+
+func (own) RecordCertificate(context.Context, string, string, time.Time, string) error { return nil }
+
+func (own) CertificateValid(context.Context, string, string) (bool, error) { return true, nil }
+
+func (own) ConnectClients(context.Context, []hub.ClientSession) (map[string]int64, error) {
+	return nil, nil
+}
+
+func (own) DisconnectClients(context.Context, []hub.ClientEnd) error { return nil }
+`
+
 // build compiles an example outside of this module, offline, and gives the program.
 func build(t *testing.T, name string) string {
 	t.Helper()
@@ -37,6 +73,7 @@ func build(t *testing.T, name string) string {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.sum"), read("go.sum"), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), read("examples", name, "main.go"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "own.go"), []byte(own), 0o600))
 	program := filepath.Join(dir, name)
 	compile := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
 	compile.Dir = dir

@@ -3,7 +3,6 @@ package hub_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"log/slog"
 	"os"
 	"strings"
@@ -18,12 +17,12 @@ import (
 func Example() {
 	dir, err := os.MkdirTemp("", "hub-example-")
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	defer os.RemoveAll(dir)
 	ca, err := hub.OpenCA(dir)
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	memory, quiet := hub.NewMemory(), slog.New(slog.DiscardHandler)
 	h, err := hub.New(hub.Config{
@@ -36,16 +35,16 @@ func Example() {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := h.Start(ctx); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	token, err := memory.JoinToken(ca, "host-*")
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 
 	connected := make(chan struct{})
@@ -54,7 +53,7 @@ func Example() {
 		OnConnect: func(*quicflowv1.Welcome) { close(connected) },
 	})
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	life, leave := context.WithCancel(ctx)
 	stopped := make(chan error, 1)

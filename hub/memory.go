@@ -8,16 +8,8 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/internal/auth"
-	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
 )
-
-// CA is a certificate authority, which makes agents and hub known to each other. It is safe for concurrent use.
-type CA = pki.CA
-
-// OpenCA loads the certificate authority of a directory (ca.crt, and ca.key with mode 0600), or makes one there if there is
-// none. Whoever can read the key can be any agent, and the hub.
-func OpenCA(dir string) (*CA, error) { return pki.LoadOrCreate(dir) }
 
 // Memory is a Registry, a Sink and an Enroller in memory, for programs that are about messages. It knows the agents that
 // joined since it was made; those of an earlier life have to join again, with a token of this one. Results and logs are
