@@ -17,7 +17,7 @@ import (
 
 const lockFile = "lock" // in the data directory
 
-// Agent is one identity on one host. Its methods may be called one at a time.
+// Agent is one identity on one host. Join and Run may be called one at a time, SendMessage at any time.
 type Agent struct {
 	cfg     Config
 	journal *journal.Journal
@@ -25,7 +25,8 @@ type Agent struct {
 
 	mu        sync.Mutex
 	identity  *identity
-	alternate string // where a draining hub told us to go
+	session   *session // the accepted one, if there is one
+	alternate string   // where a draining hub told us to go
 }
 
 // ErrStopping is the cause of contexts that end because the agent stops.

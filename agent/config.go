@@ -1,5 +1,3 @@
-// Package agent is QuicFlow's agent: it joins a server, holds a session with a hub, carries out the steps that it is
-// asked for, each once, and sends results and logs until the hub has stored them.
 package agent
 
 import (
@@ -70,7 +68,7 @@ type Config struct {
 	ClientID string
 	// DataDir holds identity, journal and the files of running steps. Made with mode 0700. Required.
 	DataDir string
-	// Executor carries out steps. Required.
+	// Executor carries out steps. Defaults to nil: steps are answered as unsupported.
 	Executor Executor
 	// Labels of the host, sent to the hub. Defaults to none.
 	Labels map[string]string
@@ -116,8 +114,6 @@ func (c Config) withDefaults() (Config, error) {
 		return c, release.Invalid("server", "an agent needs the address of a server")
 	case c.DataDir == "":
 		return c, errors.New("agent.Config.DataDir is empty")
-	case c.Executor == nil:
-		return c, errors.New("agent.Config.Executor is nil")
 	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0:
 		return c, errors.New("agent.Config has a negative value")
 	}

@@ -26,7 +26,6 @@ func TestConfig(t *testing.T) {
 		"bad server":  func(c *agent.Config) { c.Servers = []string{":8474"} },
 		"bad id":      func(c *agent.Config) { c.ClientID = "a/b" },
 		"no data dir": func(c *agent.Config) { c.DataDir = "" },
-		"no executor": func(c *agent.Config) { c.Executor = nil },
 		"bad label":   func(c *agent.Config) { c.Labels = map[string]string{"a b": "x"} },
 		"own label":   func(c *agent.Config) { c.Labels = map[string]string{"os": "x"} },
 		"long label":  func(c *agent.Config) { c.Labels = map[string]string{"a": strings.Repeat("x", 300)} },

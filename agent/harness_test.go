@@ -247,6 +247,7 @@ func succeeded() *quicflowv1.StepResult {
 
 // running is an agent in this process.
 type running struct {
+	*agent.Agent
 	t      *testing.T
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -259,7 +260,7 @@ func run(t *testing.T, cfg agent.Config) *running {
 	a, err := agent.New(cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{t: t, cancel: cancel, done: make(chan struct{})}
+	r := &running{Agent: a, t: t, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		r.err = a.Run(ctx)

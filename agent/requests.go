@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,6 +15,9 @@ import (
 
 // maxAnswer leaves room for what surrounds an answer in its frame.
 const maxAnswer = wire.MaxFrame - 1024
+
+// maxFailure bounds what the hub is told of an error, in bytes.
+const maxFailure = 4 << 10
 
 // request answers one request, later. It never blocks the reading.
 func (s *session) request(ctx context.Context, group *errgroup.Group, request *quicflowv1.Request) {
@@ -71,8 +75,8 @@ func (s *session) message(ctx context.Context, message *quicflowv1.Message) *qui
 	if answer == nil {
 		answer = &quicflowv1.Message{}
 	}
-	if len(answer.Type)+len(answer.Payload) > maxAnswer {
-		return failure(quicflowv1.FailureCode_FAILURE_CODE_INTERNAL, fmt.Sprintf("the answer takes more than %d bytes", maxAnswer))
+	if err := checkMessage(answer); err != nil {
+		return failure(quicflowv1.FailureCode_FAILURE_CODE_INTERNAL, "the answer is "+err.Error())
 	}
 	return &quicflowv1.Response{Body: &quicflowv1.Response_Message{Message: answer}}
 }
@@ -103,5 +107,6 @@ func failureCode(err error) quicflowv1.FailureCode {
 }
 
 func failure(code quicflowv1.FailureCode, message string) *quicflowv1.Response {
+	message = strings.ToValidUTF8(message[:min(len(message), maxFailure)], "") // what cannot be encoded would end the session
 	return &quicflowv1.Response{Body: &quicflowv1.Response_Failure{Failure: &quicflowv1.Failure{Code: code, Message: message}}}
 }

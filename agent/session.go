@@ -56,6 +56,7 @@ type session struct {
 	out      *wire.Outbox
 	writers  errgroup.Group // of out
 	requests chan struct{}  // a token for each request in work
+	calls    *calls         // messages of our own
 	credits  chan uint64    // what the hub granted for logs: at most one grant, as the shipper has at most one offer open
 
 	held     atomic.Bool   // results wait for room in out
@@ -77,14 +78,18 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 		agent: a, conn: conn,
 		requests: make(chan struct{}, maxRequests),
 		credits:  make(chan uint64, 1),
+		calls:    newCalls(),
 	}
 	welcome, err := s.introduce(ctx)
 	if err != nil {
 		return false, err
 	}
 	a.cfg.Logger.Info("connected", "server", server, "node_id", welcome.NodeId, "session_epoch", welcome.SessionEpoch)
+	a.setSession(s)
 	a.cfg.OnConnect(welcome)
 	err = s.run(ctx)
+	a.setSession(nil)
+	s.calls.lose(ctx, err)
 	a.cfg.OnDisconnect(err)
 	return true, err
 }
@@ -216,6 +221,8 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 			s.acked.Store(body.HeartbeatAck.Sequence)
 		case *quicflowv1.ToAgent_Request:
 			s.request(ctx, group, body.Request)
+		case *quicflowv1.ToAgent_Response:
+			s.calls.complete(body.Response)
 		case *quicflowv1.ToAgent_ResultAck:
 			s.agent.steps.resultAcked(body.ResultAck.StepId)
 			if s.held.CompareAndSwap(true, false) {

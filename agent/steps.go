@@ -190,6 +190,9 @@ func (s *steps) request(step *quicflowv1.StepRequest) (journal.Status, error) {
 	if err != nil || status.State == journal.Finished {
 		return status, err
 	}
+	if s.cfg.Executor == nil && status.State == journal.New {
+		return journal.Status{}, errUnsupportedStep
+	}
 	e, first, err := s.claim(id)
 	if err != nil {
 		return journal.Status{}, err
@@ -349,6 +352,9 @@ func (s *steps) run(ctx context.Context, step *quicflowv1.StepRequest, again boo
 
 // execute gives nil if the agent stops before the step has ended.
 func (s *steps) execute(ctx context.Context, step *quicflowv1.StepRequest, log *spool.Writer, again bool) *quicflowv1.StepResult {
+	if s.cfg.Executor == nil {
+		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent carries out no steps any more; how far this one got cannot be known")
+	}
 	run := s.cfg.Executor.Run
 	if again {
 		resumer, ok := s.cfg.Executor.(Resumer)

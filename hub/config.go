@@ -73,6 +73,12 @@ type Config struct {
 	PromiseWarnThreshold int           // so many of them are logged as a warning. Defaults to 4/5 of MaxPromises.
 	DefaultTimeout       time.Duration // of a Request whose context has no deadline. Defaults to 30 s.
 
+	// Handlers answer messages of agents by their type, beside the built-in ping and echo. Defaults to none.
+	Handlers       map[string]Handler
+	WorkerCount    int           // handlers that run at a time. Defaults to 20.
+	QueueSize      int           // messages that wait for a worker; more are answered as overloaded. Defaults to 2,000.
+	HandlerTimeout time.Duration // from the start of a handler to the answer that it took too long. Defaults to 30 s.
+
 	LogBuffer      int64         // bytes of log frames that agents have credit for or that wait for the Sink. Defaults to 256 MiB.
 	LogCredit      int64         // bytes of log frames that an agent is granted at a time; at least 64 KiB. Defaults to 256 KiB.
 	LogIdleTimeout time.Duration // credit that is neither used nor given back for longer ends its session. Defaults to 1 min.
@@ -123,6 +129,9 @@ func (c Config) validate() (Config, error) {
 	setDefault(&c.MaxPromises, 50_000)
 	setDefault(&c.PromiseWarnThreshold, c.MaxPromises/5*4)
 	setDefault(&c.DefaultTimeout, 30*time.Second)
+	setDefault(&c.WorkerCount, 20)
+	setDefault(&c.QueueSize, 2000)
+	setDefault(&c.HandlerTimeout, 30*time.Second)
 	setDefault(&c.LogBuffer, 256<<20)
 	setDefault(&c.LogCredit, 256<<10)
 	setDefault(&c.LogIdleTimeout, time.Minute)
@@ -136,7 +145,7 @@ func (c Config) validate() (Config, error) {
 	for name, d := range map[string]time.Duration{
 		"HelloTimeout": c.HelloTimeout, "HeartbeatInterval": c.HeartbeatInterval, "HeartbeatTimeout": c.HeartbeatTimeout,
 		"HeartbeatCheckInterval": c.HeartbeatCheckInterval, "OfflineGrace": c.OfflineGrace, "DrainTimeout": c.DrainTimeout,
-		"DefaultTimeout": c.DefaultTimeout, "LogIdleTimeout": c.LogIdleTimeout,
+		"DefaultTimeout": c.DefaultTimeout, "HandlerTimeout": c.HandlerTimeout, "LogIdleTimeout": c.LogIdleTimeout,
 	} {
 		if d < 0 {
 			return c, fmt.Errorf("hub: %s is negative", name)
@@ -145,9 +154,15 @@ func (c Config) validate() (Config, error) {
 	for name, n := range map[string]int{
 		"MaxClients": c.MaxClients, "MaxTimeoutCount": c.MaxTimeoutCount, "MaxPromises": c.MaxPromises,
 		"PromiseWarnThreshold": c.PromiseWarnThreshold, "LogBuffer": int(c.LogBuffer),
+		"WorkerCount": c.WorkerCount, "QueueSize": c.QueueSize,
 	} {
 		if n < 0 {
 			return c, fmt.Errorf("hub: %s is negative", name)
+		}
+	}
+	for name, handler := range c.Handlers {
+		if handler == nil {
+			return c, fmt.Errorf("hub: Handlers[%q] is nil", name)
 		}
 	}
 	if c.HeartbeatTimeout <= c.HeartbeatInterval {

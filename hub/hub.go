@@ -48,6 +48,7 @@ type Hub struct {
 	results   *intake[release.StepResult]
 	logs      *intake[release.LogRecord]
 	credits   *credits // for logs
+	messages  *dispatcher
 
 	resultRoom *room
 	enrolling  chan struct{} // one slot per enrolment in progress
@@ -80,6 +81,7 @@ func New(cfg Config) (*Hub, error) {
 	h.results = newIntake(h, h.storeResults, h.resultRoom.free)
 	h.credits = &credits{hub: h, limit: cfg.LogBuffer, grant: cfg.LogCredit}
 	h.logs = newIntake(h, h.storeLogs, h.credits.stored)
+	h.messages = newDispatcher(h)
 	return h, nil
 }
 
@@ -189,9 +191,10 @@ func (h *Hub) serve(conn *quic.Conn) {
 	})
 }
 
-// Stop ends the hub: requests fail with ErrDraining, agents are told to leave and, after DrainTimeout, made to; what they
-// sent is stored; every goroutine ends. When ctx ends first, what is not stored by then is left to the agents to send
-// again, and its error is returned.
+// Stop ends the hub: requests fail with ErrDraining, so do messages that no handler has seen, and handlers that run are
+// cancelled and given DrainTimeout; agents are told to leave and, after another DrainTimeout, made to; what they sent is
+// stored; every goroutine ends. When ctx ends first, what is not stored by then is left to the agents to send again, a
+// handler that has not returned is left alone, and the error of ctx is returned.
 func (h *Hub) Stop(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { h.cancel(context.Cause(ctx)) })
 	defer stop()
@@ -201,6 +204,7 @@ func (h *Hub) Stop(ctx context.Context) error {
 	h.mu.Unlock()
 	sessions := h.acceptedSessions() // whoever is not accepted by now will be refused
 	h.log.Info("hub drains", "sessions", len(sessions))
+	h.drainMessages()
 	goodbye := &quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Goodbye{Goodbye: &quicflowv1.Goodbye{Reason: "the hub is stopping"}}}
 	for _, s := range sessions {
 		s.failPromises(ErrDraining)
@@ -215,13 +219,23 @@ func (h *Hub) Stop(ctx context.Context) error {
 	h.logs.close()
 	h.registrar.close()
 	h.loops.Wait()
-	err = errors.Join(err, context.Cause(h.ctx), h.transport.Close(), h.transport.Conn.Close())
+	err = errors.Join(err, h.messages.wait(h.ctx), context.Cause(h.ctx), h.transport.Close(), h.transport.Conn.Close())
 	h.cancel(context.Canceled)
 	h.metrics.hub.CompareAndSwap(h, nil)
 	if err != nil {
 		return fmt.Errorf("stop hub: %w", err)
 	}
 	return nil
+}
+
+// drainMessages ends the handling of messages, while their agents can still read the answers.
+func (h *Hub) drainMessages() {
+	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.DrainTimeout)
+	defer cancel()
+	h.messages.close()
+	if err := h.messages.wait(ctx); err != nil {
+		h.log.Warn("agents leave before all their messages are answered", "error", err)
+	}
 }
 
 // awaitDeparture waits until the agents have closed their connections, but not longer than DrainTimeout.

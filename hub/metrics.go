@@ -22,7 +22,8 @@ type Metrics struct {
 	broadcasts, broadcastTargets                       prometheus.Counter
 	results, logRecords, logBytes                      prometheus.Counter
 	encodingErrors, decodingErrors, networkErrors      prometheus.Counter
-	requestDuration                                    prometheus.Histogram
+	messagesRejected                                   prometheus.Counter
+	requestDuration, handlerDuration                   prometheus.Histogram
 }
 
 // NewMetrics makes the metrics of a hub and registers them. A nil registerer is fine: they are then seen by no one.
@@ -40,6 +41,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			unused, _ := h.credits.sums()
 			return float64(unused)
 		}),
+		m.gauge(telemetry.DispatcherQueueDepth, "Messages of agents that wait for a worker.", func(h *Hub) float64 { queued, _ := h.messages.load(); return float64(queued) }),
+		m.gauge(telemetry.DispatcherWorkersBusy, "Handlers of messages that have not returned.", func(h *Hub) float64 { _, busy := h.messages.load(); return float64(busy) }),
 		m.gauge(telemetry.UptimeSeconds, "Time since the hub started.", func(h *Hub) float64 { return h.cfg.Now().Sub(h.startedAt).Seconds() }),
 	}
 	counter := func(field *prometheus.Counter, name, help string) {
@@ -70,12 +73,18 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	counter(&m.encodingErrors, telemetry.EncodingErrorsTotal, "Frames that could not be encoded.")
 	counter(&m.decodingErrors, telemetry.DecodingErrorsTotal, "Frames too large, truncated or malformed.")
 	counter(&m.networkErrors, telemetry.NetworkErrorsTotal, "Accepted sessions that ended without a goodbye by fault of the network or the agent.")
+	counter(&m.messagesRejected, telemetry.DispatcherRejectedTotal, "Messages of agents answered as overloaded, or that met a stopping hub.")
 	m.requestDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    telemetry.RequestDuration,
 		Help:    "Time from a request to its answer.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 	})
-	all = append(all, m.requestDuration)
+	m.handlerDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    telemetry.HandlerDuration,
+		Help:    "Time that a handler took for a message of an agent, the time after its deadline included.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
+	})
+	all = append(all, m.requestDuration, m.handlerDuration)
 	if reg == nil {
 		return m, nil
 	}

@@ -96,6 +96,9 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 			return err
 		}
 		return s.hub.credits.offer(s)
+	case *quicflowv1.ToHub_Request:
+		s.received("request")
+		return s.hub.messages.dispatch(s, body.Request)
 	case *quicflowv1.ToHub_Goodbye:
 		s.received("goodbye")
 		return end(wire.CloseNormal, ErrGoodbye)

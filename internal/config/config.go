@@ -11,8 +11,7 @@ import (
 // The tag doc is the comment that Write puts above a key; it starts with the values where they are few.
 //
 // A few keys of the contract are accepted and checked already although what they steer is still to come; their docs say
-// when they take effect: message.worker_count, message.task_queue_size and message.handler_timeout, section batch, and
-// logs.retention.
+// when they take effect: section batch, and logs.retention.
 type Config struct {
 	Server   Server   `key:"server" doc:"Addresses and state of the server."`
 	TLS      TLS      `key:"tls" doc:"The certificate that agents see. Empty means one by the server's own authority. Agents trust the authority that was in force when they joined."`
@@ -66,9 +65,9 @@ type Session struct {
 
 // Message is section message.
 type Message struct {
-	WorkerCount           int      `key:"worker_count" doc:"10 to 200 workers handle the messages of agents. Takes effect with the command dispatcher."`
-	TaskQueueSize         int      `key:"task_queue_size" doc:"Messages that may wait for a worker; more are answered \"overloaded\". Takes effect with the command dispatcher."`
-	HandlerTimeout        Duration `key:"handler_timeout" doc:"Longest time for one message. Takes effect with the command dispatcher."`
+	WorkerCount           int      `key:"worker_count" doc:"10 to 200 workers handle the messages of agents."`
+	TaskQueueSize         int      `key:"task_queue_size" doc:"Messages that may wait for a worker; more are answered \"overloaded\"."`
+	HandlerTimeout        Duration `key:"handler_timeout" doc:"An agent whose message a handler has not answered after this time is told so."`
 	MaxPromises           int      `key:"max_promises" doc:"Requests to agents that may wait for an answer at a time."`
 	PromiseWarnThreshold  int      `key:"promise_warn_threshold" doc:"From this number on a warning is logged."`
 	DefaultMessageTimeout Duration `key:"default_message_timeout" doc:"Time for an answer where the request does not say."`

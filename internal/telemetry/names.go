@@ -34,4 +34,9 @@ const (
 	DecodingErrorsTotal    = "quic_backbone_decoding_errors_total"
 	NetworkErrorsTotal     = "quic_backbone_network_errors_total"
 	UptimeSeconds          = "quic_backbone_uptime_seconds"
+
+	DispatcherQueueDepth    = "quic_backbone_dispatcher_queue_depth"
+	DispatcherWorkersBusy   = "quic_backbone_dispatcher_workers_busy"
+	DispatcherRejectedTotal = "quic_backbone_dispatcher_rejected_total"
+	HandlerDuration         = "quic_backbone_handler_duration_seconds"
 )
