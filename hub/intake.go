@@ -177,7 +177,11 @@ func (in *intake[T]) commit(batch []received[T]) {
 func (in *intake[T]) call(batch []received[T]) error {
 	ctx, cancel := context.WithTimeout(in.hub.ctx, storeTimeout)
 	defer cancel()
-	return in.store(ctx, batch)
+	err := in.store(ctx, batch)
+	if err != nil {
+		in.hub.metrics.storeErrors.Inc()
+	}
+	return err
 }
 
 // buffered is the number of bytes on their way.
