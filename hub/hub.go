@@ -48,6 +48,10 @@ type Hub struct {
 	logs      *intake[release.LogRecord]
 
 	handshakes slots // TLS handshakes in progress
+	refused    recentSources
+	doubted    recentSources
+	refusing   pacer
+	retrying   pacer
 	admissions slots // connections between their handshake and Welcome
 	turned     slots // connections that are told there is no room
 	enrolConns slots // connections for enrolment
@@ -73,6 +77,8 @@ func New(cfg Config) (*Hub, error) {
 		ends:       make(map[string]sessionEnd),
 		watchers:   watchers{byClient: make(map[string]map[chan struct{}]struct{})},
 		handshakes: make(slots, cfg.MaxHandshakes),
+		refusing:   pacer{every: refusalsAtATime},
+		retrying:   pacer{every: retriesAtATime},
 		admissions: make(slots, cfg.MaxAdmissions),
 		turned:     make(slots, cfg.MaxAdmissions),
 		enrolConns: make(slots, enrolConnsEach*cfg.MaxEnrolments),
@@ -95,10 +101,11 @@ func (h *Hub) Start(ctx context.Context) error {
 	if err := h.cfg.Registry.ReleaseNode(ctx, h.cfg.NodeID, h.startedAt); err != nil {
 		return fmt.Errorf("start hub: release sessions of an earlier run: %w", err)
 	}
+	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	if err := h.listen(); err != nil {
+		h.cancel(err)
 		return fmt.Errorf("start hub: %w", err)
 	}
-	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	h.accepting, h.stopAccepting = context.WithCancel(h.ctx)
 	h.metrics.hub.Store(h)
 	h.loops.Go(h.registrar.run)
