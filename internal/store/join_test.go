@@ -103,7 +103,7 @@ var joinTests = map[string]func(*fixture){
 			if i%2 == 1 {
 				time.AfterFunc(time.Duration(i)*50*time.Microsecond, cancel)
 			}
-			return f.RedeemJoinToken(ctx, auth.Redemption{TokenHash: "hash", ClientID: fmt.Sprint("host-", i), PublicKeyHash: "key", At: f.now()})
+			return f.RedeemJoinToken(ctx, auth.Redemption{TokenHash: "token", ClientID: fmt.Sprint("host-", i), PublicKeyHash: "key"})
 		})
 		for i, err := range errs {
 			_, missing := f.ClientByID(f.ctx(), fmt.Sprint("host-", i))
