@@ -15,7 +15,11 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-const lockFile = "lock" // in the data directory
+const (
+	lockFile     = "lock" // in the data directory
+	lockAttempts = 20
+	lockPause    = 50 * time.Millisecond
+)
 
 // Agent is one identity on one host. Join and Run may be called one at a time, SendMessage at any time.
 type Agent struct {
@@ -150,7 +154,13 @@ func (a *Agent) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	// A child that an agent was starting when it was killed holds its lock for a moment longer.
+	for attempt := 0; attempt < lockAttempts && errors.Is(err, syscall.EWOULDBLOCK); attempt++ {
+		<-time.After(lockPause) // nobody tells when a lock is given back
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		_ = file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, release.Conflict("another agent uses the data directory %s", a.cfg.DataDir)

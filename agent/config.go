@@ -51,8 +51,9 @@ type Identity struct {
 	Roots       *x509.CertPool
 }
 
-// Backoff says how long an agent waits before it dials again: a random part between half and all of a time that doubles
-// from Min to Max. It starts over after a session that the hub accepted.
+// Backoff says how long an agent waits before it dials again: at first anything up to Min, then a random part between half
+// and all of a time that doubles from twice Min to Max, or to 5 s while the hub answers that it is busy. It starts over after
+// a session that the hub accepted.
 type Backoff struct {
 	// Min defaults to 1s.
 	Min time.Duration

@@ -196,7 +196,11 @@ func (a *Agent) denied(e *quicflowv1.EnrolError) error {
 		quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_EXPIRED:
 		return deniedError{&release.Error{Code: release.CodeForbidden, Message: e.Message}}
 	}
-	return &refusedError{e.Message, time.Duration(e.RetryAfterMs) * time.Millisecond}
+	return &refusedError{
+		message:    e.Message,
+		retryAfter: time.Duration(e.RetryAfterMs) * time.Millisecond,
+		busy:       e.Code == quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_BUSY,
+	}
 }
 
 // keepRenewing gets a new certificate each time half the life of the present one is over.

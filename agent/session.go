@@ -34,6 +34,7 @@ const (
 type refusedError struct {
 	message    string
 	retryAfter time.Duration // 0: as the backoff says
+	busy       bool          // the hub has too much to do at this moment
 }
 
 func (e *refusedError) Error() string { return "refused: " + e.message }
@@ -141,7 +142,11 @@ func (s *session) introduce(ctx context.Context) (*quicflowv1.Welcome, error) {
 
 func refused(r *quicflowv1.Refusal) error {
 	code := strings.ToLower(strings.TrimPrefix(r.Code.String(), "REFUSAL_CODE_"))
-	return &refusedError{r.Message + " (" + code + ")", time.Duration(r.RetryAfterMs) * time.Millisecond}
+	return &refusedError{
+		message:    r.Message + " (" + code + ")",
+		retryAfter: time.Duration(r.RetryAfterMs) * time.Millisecond,
+		busy:       r.Code == quicflowv1.RefusalCode_REFUSAL_CODE_OVERLOADED,
+	}
 }
 
 // follow goes where a hub sends the agent.

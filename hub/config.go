@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -68,6 +69,12 @@ type Config struct {
 	MaxTimeoutCount        int           // strikes in a row that end a session. Defaults to 3.
 	OfflineGrace           time.Duration // how long a lost session counts as reconnecting. Defaults to 90 s.
 	DrainTimeout           time.Duration // how long agents may take to leave in Stop. Defaults to 3 s.
+	DrainAddress           string        // host:port that agents are sent to in Stop. Defaults to "": they choose themselves.
+
+	// Agents that come while so many others do are told to come back a little later.
+	MaxHandshakes int // TLS handshakes in progress. Defaults to 256.
+	MaxAdmissions int // connections between their handshake and Welcome. Defaults to 1024.
+	MaxEnrolments int // enrolments in progress. Defaults to 64.
 
 	MaxPromises          int           // requests awaiting an answer. Defaults to 50,000.
 	PromiseWarnThreshold int           // so many of them are logged as a warning. Defaults to 4/5 of MaxPromises.
@@ -126,6 +133,9 @@ func (c Config) validate() (Config, error) {
 	setDefault(&c.MaxTimeoutCount, 3)
 	setDefault(&c.OfflineGrace, 90*time.Second)
 	setDefault(&c.DrainTimeout, 3*time.Second)
+	setDefault(&c.MaxHandshakes, 256)
+	setDefault(&c.MaxAdmissions, 1024)
+	setDefault(&c.MaxEnrolments, 64)
 	setDefault(&c.MaxPromises, 50_000)
 	setDefault(&c.PromiseWarnThreshold, c.MaxPromises/5*4)
 	setDefault(&c.DefaultTimeout, 30*time.Second)
@@ -153,7 +163,8 @@ func (c Config) validate() (Config, error) {
 	}
 	for name, n := range map[string]int{
 		"MaxClients": c.MaxClients, "MaxTimeoutCount": c.MaxTimeoutCount, "MaxPromises": c.MaxPromises,
-		"PromiseWarnThreshold": c.PromiseWarnThreshold, "LogBuffer": int(c.LogBuffer),
+		"PromiseWarnThreshold": c.PromiseWarnThreshold, "LogBuffer": int(c.LogBuffer), "MaxHandshakes": c.MaxHandshakes,
+		"MaxAdmissions": c.MaxAdmissions, "MaxEnrolments": c.MaxEnrolments,
 		"WorkerCount": c.WorkerCount, "QueueSize": c.QueueSize,
 	} {
 		if n < 0 {
@@ -167,6 +178,11 @@ func (c Config) validate() (Config, error) {
 	}
 	if c.HeartbeatTimeout <= c.HeartbeatInterval {
 		return c, fmt.Errorf("hub: HeartbeatTimeout (%s) must be longer than HeartbeatInterval (%s)", c.HeartbeatTimeout, c.HeartbeatInterval)
+	}
+	if c.DrainAddress != "" {
+		if _, _, err := net.SplitHostPort(c.DrainAddress); err != nil {
+			return c, fmt.Errorf("hub: DrainAddress: %w", err)
+		}
 	}
 	var err error
 	if c.Metrics == nil {

@@ -146,7 +146,7 @@ func TestMessagesAreAnswered(t *testing.T) {
 		a.ask(8, kind, nil)
 		a.failed(8, want.code, want.text)
 	}
-	a.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Request{Request: &quicflowv1.Request{Id: 9, Body: &quicflowv1.Request_Step{}}}})
+	a.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Request{Request: &quicflowv1.Request{Id: 9, Body: &quicflowv1.Request_Step{Step: &quicflowv1.StepRequest{}}}}})
 	a.failed(9, unsupported, "messages alone")
 
 	// Without an id there is no answer: the next frame is the one to the heartbeat.
@@ -180,7 +180,7 @@ func TestWorkerCountBoundsHandlers(t *testing.T) {
 		require.NotNil(t, other.response().GetMessage())
 	}
 	require.EqualValues(t, 3, g.most.Load())
-	dispatched(t, reg, 9, 0)
+	dispatched(t, reg, 10, 0)
 }
 
 func TestFullQueueAnswersAtOnce(t *testing.T) {

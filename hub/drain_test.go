@@ -14,39 +14,66 @@ import (
 )
 
 func TestDrain(t *testing.T) {
-	b := start(t, func(c *hub.Config) { c.DrainTimeout = patience })
-	obedient, late := b.connect(b.join("obedient")), b.connect(b.join("late"))
-	promised := b.ask(t.Context(), "obedient")
-	require.NotNil(t, obedient.receive().GetRequest())
+	b := start(t, func(c *hub.Config) { c.DrainTimeout, c.DrainAddress = 2*patience, "hub-2.example.com:8474" })
+	idle, busy := b.connect(b.join("idle")), b.connect(b.join("busy"))
+	promised := b.ask(t.Context(), "busy")
+	request := busy.receive().GetRequest()
+	require.NotNil(t, request)
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- b.Stop(context.Background()) }()
 	b.stopped = true
-	require.ErrorIs(t, outcomeOf(t, promised), hub.ErrDraining)
-	require.NotNil(t, obedient.receive().GetGoodbye())
-	require.NotNil(t, late.receive().GetGoodbye())
-	_, err := b.Request(t.Context(), "late", ping())
-	require.ErrorIs(t, err, hub.ErrDraining)
 
+	// Who has nothing in flight leaves at once; new requests fail at once.
+	goodbye := idle.receive().GetGoodbye()
+	require.Equal(t, "hub-2.example.com:8474", goodbye.GetAlternate())
+	for _, id := range []string{"idle", "busy"} {
+		_, err := b.Request(t.Context(), id, ping())
+		require.ErrorIs(t, err, hub.ErrDraining)
+	}
 	// Who comes now is told to go elsewhere; what those still there send is stored.
 	_, answer := b.greet(b.join("newcomer"), "journal", "boot")
 	require.Equal(t, quicflowv1.RefusalCode_REFUSAL_CODE_DRAINING, answer.GetRefusal().GetCode())
-	id := step("late")
-	late.send(resultOf(id))
-	require.Equal(t, id, late.receive().GetResultAck().GetStepId())
+	id := step("idle")
+	idle.send(resultOf(id))
+	require.Equal(t, id, idle.receive().GetResultAck().GetStepId())
 
-	require.NoError(t, obedient.conn.CloseWithError(wire.CloseNormal, "as told"))
+	// What was in flight is answered, and only then its agent is sent away.
+	busy.alive()
+	busy.answer(request.Id)
+	require.NoError(t, outcomeOf(t, promised))
+	require.NotNil(t, busy.receive().GetGoodbye())
+
+	require.NoError(t, idle.conn.CloseWithError(wire.CloseNormal, "as told"))
 	select {
 	case err := <-stopped:
 		require.Fail(t, "the hub did not wait", err)
 	default:
 	}
-	require.NoError(t, late.conn.CloseWithError(wire.CloseNormal, "as told"))
+	require.NoError(t, busy.conn.CloseWithError(wire.CloseNormal, "as told"))
 	require.NoError(t, outcomeOf(t, stopped))
-	for _, id := range []string{"obedient", "late"} {
+	for _, id := range []string{"idle", "busy"} {
 		require.False(t, b.registry.isOnline(id))
 		require.False(t, b.registry.saidGoodbye(id), "they will be back")
 	}
+}
+
+// A request that is not answered in half of the time fails for the reason, and its agent still has the other half.
+func TestDrainFailsWhatIsNotAnswered(t *testing.T) {
+	b := start(t, func(c *hub.Config) { c.DrainTimeout = 600 * time.Millisecond })
+	a := b.connect(b.join("slow"))
+	promised := b.ask(t.Context(), "slow")
+	require.NotNil(t, a.receive().GetRequest())
+	began := time.Now()
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.Stop(context.Background()) }()
+	b.stopped = true
+	require.ErrorIs(t, outcomeOf(t, promised), hub.ErrDraining)
+	require.GreaterOrEqual(t, time.Since(began), 300*time.Millisecond)
+	require.NotNil(t, a.receive().GetGoodbye())
+	a.closedWith(wire.CloseDraining, "draining")
+	require.GreaterOrEqual(t, time.Since(began), 600*time.Millisecond)
+	require.NoError(t, outcomeOf(t, stopped))
 }
 
 func TestDrainDoesNotWaitForEver(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -17,8 +18,12 @@ import (
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
-// maxEnrolments bounds what strangers can make the hub do at a time.
-const maxEnrolments = 64
+// What strangers can make the hub do at a time is bounded by Config.MaxEnrolments, and by these.
+const (
+	enrolConnsEach    = 16   // connections for each enrolment that may be in progress
+	maxEnrolStreams   = 16   // requests of one connection in work at a time; more wait
+	maxEnrolsEachConn = 1000 // requests of one connection; then it is closed
+)
 
 // enrolError is why an agent gets no certificate.
 type enrolError struct {
@@ -47,17 +52,57 @@ var tokenErrors = []struct {
 	{auth.ErrIDTaken, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_ID_TAKEN, "this client id has joined before; to let it join again make a token with: quic-ctl agent token --replace"},
 }
 
-// enrol carries one connection of the enrolment ALPN: one request, one answer.
+// enrol carries one connection of the enrolment ALPN: on each stream one request and its answer. The agent closes it; the hub
+// does when nothing was asked for HelloTimeout.
 func (h *Hub) enrol(conn *quic.Conn) {
-	stop := context.AfterFunc(h.accepting, func() { closeConn(conn, end(wire.CloseDraining, ErrDraining)) })
-	defer stop()
-	ctx, cancel := context.WithTimeout(conn.Context(), h.cfg.HelloTimeout)
-	defer cancel()
-	stream, err := conn.AcceptStream(ctx)
-	if err != nil {
-		closeConn(conn, violation("no enrolment request came in time"))
+	if !h.enrolConns.take() {
+		h.metrics.refuse(reasonEnrolConns)
+		closeConn(conn, end(wire.CloseOverloaded, errors.New("too many agents join at this moment")))
 		return
 	}
+	defer h.enrolConns.give()
+	stop := context.AfterFunc(h.accepting, func() { closeConn(conn, end(wire.CloseDraining, ErrDraining)) })
+	defer stop()
+	inWork := make(slots, maxEnrolStreams)
+	var requests sync.WaitGroup
+	defer requests.Wait()
+	for n := range maxEnrolsEachConn {
+		inWork <- struct{}{} // each is over within HelloTimeout, if only by an error
+		stream, err := h.nextEnrolment(conn, inWork)
+		if err != nil {
+			idle := end(wire.CloseNormal, errors.New("enrolment is over"))
+			if n == 0 {
+				idle = violation("no enrolment request came in time")
+			}
+			closeConn(conn, idle)
+			return
+		}
+		requests.Go(func() {
+			defer inWork.give()
+			h.enrolOne(conn, stream)
+		})
+	}
+	requests.Wait()
+	h.awaitClose(conn)
+	closeConn(conn, end(wire.CloseNormal, errors.New("as many enrolments as one connection may have")))
+}
+
+// nextEnrolment waits for a stream, and gives up when the connection was idle for HelloTimeout.
+func (h *Hub) nextEnrolment(conn *quic.Conn, inWork slots) (*quic.Stream, error) {
+	for {
+		ctx, cancel := context.WithTimeout(conn.Context(), h.cfg.HelloTimeout)
+		stream, err := conn.AcceptStream(ctx)
+		cancel()
+		if err == nil || conn.Context().Err() != nil || len(inWork) <= 1 { // one is the stream that is waited for
+			return stream, err
+		}
+	}
+}
+
+// enrolOne answers one request. A request that cannot be read costs the whole connection.
+func (h *Hub) enrolOne(conn *quic.Conn, stream *quic.Stream) {
+	ctx, cancel := context.WithTimeout(conn.Context(), h.cfg.HelloTimeout)
+	defer cancel()
 	_ = stream.SetDeadline(time.Now().Add(h.cfg.HelloTimeout))
 	req := new(quicflowv1.EnrolRequest)
 	if err := wire.NewReader(h.metrics.reader(stream), wire.MaxHelloFrame).Read(req); err != nil {
@@ -69,11 +114,11 @@ func (h *Hub) enrol(conn *quic.Conn) {
 		closeConn(conn, end(code, fmt.Errorf("%w: enrolment: %w", ErrProtocol, err)))
 		return
 	}
-	response := h.answerEnrol(ctx, conn, req)
-	if err := wire.WriteFrame(h.metrics.writer(stream), response); err == nil && stream.Close() == nil {
-		h.awaitClose(conn)
+	if err := wire.WriteFrame(h.metrics.writer(stream), h.answerEnrol(ctx, conn, req)); err != nil {
+		stream.CancelWrite(0)
+		return
 	}
-	closeConn(conn, end(wire.CloseNormal, errors.New("enrolment is over")))
+	_ = stream.Close()
 }
 
 func (h *Hub) answerEnrol(ctx context.Context, conn *quic.Conn, req *quicflowv1.EnrolRequest) *quicflowv1.EnrolResponse {
@@ -88,7 +133,7 @@ func (h *Hub) answerEnrol(ctx context.Context, conn *quic.Conn, req *quicflowv1.
 		e = noEnrol(quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INTERNAL, err, "the hub could not make the certificate; try again")
 		e.retryAfter = retrySoon
 	}
-	h.metrics.refusals.Inc()
+	h.metrics.refuse(reasonOfEnrol(e.code))
 	h.log.Warn("agent not enrolled", "client_id", req.ClientId, "addr", conn.RemoteAddr().String(), "reason", e.message, "cause", e.err)
 	return &quicflowv1.EnrolResponse{Error: &quicflowv1.EnrolError{
 		Code: e.code, Message: e.message, RetryAfterMs: e.retryAfter.Milliseconds()}}
@@ -96,14 +141,12 @@ func (h *Hub) answerEnrol(ctx context.Context, conn *quic.Conn, req *quicflowv1.
 
 // certify decides whether an agent gets a certificate, and makes it. Errors that are no *enrolError are the hub's own fault.
 func (h *Hub) certify(ctx context.Context, conn *quic.Conn, req *quicflowv1.EnrolRequest) ([]byte, error) {
-	select {
-	case h.enrolling <- struct{}{}:
-		defer func() { <-h.enrolling }()
-	default:
+	if !h.enrolling.take() {
 		e := noEnrol(quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_BUSY, nil, "too many agents join at this moment")
 		e.retryAfter = retrySoon
 		return nil, e
 	}
+	defer h.enrolling.give()
 	if err := release.ValidateClientID(req.ClientId); err != nil {
 		return nil, noEnrol(quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_INVALID, err, "%s", err)
 	}

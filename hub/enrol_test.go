@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,9 +10,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/hub"
@@ -227,4 +233,157 @@ func TestHubWithoutEnrolment(t *testing.T) {
 	b := start(t, func(c *hub.Config) { c.Enroller = nil })
 	_, err := b.dial(wire.ALPNEnrol)
 	require.Error(t, err)
+}
+
+// enrolOn sends one request on a stream of its own and gives the answer.
+func enrolOn(conn *quic.Conn, secret, clientID string, key crypto.Signer) (*quicflowv1.EnrolResponse, error) {
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := conn.OpenStreamSync(conn.Context())
+	if err != nil {
+		return nil, err
+	}
+	if err := wire.WriteFrame(stream, &quicflowv1.EnrolRequest{TokenSecret: secret, ClientId: clientID, CsrDer: csr}); err != nil {
+		return nil, err
+	}
+	if err := stream.Close(); err != nil {
+		return nil, err
+	}
+	response := new(quicflowv1.EnrolResponse)
+	if err := stream.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	return response, wire.NewReader(stream, wire.MaxFrame).Read(response)
+}
+
+// gated lets enrolments pass one signal at a time, and counts those in progress.
+type gated struct {
+	hub.Enroller
+	gate      chan struct{}
+	now, peak atomic.Int64
+}
+
+func (g *gated) RedeemJoinToken(ctx context.Context, r auth.Redemption) error {
+	n := g.now.Add(1)
+	defer g.now.Add(-1)
+	for peak := g.peak.Load(); n > peak && !g.peak.CompareAndSwap(peak, n); peak = g.peak.Load() {
+	}
+	select {
+	case <-g.gate:
+		return g.Enroller.RedeemJoinToken(ctx, r)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// One connection carries many requests, a few at a time.
+func TestManyEnrolmentsOnAConnection(t *testing.T) {
+	g := &gated{gate: make(chan struct{})}
+	b := start(t, func(c *hub.Config) { g.Enroller, c.Enroller = c.Enroller, g })
+	secret, key := b.token(nil), newKey(t)
+	conn, err := b.dial(wire.ALPNEnrol)
+	require.NoError(t, err)
+	const n = 90
+	var requests sync.WaitGroup
+	for i := range n {
+		requests.Go(func() {
+			response, err := enrolOn(conn, secret, fmt.Sprint("web-", i), key)
+			if err != nil || response.Error != nil || len(response.CertificateDer) == 0 {
+				t.Errorf("web-%d: %v, %v", i, response.GetError(), err)
+			}
+		})
+	}
+	eventually(t, "as many as may are in work", func() bool { return g.now.Load() == 16 })
+	close(g.gate)
+	requests.Wait()
+	require.EqualValues(t, 16, g.peak.Load())
+	require.NoError(t, conn.CloseWithError(wire.CloseNormal, ""))
+}
+
+func TestEnrolmentConnectionEnds(t *testing.T) {
+	t.Run("when it is idle", func(t *testing.T) {
+		b := start(t, func(c *hub.Config) { c.HelloTimeout = 200 * time.Millisecond })
+		conn, err := b.dial(wire.ALPNEnrol)
+		require.NoError(t, err)
+		for i := range 4 { // longer in all than it may be idle
+			response, err := enrolOn(conn, b.token(nil), fmt.Sprint("web-", i), newKey(t))
+			require.NoError(t, err)
+			require.Nil(t, response.Error)
+			<-time.After(80 * time.Millisecond)
+		}
+		closedWith(t, conn, wire.CloseNormal, "enrolment is over")
+	})
+	t.Run("when it had its share", func(t *testing.T) {
+		b := start(t)
+		conn, err := b.dial(wire.ALPNEnrol)
+		require.NoError(t, err)
+		key := newKey(t)
+		for i := range 1000 {
+			response, err := enrolOn(conn, "made up", "web-1", key)
+			require.NoError(t, err, "request %d", i)
+			require.Equal(t, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_TOKEN_UNKNOWN, response.Error.Code)
+		}
+		closedWith(t, conn, wire.CloseNormal, "as many enrolments")
+	})
+	t.Run("when the hub stops", func(t *testing.T) {
+		g := &gated{gate: make(chan struct{})}
+		b := start(t, func(c *hub.Config) { g.Enroller, c.Enroller = c.Enroller, g })
+		conn, err := b.dial(wire.ALPNEnrol)
+		require.NoError(t, err)
+		over := make(chan error, 1)
+		secret, key := b.token(nil), newKey(t)
+		go func() {
+			_, err := enrolOn(conn, secret, "web-1", key)
+			over <- err
+		}()
+		eventually(t, "it is in work", func() bool { return g.now.Load() == 1 })
+		b.stop()
+		closedWith(t, conn, wire.CloseDraining, "draining")
+		require.Error(t, <-over)
+	})
+}
+
+func TestEnrolmentsAreBounded(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	g := &gated{gate: make(chan struct{})}
+	b := start(t, counted(reg), func(c *hub.Config) { g.Enroller, c.Enroller, c.MaxEnrolments = c.Enroller, g, 1 })
+	secret, key := b.token(nil), newKey(t)
+	conn, err := b.dial(wire.ALPNEnrol)
+	require.NoError(t, err)
+	first := make(chan error, 1)
+	go func() {
+		_, err := enrolOn(conn, secret, "web-1", key)
+		first <- err
+	}()
+	eventually(t, "it is in work", func() bool { return g.now.Load() == 1 })
+	response, err := enrolOn(conn, secret, "web-2", key)
+	require.NoError(t, err)
+	require.Equal(t, quicflowv1.EnrolErrorCode_ENROL_ERROR_CODE_BUSY, response.GetError().GetCode())
+	require.Positive(t, response.Error.RetryAfterMs)
+	require.EqualValues(t, 1, refusedAs(t, reg, "enrol_busy"))
+	close(g.gate)
+	require.NoError(t, <-first)
+	response, err = enrolOn(conn, secret, "web-2", key)
+	require.NoError(t, err)
+	require.Nil(t, response.Error)
+
+	// Connections of strangers are bounded as well.
+	conns := []*quic.Conn{conn}
+	for len(conns) < 16 {
+		conn, err := b.dial(wire.ALPNEnrol)
+		require.NoError(t, err)
+		response, err := enrolOn(conn, "made up", "web-3", key)
+		require.NoError(t, err)
+		require.NotNil(t, response.Error)
+		conns = append(conns, conn)
+	}
+	conn, err = b.dial(wire.ALPNEnrol)
+	require.NoError(t, err)
+	closedWith(t, conn, wire.CloseOverloaded, "too many agents join")
+	require.EqualValues(t, 1, refusedAs(t, reg, "enrol_connections"))
+	for _, conn := range conns {
+		require.NoError(t, conn.CloseWithError(wire.CloseNormal, ""))
+	}
 }

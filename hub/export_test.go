@@ -1,5 +1,7 @@
 package hub
 
+import "time"
+
 // Queued is the number of sessions that wait to be written down.
 func Queued(h *Hub) int {
 	h.registrar.mu.Lock()
@@ -52,3 +54,46 @@ func Kill(h *Hub) {
 
 // Promises is the number of requests that await an answer.
 func Promises(h *Hub) int { return int(h.promises.Load()) }
+
+// Handshakes is the number of handshake slots that are taken.
+func Handshakes(h *Hub) int { return len(h.handshakes) }
+
+// Admissions is the number of admission slots that are taken.
+func Admissions(h *Hub) int { return len(h.admissions) }
+
+// TurnedAway is the number of connections that are being told to come back.
+func TurnedAway(h *Hub) int { return len(h.turned) }
+
+// ComeBack is how long the n-th that is turned away within a second is told to wait.
+func ComeBack(n, room int) (wait time.Duration) {
+	var c crowd
+	at := time.Now()
+	for range n {
+		wait = c.comeBack(at, room)
+	}
+	return wait
+}
+
+// Latencies gives average, p50, p95 and p99 of some times, in milliseconds, as they are seen after some time.
+func Latencies(after time.Duration, all ...time.Duration) (average float64, quantiles [3]float64) {
+	var l latencies
+	at := time.Now()
+	for _, d := range all {
+		l.observe(at, d)
+	}
+	c := l.at(at.Add(after))
+	return c.average(), [3]float64{c.quantile(0.5), c.quantile(0.95), c.quantile(0.99)}
+}
+
+// Throughput gives the rate seen after some seconds in each of which so many messages came.
+func Throughput(each ...float64) float64 {
+	var t throughput
+	at, count := time.Now(), 0.0
+	t.sample(at, count)
+	for _, n := range each {
+		at = at.Add(time.Second)
+		count += n
+		t.sample(at, count)
+	}
+	return t.rate(at, count)
+}

@@ -223,6 +223,9 @@ func (h *Hub) welcome(s *session, epoch int64) error {
 	s.sent(frame, err) // on an error it ended already; its reader finds out and takes it off the books
 	h.watchers.notify(s.id)
 	h.metrics.connections.Inc()
+	if s.conn.ConnectionState().TLS.DidResume {
+		h.metrics.resumed.Inc()
+	}
 	e := s.event()
 	h.log.Info("agent connected", "client_id", s.id, "addr", e.Address, "epoch", epoch)
 	call(h.cfg.Hooks.OnConnect, e)
@@ -234,8 +237,12 @@ func (h *Hub) welcome(s *session, epoch int64) error {
 
 // reject tells an agent why its session is not accepted, and closes the connection once it had time to read that.
 func (h *Hub) reject(conn *quic.Conn, stream *quic.Stream, clientID string, err error) error {
-	h.metrics.refusals.Inc()
-	h.log.Warn("agent refused", "client_id", clientID, "addr", conn.RemoteAddr().String(), "reason", err, "cause", errors.Unwrap(err))
+	h.metrics.refuse(reasonOf(err))
+	level := h.log.Warn
+	if reasonOf(err) == reasonOverloaded {
+		level = h.log.Debug // there are many, and the metric counts them
+	}
+	level("agent refused", "client_id", clientID, "addr", conn.RemoteAddr().String(), "reason", err, "cause", errors.Unwrap(err))
 	call2(h.cfg.Hooks.OnRefused, Event{ClientID: clientID, Address: conn.RemoteAddr().String(), At: h.cfg.Now()}, err)
 	cause := end(wire.CloseRefused, err)
 	var r *refusal

@@ -9,12 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/telemetry"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -294,36 +296,61 @@ func TestStartFailsClearly(t *testing.T) {
 	require.ErrorContains(t, h.Start(t.Context()), "release sessions of an earlier run: database is down")
 }
 
-func TestSessionIsResumed(t *testing.T) {
-	b := start(t)
-	who := b.join("web-1")
-	cfg := &tls.Config{RootCAs: ca.Pool(), ServerName: pki.HubServerName, NextProtos: []string{wire.ALPN}, Certificates: []tls.Certificate{who.cert},
-		ClientSessionCache: tls.NewLRUClientSessionCache(1)}
-	for _, resumed := range []bool{false, true} {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		conn, err := quic.DialAddr(ctx, b.Addr().String(), cfg, nil)
-		require.NoError(t, err)
-		stream, err := conn.OpenStream()
-		require.NoError(t, err)
-		a := &agent{t: t, conn: conn, stream: stream, reader: wire.NewReader(stream, wire.MaxFrame)}
-		a.send(helloOf("journal", "boot"))
-		require.Equal(t, "web-1", a.receive().GetWelcome().GetClientId(), "the certificate of a resumed session counts")
-		require.Equal(t, resumed, conn.ConnectionState().TLS.DidResume)
-		a.goodbye()
-	}
-	b.registry.mu.Lock()
-	delete(b.registry.valid, pki.Serial(who.cert.Leaf))
-	b.registry.mu.Unlock()
+// resuming dials with a session cache and says hello.
+func resuming(t *testing.T, b *bench, cfg *tls.Config, early bool) (*agent, *quicflowv1.ToAgent) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	conn, err := quic.DialAddr(ctx, b.Addr().String(), cfg, nil)
+	dial := quic.DialAddr
+	if early {
+		dial = quic.DialAddrEarly
+	}
+	conn, err := dial(ctx, b.Addr().String(), cfg, nil)
 	require.NoError(t, err)
-	require.True(t, conn.ConnectionState().TLS.DidResume)
+	t.Cleanup(func() { conn.CloseWithError(wire.CloseNormal, "the test is over") })
 	stream, err := conn.OpenStream()
 	require.NoError(t, err)
 	a := &agent{t: t, conn: conn, stream: stream, reader: wire.NewReader(stream, wire.MaxFrame)}
 	a.send(helloOf("journal", "boot"))
-	require.Equal(t, quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, a.receive().GetRefusal().GetCode(), "a ticket does not outlive a revocation")
-	require.NoError(t, conn.CloseWithError(0, ""))
+	return a, a.receive()
+}
+
+func TestSessionIsResumed(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	b := start(t, counted(reg))
+	who := b.join("web-1")
+	cfg := &tls.Config{RootCAs: ca.Pool(), ServerName: pki.HubServerName, NextProtos: []string{wire.ALPN}, Certificates: []tls.Certificate{who.cert},
+		ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	for _, resumed := range []bool{false, true} {
+		a, answer := resuming(t, b, cfg, false)
+		require.Equal(t, "web-1", answer.GetWelcome().GetClientId(), "the certificate of a resumed session counts")
+		require.Equal(t, resumed, a.conn.ConnectionState().TLS.DidResume)
+		a.goodbye()
+	}
+	require.EqualValues(t, 1, value(t, reg, telemetry.SessionsResumedTotal))
+
+	// The next run of the hub has the same keys.
+	b.stop()
+	next := start(t, func(c *hub.Config) { c.Registry = b.registry })
+	a, answer := resuming(t, next, cfg, true)
+	require.NotNil(t, answer.GetWelcome())
+	require.True(t, a.conn.ConnectionState().TLS.DidResume)
+	require.False(t, a.conn.ConnectionState().Used0RTT, "a Hello could be replayed")
+	a.goodbye()
+
+	// Another node has others.
+	other := start(t, func(c *hub.Config) { c.Registry, c.NodeID = b.registry, "node-2" })
+	a, answer = resuming(t, other, cfg, false)
+	require.NotNil(t, answer.GetWelcome())
+	require.False(t, a.conn.ConnectionState().TLS.DidResume)
+	a.goodbye()
+	other.stop()
+
+	b.registry.mu.Lock()
+	delete(b.registry.valid, pki.Serial(who.cert.Leaf))
+	b.registry.mu.Unlock()
+	again := start(t, func(c *hub.Config) { c.Registry, c.NodeID = b.registry, "node-2" })
+	a, answer = resuming(t, again, cfg, false)
+	require.True(t, a.conn.ConnectionState().TLS.DidResume)
+	require.Equal(t, quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, answer.GetRefusal().GetCode(), "a ticket does not outlive a revocation")
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/wire"
-	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // Hub accepts agents and talks to them. All methods are safe for concurrent use; Start and Stop are each called once.
@@ -51,10 +50,20 @@ type Hub struct {
 	messages  *dispatcher
 
 	resultRoom *room
-	enrolling  chan struct{} // one slot per enrolment in progress
+
+	handshakes slots // TLS handshakes in progress
+	refused    recentSources
+	doubted    recentSources
+	refusing   pacer
+	retrying   pacer
+	admissions slots // connections between their handshake and Welcome
+	turned     slots // connections that are told there is no room
+	enrolConns slots // connections for enrolment
+	enrolling  slots // enrolments in progress
+	crowd      crowd // of those that were turned away
 
 	requests atomic.Uint64 // the last request id given
-	promises atomic.Int64  // requests awaiting an answer
+	promises tally         // requests awaiting an answer
 	crowded  atomic.Bool   // the warning about promises was given
 }
 
@@ -65,13 +74,20 @@ func New(cfg Config) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{
-		cfg:       cfg,
-		log:       cfg.Logger,
-		metrics:   cfg.Metrics,
-		sessions:  make(map[string]*session),
-		ends:      make(map[string]sessionEnd),
-		watchers:  watchers{byClient: make(map[string]map[chan struct{}]struct{})},
-		enrolling: make(chan struct{}, maxEnrolments),
+		cfg:        cfg,
+		log:        cfg.Logger,
+		metrics:    cfg.Metrics,
+		sessions:   make(map[string]*session),
+		ends:       make(map[string]sessionEnd),
+		watchers:   watchers{byClient: make(map[string]map[chan struct{}]struct{})},
+		handshakes: make(slots, cfg.MaxHandshakes),
+		refusing:   pacer{every: refusalsAtATime},
+		retrying:   pacer{every: retriesAtATime},
+		admissions: make(slots, cfg.MaxAdmissions),
+		turned:     make(slots, cfg.MaxAdmissions),
+		enrolConns: make(slots, enrolConnsEach*cfg.MaxEnrolments),
+		enrolling:  make(slots, cfg.MaxEnrolments),
+		promises:   tally{none: make(chan struct{}, 1)},
 	}
 	if h.tls, err = newTLSConfigs(cfg); err != nil {
 		return nil, fmt.Errorf("hub: %w", err)
@@ -92,10 +108,11 @@ func (h *Hub) Start(ctx context.Context) error {
 	if err := h.cfg.Registry.ReleaseNode(ctx, h.cfg.NodeID, h.startedAt); err != nil {
 		return fmt.Errorf("start hub: release sessions of an earlier run: %w", err)
 	}
+	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	if err := h.listen(); err != nil {
+		h.cancel(err)
 		return fmt.Errorf("start hub: %w", err)
 	}
-	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	h.accepting, h.stopAccepting = context.WithCancel(h.ctx)
 	h.metrics.hub.Store(h)
 	h.loops.Go(h.registrar.run)
@@ -103,6 +120,7 @@ func (h *Hub) Start(ctx context.Context) error {
 	h.loops.Go(h.logs.run)
 	h.loops.Go(h.checkHeartbeats)
 	h.loops.Go(h.touch)
+	h.loops.Go(h.measure)
 	h.conns.Go(h.accept)
 	h.log.Info("hub listens", "addr", h.Addr().String(), "node_id", h.cfg.NodeID,
 		"max_clients", h.cfg.MaxClients, "idle_timeout", h.cfg.QUIC.MaxIdleTimeout)
@@ -128,9 +146,11 @@ func (h *Hub) listen() error {
 		return errors.Join(err, socket.Close())
 	}
 	h.transport = &quic.Transport{
-		Conn:              socket,
-		StatelessResetKey: (*quic.StatelessResetKey)(&reset),
-		TokenGeneratorKey: (*quic.TokenGeneratorKey)(&token),
+		Conn:                socket,
+		StatelessResetKey:   (*quic.StatelessResetKey)(&reset),
+		TokenGeneratorKey:   (*quic.TokenGeneratorKey)(&token),
+		ConnContext:         h.admitHandshake,
+		VerifySourceAddress: h.doubtAddress,
 	}
 	if h.listener, err = h.transport.Listen(h.tls.base, h.cfg.QUIC); err != nil {
 		return errors.Join(fmt.Errorf("listen: %w", err), h.transport.Close(), socket.Close())
@@ -167,6 +187,7 @@ func (h *Hub) accept() {
 		if err != nil {
 			return // the hub stops
 		}
+		h.handshakeDone(conn)
 		h.conns.Go(func() {
 			if conn.ConnectionState().TLS.NegotiatedProtocol == wire.ALPNEnrol {
 				h.enrol(conn)
@@ -180,7 +201,12 @@ func (h *Hub) accept() {
 // serve leads a connection of the main ALPN to its session. That goes on in a goroutine of its own, as the stack that a
 // handshake needs would stay with this one.
 func (h *Hub) serve(conn *quic.Conn) {
+	if !h.admissions.take() {
+		h.turnAway(conn)
+		return
+	}
 	s, err := h.handshake(conn)
+	h.admissions.give()
 	if err != nil {
 		return
 	}
@@ -191,27 +217,15 @@ func (h *Hub) serve(conn *quic.Conn) {
 	})
 }
 
-// Stop ends the hub: requests fail with ErrDraining, so do messages that no handler has seen, and handlers that run are
-// cancelled and given DrainTimeout; agents are told to leave and, after another DrainTimeout, made to; what they sent is
-// stored; every goroutine ends. When ctx ends first, what is not stored by then is left to the agents to send again, a
-// handler that has not returned is left alone, and the error of ctx is returned.
+// Stop ends the hub: new requests fail with ErrDraining at once, those in flight have half of DrainTimeout to be answered and
+// then fail with it too; messages that no handler has seen fail, and handlers that run are cancelled and given as long; agents
+// are told to leave, to DrainAddress if there is one, and after DrainTimeout made to; what they sent is stored; every
+// goroutine ends. When ctx ends first, what is not stored by then is left to the agents to send again, a handler that has not
+// returned is left alone, and the error of ctx is returned.
 func (h *Hub) Stop(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { h.cancel(context.Cause(ctx)) })
 	defer stop()
-
-	h.mu.Lock()
-	h.draining = true
-	h.mu.Unlock()
-	sessions := h.acceptedSessions() // whoever is not accepted by now will be refused
-	h.log.Info("hub drains", "sessions", len(sessions))
-	h.drainMessages()
-	goodbye := &quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Goodbye{Goodbye: &quicflowv1.Goodbye{Reason: "the hub is stopping"}}}
-	for _, s := range sessions {
-		s.failPromises(ErrDraining)
-		_ = s.send(goodbye, maxOutbox) // one that cannot be told is closed below like the others
-	}
-	h.awaitDeparture(sessions)
-	closeAll(sessions, end(wire.CloseDraining, ErrDraining))
+	closeAll(h.drain(), end(wire.CloseDraining, ErrDraining))
 	h.stopAccepting()
 	err := h.listener.Close()
 	h.conns.Wait()
@@ -226,29 +240,6 @@ func (h *Hub) Stop(ctx context.Context) error {
 		return fmt.Errorf("stop hub: %w", err)
 	}
 	return nil
-}
-
-// drainMessages ends the handling of messages, while their agents can still read the answers.
-func (h *Hub) drainMessages() {
-	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.DrainTimeout)
-	defer cancel()
-	h.messages.close()
-	if err := h.messages.wait(ctx); err != nil {
-		h.log.Warn("agents leave before all their messages are answered", "error", err)
-	}
-}
-
-// awaitDeparture waits until the agents have closed their connections, but not longer than DrainTimeout.
-func (h *Hub) awaitDeparture(sessions []*session) {
-	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.DrainTimeout)
-	defer cancel()
-	for _, s := range sessions {
-		select {
-		case <-s.conn.Context().Done():
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // closeAll closes many sessions at a time, as each takes a moment.

@@ -143,7 +143,11 @@ func (in *intake[T]) commit(batch []received[T]) {
 func (in *intake[T]) call(batch []received[T]) error {
 	ctx, cancel := context.WithTimeout(in.hub.ctx, storeTimeout)
 	defer cancel()
-	return in.store(ctx, batch)
+	err := in.store(ctx, batch)
+	if err != nil {
+		in.hub.metrics.storeErrors.Inc()
+	}
+	return err
 }
 
 // room is a bounded number of bytes: who wants more waits.

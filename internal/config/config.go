@@ -61,6 +61,11 @@ type Session struct {
 	HeartbeatCheckInterval Duration `key:"heartbeat_check_interval" doc:"Time between two checks."`
 	MaxTimeoutCount        int      `key:"max_timeout_count" doc:"So many strikes in a row end the session."`
 	OfflineGrace           Duration `key:"offline_grace" doc:"An agent whose connection broke is reconnecting for this long, and only then offline."`
+	DrainTimeout           Duration `key:"drain_timeout" doc:"Agents have this long to leave when the server stops; requests to them have half of it to be answered."`
+	DrainAddress           string   `key:"drain_address" doc:"host:port of the hub that agents are sent to when the server stops. Empty means that they go on through their own list."`
+	MaxHandshakes          int      `key:"max_handshakes" doc:"TLS handshakes at a time; more connections are refused before they cost anything, and come back within seconds."`
+	MaxAdmissions          int      `key:"max_admissions" doc:"Agents that are being admitted at a time; more are told when to come back."`
+	MaxEnrolments          int      `key:"max_enrolments" doc:"Agents that join or renew at a time; more are told when to come back."`
 }
 
 // Message is section message.
@@ -154,6 +159,10 @@ func Standard() Config {
 			HeartbeatCheckInterval: seconds(5),
 			MaxTimeoutCount:        3,
 			OfflineGrace:           seconds(90),
+			DrainTimeout:           seconds(3),
+			MaxHandshakes:          256,
+			MaxAdmissions:          1024,
+			MaxEnrolments:          64,
 		},
 		Message: Message{
 			WorkerCount:           20,
@@ -201,6 +210,7 @@ func HighPerformance() Config {
 	c.Session.HeartbeatInterval = seconds(30)
 	c.Session.HeartbeatTimeout = seconds(90)
 	c.Session.HeartbeatCheckInterval = seconds(10)
+	c.Session.MaxHandshakes = 512
 	c.Message.WorkerCount = 200
 	c.Message.TaskQueueSize = 100_000
 	c.Message.HandlerTimeout = seconds(60)

@@ -113,6 +113,17 @@ func (c Config) validateTransport(v *validation) {
 	v.duration("session.heartbeat_check_interval", s.HeartbeatCheckInterval, 100*time.Millisecond, time.Hour)
 	v.between("session.max_timeout_count", s.MaxTimeoutCount, 1, 100)
 	v.duration("session.offline_grace", s.OfflineGrace, time.Second, day)
+	// A stop as a whole is bounded to 15 s, and what the agents sent has to be stored after they left.
+	v.duration("session.drain_timeout", s.DrainTimeout, 100*time.Millisecond, 10*time.Second)
+	if s.DrainAddress != "" {
+		v.address("session.drain_address", s.DrainAddress)
+		if strings.HasPrefix(s.DrainAddress, ":") {
+			v.fail("session.drain_address", "%q names no host", s.DrainAddress)
+		}
+	}
+	v.between("session.max_handshakes", s.MaxHandshakes, 1, maxCount)
+	v.between("session.max_admissions", s.MaxAdmissions, 1, maxCount)
+	v.between("session.max_enrolments", s.MaxEnrolments, 1, 100_000)
 }
 
 func (c Config) validateWork(v *validation) {

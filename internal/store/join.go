@@ -56,7 +56,7 @@ func (s *Store) RedeemJoinToken(ctx context.Context, r auth.Redemption) error {
 		return err
 	}
 	at := s.orNow(r.At)
-	return s.write(ctx, "redeem join token", func(tx conn) error {
+	return s.writeShared(ctx, "redeem join token", func(ctx context.Context, tx conn) error {
 		var token struct {
 			ID        string `db:"id"`
 			Pattern   string `db:"pattern"`
@@ -130,7 +130,7 @@ func revokeCertificates(ctx context.Context, tx conn, clientID string, at time.T
 // be the one that the client enrolled with: a renewal that was under way while the client was revoked or replaced
 // comes too late, and gets release.ErrConflict.
 func (s *Store) RecordCertificate(ctx context.Context, clientID, serial string, notAfter time.Time, publicKeyHash string) error {
-	return s.write(ctx, "record certificate", func(tx conn) error {
+	return s.writeShared(ctx, "record certificate", func(ctx context.Context, tx conn) error {
 		var client struct {
 			PublicKeyHash string `db:"public_key_hash"`
 			RevokedAt     int64  `db:"revoked_at"`

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -65,6 +66,58 @@ var joinTests = map[string]func(*fixture){
 			require.ErrorIs(f, missing, release.ErrNotFound)
 		}
 		require.Equal(f, 1, won)
+	},
+	"work that shares a transaction fails by itself": func(f *fixture) {
+		f.joinToken(store.JoinToken{Uses: 1})
+		broken := errors.New("after all")
+		errs := together(60, func(i int) error {
+			insert := fmt.Sprintf("INSERT INTO clients (id, public_key_hash, joined_at) VALUES ('host-%02d', 'key', 1)", i)
+			switch i % 3 {
+			case 0:
+				return f.WriteShared(f.ctx(), nil, insert)
+			case 1:
+				return f.WriteShared(f.ctx(), broken, insert)
+			}
+			return f.WriteShared(f.ctx(), nil, insert, insert) // the key is taken
+		})
+		for i, err := range errs {
+			_, missing := f.ClientByID(f.ctx(), fmt.Sprintf("host-%02d", i))
+			switch i % 3 {
+			case 0:
+				require.NoError(f, err)
+				require.NoError(f, missing)
+				continue
+			case 1:
+				require.ErrorIs(f, err, broken)
+			default:
+				require.Error(f, err)
+			}
+			require.ErrorIs(f, missing, release.ErrNotFound)
+		}
+	},
+	"a caller that gives up does not disturb the others": func(f *fixture) {
+		f.joinToken(store.JoinToken{Uses: 1000})
+		errs := together(60, func(i int) error {
+			ctx, cancel := context.WithCancel(f.ctx())
+			defer cancel()
+			if i%2 == 1 {
+				time.AfterFunc(time.Duration(i)*50*time.Microsecond, cancel)
+			}
+			return f.RedeemJoinToken(ctx, auth.Redemption{TokenHash: "token", ClientID: fmt.Sprint("host-", i), PublicKeyHash: "key"})
+		})
+		for i, err := range errs {
+			_, missing := f.ClientByID(f.ctx(), fmt.Sprint("host-", i))
+			if err == nil {
+				require.NoError(f, missing)
+				continue
+			}
+			require.Equal(f, 1, i%2, "%v", err)
+			require.ErrorIs(f, err, context.Canceled)
+			if f.config.Driver == store.SQLite { // PostgreSQL may have committed when the answer was given up
+				require.ErrorIs(f, missing, release.ErrNotFound)
+			}
+		}
+		require.NoError(f, f.redeem("later", "key"))
 	},
 	"one identity is taken once": func(f *fixture) {
 		f.joinToken(store.JoinToken{Uses: 100})

@@ -76,6 +76,7 @@ type Store struct {
 	dialect dialect
 	writer  *sqlx.DB
 	reader  *sqlx.DB // the same as writer with PostgreSQL
+	group   group
 }
 
 // Open connects to the database and brings its schema up to date. It fails if the database cannot be

@@ -48,8 +48,11 @@ func AppendFrame(dst []byte, m Message) ([]byte, error) {
 	}
 	out := slices.Grow(binary.BigEndian.AppendUint32(dst, uint32(size)), size)
 	payload := out[len(out) : len(out)+size]
-	if n, err := m.MarshalToSizedBufferVT(payload); err != nil || n != size {
-		return dst, fmt.Errorf("encode frame: %d bytes of %d: %w", n, size, err)
+	switch n, err := m.MarshalToSizedBufferVT(payload); {
+	case err != nil:
+		return dst, fmt.Errorf("encode frame: %w", err)
+	case n != size: // a oneof whose message is nil
+		return dst, errors.New("encode frame: the message lacks what it says to hold")
 	}
 	return out[:len(out)+size], nil
 }

@@ -35,4 +35,5 @@ const (
 	CloseRefused       quic.ApplicationErrorCode = 6 // the session was never accepted; a Refusal came before
 	CloseInternal      quic.ApplicationErrorCode = 7 // the hub could not store what it was sent; connect and send again
 	CloseRevoked       quic.ApplicationErrorCode = 8 // the agent's certificates were revoked while it was connected
+	CloseOverloaded    quic.ApplicationErrorCode = 9 // too many agents come at this moment; come back soon
 )

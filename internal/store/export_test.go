@@ -1,0 +1,15 @@
+package store
+
+import "context"
+
+// WriteShared runs statements as work that may share a transaction, and then fails if it is told to.
+func (s *Store) WriteShared(ctx context.Context, fail error, statements ...string) error {
+	return s.writeShared(ctx, "test", func(ctx context.Context, tx conn) error {
+		for _, statement := range statements {
+			if _, err := tx.exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return fail
+	})
+}
