@@ -240,27 +240,27 @@ func TestHandlerTimeout(t *testing.T) {
 			cause <- context.Cause(ctx)
 			return nil, ctx.Err()
 		},
-	}), func(c *hub.Config) { c.WorkerCount, c.HandlerTimeout = 1, 30*time.Millisecond })
+	}), func(c *hub.Config) { c.WorkerCount, c.HandlerTimeout = 1, 200*time.Millisecond })
 	a := b.connect(b.join("a"))
 	a.ask(1, "good", nil)
-	a.failed(1, quicflowv1.FailureCode_FAILURE_CODE_TIMEOUT, "30ms")
+	a.failed(1, quicflowv1.FailureCode_FAILURE_CODE_TIMEOUT, "200ms")
 	require.ErrorContains(t, <-cause, "did not end in time")
 
 	began := time.Now()
 	a.ask(2, "deaf", nil)
 	a.ask(3, "deaf", nil)
-	a.failed(2, quicflowv1.FailureCode_FAILURE_CODE_TIMEOUT, "30ms")
-	require.GreaterOrEqual(t, time.Since(began), 30*time.Millisecond)
+	a.failed(2, quicflowv1.FailureCode_FAILURE_CODE_TIMEOUT, "200ms")
+	require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond)
 	// The handler still has the worker, so the next message waits.
+	eventually(t, "the next one waits", func() bool { return value(t, reg, telemetry.DispatcherQueueDepth) == 1 })
 	require.EqualValues(t, 1, value(t, reg, telemetry.DispatcherWorkersBusy))
-	require.EqualValues(t, 1, value(t, reg, telemetry.DispatcherQueueDepth))
 	close(g.open)
 	r := a.response()
 	require.EqualValues(t, 3, r.Id, "a second answer came to a message")
 	require.NotNil(t, r.GetMessage())
 	dispatched(t, reg, 3, 0)
 	_, sum := observed(t, reg, telemetry.HandlerDuration)
-	require.GreaterOrEqual(t, sum, 0.06)
+	require.GreaterOrEqual(t, sum, 0.4)
 	a.alive()
 }
 
