@@ -90,7 +90,7 @@ func (p *peer) log(credit int, into map[string][]byte) {
 		credit -= 4 + proto.Size(chunk)
 		require.GreaterOrEqual(p.t, credit, 0, "more than was granted")
 		require.EqualValues(p.t, len(into[chunk.StepId]), chunk.Position)
-		require.EqualValues(p.t, chunk.Position+uint64(len(chunk.Data)), chunk.Next)
+		require.Equal(p.t, chunk.Position+uint64(len(chunk.Data)), chunk.Next)
 		into[chunk.StepId] = append(into[chunk.StepId], chunk.Data...)
 	}
 }
