@@ -25,7 +25,7 @@ import (
 	"github.com/quicflow/quicflow/internal/store"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var binary string // the program
 
