@@ -96,7 +96,7 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 		if err := s.hub.credits.uninvited(s); err != nil {
 			return err
 		}
-		return s.hub.credits.offer(s)
+		return s.hub.credits.offer(s, body.LogOffer.GetBytes())
 	case *quicflowv1.ToHub_Goodbye:
 		s.received("goodbye")
 		return end(wire.CloseNormal, ErrGoodbye)
