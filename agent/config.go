@@ -87,6 +87,8 @@ type Config struct {
 	MaxSteps int
 	// MaxJournal bounds the steps that the hub has not confirmed. Defaults to 10,000.
 	MaxJournal int
+	// LogIdle is how long credit for logs is kept without anything to send. A hub takes no more than a minute. Defaults to 10s.
+	LogIdle time.Duration
 	// Handlers answer messages by their type, beside the built-in ping and echo. Defaults to none.
 	Handlers map[string]Handler
 	// OnConnect and OnDisconnect, if set, are called when a session was accepted and when it has ended. They must not
@@ -115,7 +117,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, release.Invalid("server", "an agent needs the address of a server")
 	case c.DataDir == "":
 		return c, errors.New("agent.Config.DataDir is empty")
-	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0:
+	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.LogIdle < 0:
 		return c, errors.New("agent.Config has a negative value")
 	}
 	for name, value := range c.Labels {
@@ -146,6 +148,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxSteps == 0 {
 		c.MaxSteps = 16
+	}
+	if c.LogIdle == 0 {
+		c.LogIdle = 10 * time.Second
 	}
 	if c.OnConnect == nil {
 		c.OnConnect = func(*quicflowv1.Welcome) {}

@@ -169,15 +169,22 @@ func TestSharedTransportAndGivenIdentity(t *testing.T) {
 	require.ElementsMatch(t, []string{"a", "b", "c"}, sortedKeys(w.store.epochs))
 }
 
-// printing runs steps that each print so many times 16 KiB.
-func printing(times int) executorFunc {
+// printing runs steps that each print so many times 16 KiB, and end once they may.
+func printing(times int, end <-chan struct{}) executorFunc {
 	line := bytes.Repeat([]byte("0123456789abcde\n"), 1024)
 	return func(_ context.Context, _ *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult {
 		for range times {
 			_ = log.Append(quicflowv1.Stream_STREAM_STDOUT, line)
 		}
+		<-end
 		return succeeded()
 	}
+}
+
+func closed() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
 }
 
 func (w *world) gauge(registry *prometheus.Registry, name string) float64 {
@@ -193,7 +200,7 @@ func (w *world) gauge(registry *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-// An agent asks for more while it has some, and gives back what it has no use for after 10 s.
+// An agent asks for more while it has some, and gives back what it has no use for.
 func TestCreditIsExtendedAndGivenBack(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
@@ -212,20 +219,64 @@ func TestCreditIsExtendedAndGivenBack(t *testing.T) {
 		c.Hooks.OnMessageReceived, c.Hooks.OnMessageSent = count(&offers, "log_offer"), count(&grants, "log_credit")
 	})
 	cfg := w.config("a")
-	cfg.Executor = printing(3) // after two of them less than half of the credit is left
+	end := make(chan struct{})
+	cfg.LogIdle = 300 * time.Millisecond
+	cfg.Executor = printing(3, end) // after two of them less than half of the credit is left
+	w.connect(cfg)
+	began := time.Now()
+	w.accepted("a", step("a", "0", "x"))
+	w.eventually(func() bool { return grants.Load() == 2 }, "the grant for a second stream")
+	w.eventually(func() bool { return w.gauge(registry, "quic_backbone_log_credit_bytes") == 0 }, "credit is given back")
+	require.Greater(t, time.Since(began), cfg.LogIdle)
+
+	close(end)
+	w.accepted("a", step("a", "1", "x")) // goes on with new credit
+	w.eventually(func() bool { return grants.Load() == 4 }, "two more grants")
+	for _, epoch := range []string{"0", "1"} {
+		require.Len(t, w.output(stepID("a", epoch), release.StreamStdout), 48<<10)
+	}
+	require.EqualValues(t, 4, offers.Load())
+}
+
+// An agent without anything to log keeps no credit.
+func TestCreditIsGivenBackWithTheLastStep(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	metrics, err := hub.NewMetrics(registry)
+	require.NoError(t, err)
+	w := newWorld(t, func(c *hub.Config) { c.Metrics = metrics })
+	cfg := w.config("a")
+	cfg.LogIdle, cfg.Executor = time.Hour, printing(20, closed())
 	w.connect(cfg)
 	w.accepted("a", step("a", "0", "x"))
-	require.Len(t, w.output(stepID("a", "0"), release.StreamStdout), 48<<10)
-	w.eventually(func() bool { return grants.Load() == 2 }, "the grant for a second stream")
-	require.Greater(t, w.gauge(registry, "quic_backbone_log_credit_bytes"), float64(64<<10))
-	given := time.Now()
+	require.Len(t, w.output(stepID("a", "0"), release.StreamStdout), 320<<10)
 	w.eventually(func() bool { return w.gauge(registry, "quic_backbone_log_credit_bytes") == 0 }, "credit is given back")
-	require.Greater(t, time.Since(given), 8*time.Second)
+}
 
-	w.accepted("a", step("a", "1", "x")) // goes on with new credit
-	require.Len(t, w.output(stepID("a", "1"), release.StreamStdout), 48<<10)
-	w.eventually(func() bool { return grants.Load() == 4 }, "two more grants")
-	require.EqualValues(t, 4, offers.Load())
+// An agent that had to wait for its credit for long uses it.
+func TestCreditThatComesLate(t *testing.T) {
+	t.Parallel()
+	offers := make(chan struct{}, 1000)
+	w := newWorld(t, func(c *hub.Config) {
+		c.LogCredit, c.LogBuffer = 64<<10, 64<<10
+		c.Hooks.OnMessageReceived = func(_ hub.Event, kind string) {
+			if kind == "log_offer" {
+				offers <- struct{}{}
+			}
+		}
+	})
+	cfg := w.config("a")
+	cfg.LogIdle, cfg.Executor = 50*time.Millisecond, printing(10, closed())
+	w.connect(cfg)
+	w.store.with(func() { // nothing is stored meanwhile
+		w.accepted("a", step("a", "0", "x"))
+		<-offers
+		<-offers // the second grant does not fit beside what the first was used for
+		asked := time.Now()
+		w.eventually(func() bool { return time.Since(asked) > 3*cfg.LogIdle }, "the agent was idle for longer than it keeps credit")
+	})
+	require.Len(t, w.output(stepID("a", "0"), release.StreamStdout), 160<<10)
+	require.Less(t, len(offers), 10)
 }
 
 // Agents with much output and a hub with little memory for it: each gets its turn, and everything arrives.
@@ -245,7 +296,7 @@ func TestLogsOfManyAgentsThroughLittleMemory(t *testing.T) {
 	for i := range agents {
 		id := string(rune('a' + i))
 		cfg := w.config(id)
-		cfg.Servers, cfg.Executor = []string{network.addr}, printing(lines)
+		cfg.Servers, cfg.Executor = []string{network.addr}, printing(lines, closed())
 		all = append(all, w.connect(cfg))
 		for epoch := range steps {
 			s := step(id, strconv.Itoa(epoch), "x")

@@ -19,10 +19,12 @@ import (
 const (
 	// logWindow is how much log may be on its way, not acknowledged, so that an agent fills no hub whose store is slow.
 	logWindow = 256 << 10
+	// frameOverhead is about what a frame takes beside its data: the id of the step, and numbers.
+	frameOverhead = 128
 	// logTurn is how much of one step's log is sent before the next step's turn comes.
 	logTurn = 64 << 10
-	// logIdle is how long credit is kept without anything to send.
-	logIdle = 10 * time.Second
+	// logKeep is how long a stream stays open at most: when credit is scarce, it goes round.
+	logKeep = time.Minute
 	// logStall is how long the hub may take to acknowledge something before all of it is sent again.
 	logStall = 15 * time.Second
 )
@@ -34,6 +36,7 @@ type shipper struct {
 	stream   *quic.SendStream  // nil when idle
 	buffer   *bufio.Writer
 	frame    []byte // the one that is written
+	openedAt time.Time
 	lastSent time.Time
 
 	// Credit is counted by streams: the nth grant of a session is for its nth stream.
@@ -41,6 +44,7 @@ type shipper struct {
 	low     uint64 // below so much of it the next grant is asked for
 	next    uint64 // granted to the stream after it; 0: nothing is
 	offered bool   // an offer is not answered
+	asked   uint64 // what the last offer asked for
 	starved bool   // there is something to send and no credit
 
 	confirmed   uint64 // sum of the acknowledged positions, to see progress
@@ -73,19 +77,28 @@ func (s *steps) shipments() []shipment {
 }
 
 func (p *shipper) run(ctx context.Context) error {
-	timer := time.NewTimer(logIdle)
+	idle := p.s.agent.cfg.LogIdle
+	timer := time.NewTimer(idle)
 	defer timer.Stop()
 	for {
-		progress, inFlight, err := p.turn(ctx)
+		progress, inFlight, done, err := p.turn(ctx)
 		if err != nil {
 			return fmt.Errorf("send logs: %w", err)
+		}
+		if done || time.Since(p.lastSent) >= idle {
+			err = p.giveBack(ctx)
+		} else if time.Since(p.openedAt) >= logKeep {
+			err = p.end()
+		}
+		if err != nil {
+			return fmt.Errorf("give back credit for logs: %w", err)
 		}
 		if progress {
 			continue
 		}
 		wait := time.Hour
-		if p.holdsCredit() {
-			wait = time.Until(p.lastSent.Add(logIdle))
+		if p.stream != nil || p.next > 0 {
+			wait = time.Until(p.lastSent.Add(idle))
 		}
 		if inFlight {
 			wait = min(wait, time.Until(p.lastAckedAt.Add(logStall)))
@@ -105,18 +118,12 @@ func (p *shipper) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if p.holdsCredit() && time.Since(p.lastSent) >= logIdle {
-			if err := p.giveBack(ctx); err != nil {
-				return fmt.Errorf("give back credit for logs: %w", err)
-			}
-		}
 	}
 }
 
-func (p *shipper) holdsCredit() bool { return p.stream != nil || p.next > 0 }
-
-// turn gives each step its turn. It reports whether anything was sent and whether anything is not acknowledged.
-func (p *shipper) turn(ctx context.Context) (progress, inFlight bool, err error) {
+// turn gives each step its turn. It reports whether anything was sent, whether anything is not acknowledged, and whether all
+// steps have ended and their logs are sent.
+func (p *shipper) turn(ctx context.Context) (progress, inFlight, done bool, err error) {
 	shipments := p.s.agent.steps.shipments()
 	var flying, confirmed uint64
 	for _, m := range shipments {
@@ -138,15 +145,19 @@ func (p *shipper) turn(ctx context.Context) (progress, inFlight bool, err error)
 		}
 		n, err := p.ship(ctx, m, min(logTurn, logWindow-int(flying)))
 		if err != nil {
-			return false, false, err
+			return false, false, false, err
 		}
 		flying += n
 		progress = progress || n > 0
 	}
+	done = true
+	for _, m := range shipments {
+		done = done && m.finished && max(m.acked, p.sent[m.id]) >= m.end
+	}
 	if progress {
 		if p.stream != nil {
 			if err := p.buffer.Flush(); err != nil {
-				return false, false, err
+				return false, false, false, err
 			}
 		}
 		p.lastSent = time.Now()
@@ -154,7 +165,7 @@ func (p *shipper) turn(ctx context.Context) (progress, inFlight bool, err error)
 	if len(p.sent) > 2*len(shipments)+100 {
 		p.prune(shipments)
 	}
-	return progress, flying > 0, nil
+	return progress, flying > 0, done, nil
 }
 
 // ship sends the next records of one step, of up to limit bytes, but at least one if there is one.
@@ -170,19 +181,24 @@ func (p *shipper) ship(ctx context.Context, m shipment, limit int) (sent uint64,
 		// What was cut off by a crash is dropped when the step ends. Anything else is lost, and must not stop the rest.
 		p.s.agent.cfg.Logger.Error("spool cannot be read", "step_id", m.id, "error", err)
 	}
+	waiting := uint64(0)
 	for _, r := range records {
-		ok, err := p.write(ctx, m.id, r)
+		waiting += uint64(len(r.Data)) + frameOverhead
+	}
+	for _, r := range records {
+		ok, err := p.write(ctx, m.id, r, waiting)
 		if err != nil || !ok {
 			return sent, err
 		}
 		sent += r.Next - r.Position
+		waiting -= uint64(len(r.Data)) + frameOverhead
 		p.sent[m.id] = r.Next
 	}
 	return sent, nil
 }
 
-// write sends a record, if there is credit for it.
-func (p *shipper) write(ctx context.Context, id string, r spool.Record) (ok bool, err error) {
+// write sends a record, if there is credit for it. waiting is about how much there is to send, in bytes of frames.
+func (p *shipper) write(ctx context.Context, id string, r spool.Record, waiting uint64) (ok bool, err error) {
 	p.frame, err = wire.AppendFrame(p.frame[:0], &quicflowv1.LogChunk{
 		StepId: id, Position: r.Position, Next: r.Next,
 		Stream: r.Stream, Offset: r.Offset, TimeUnixNano: r.Time.UnixNano(), Data: r.Data,
@@ -191,25 +207,26 @@ func (p *shipper) write(ctx context.Context, id string, r spool.Record) (ok bool
 		return false, err
 	}
 	size := uint64(len(p.frame))
-	if size > p.credit {
+	waiting = max(waiting, size)
+	for size > p.credit {
 		// The rest is too small. It is given back at once, or agents that wait could keep all credit of a hub from each other.
 		if err := p.end(); err != nil {
 			return false, err
 		}
 		if p.next == 0 {
 			p.starved = true
-			p.offer()
+			p.offer(waiting)
 			return false, nil
 		}
 		if err := p.open(ctx); err != nil {
 			return false, err
 		}
-		if size > p.credit {
-			return false, fmt.Errorf("the hub grants %d bytes at a time, and a record of step %s takes %d", p.credit, id, size)
+		if size > p.credit && p.asked >= size {
+			return false, fmt.Errorf("the hub granted %d bytes for logs where %d were asked for", p.credit, p.asked)
 		}
 	}
 	if p.credit < p.low && p.next == 0 {
-		p.offer() // so that it is granted before the rest is used up
+		p.offer(waiting) // so that it is granted before the rest is used up
 	}
 	p.credit -= size
 	_, err = p.buffer.Write(p.frame)
@@ -217,9 +234,10 @@ func (p *shipper) write(ctx context.Context, id string, r spool.Record) (ok bool
 }
 
 // offer asks for credit, unless that was done.
-func (p *shipper) offer() {
+func (p *shipper) offer(waiting uint64) {
 	if !p.offered {
-		p.offered = p.s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_LogOffer{LogOffer: &quicflowv1.LogOffer{}}}) == nil
+		p.asked = waiting
+		p.offered = p.s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_LogOffer{LogOffer: &quicflowv1.LogOffer{Bytes: waiting}}}) == nil
 	}
 }
 
@@ -231,6 +249,7 @@ func (p *shipper) open(ctx context.Context) error {
 	}
 	p.stream, p.buffer = stream, bufio.NewWriterSize(stream, 8<<10)
 	p.credit, p.low, p.next = p.next, p.next/2, 0
+	p.openedAt = time.Now()
 	return nil
 }
 
@@ -247,7 +266,7 @@ func (p *shipper) end() error {
 	return err
 }
 
-// giveBack ends the stream, and the one after it if that has credit.
+// giveBack ends the stream, if there is one, and the one after it if that has credit.
 func (p *shipper) giveBack(ctx context.Context) error {
 	if err := p.end(); err != nil || p.next == 0 {
 		return err

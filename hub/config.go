@@ -87,7 +87,7 @@ type Config struct {
 	HandlerTimeout time.Duration // from the start of a handler to the answer that it took too long. Defaults to 30 s.
 
 	LogBuffer      int64         // bytes of log frames that agents have credit for or that wait for the Sink. Defaults to 256 MiB.
-	LogCredit      int64         // bytes of log frames that an agent is granted at a time; at least 64 KiB. Defaults to 256 KiB.
+	LogCredit      int64         // bytes of log frames that an agent is granted at a time, at most; not less than 64 KiB. Defaults to 256 KiB.
 	LogIdleTimeout time.Duration // credit that is neither used nor given back for longer ends its session. Defaults to 1 min.
 
 	// QUIC tunes the transport: idle timeout, windows, streams. Defaults to quic-go's values, and an idle timeout of 60 s.

@@ -186,6 +186,25 @@ func TestSessionsWaitForCreditInTurn(t *testing.T) {
 	b.held(0, 0)
 }
 
+// The first half of the memory is given away generously, the second to who needs it.
+func TestScarceCreditIsSharedOut(t *testing.T) {
+	b := start(t, smallCredit(4*grant))
+	for i, c := range []struct{ ask, get int }{
+		{1, grant}, {200, grant}, {1, 4 << 10}, {10_000, 10_000}, {10 * grant, grant},
+		{0, 0}, // no room for all, and it waits
+		{1, 0}, // behind that
+	} {
+		a := b.connect(b.join(fmt.Sprintf("web-%d", i)))
+		if a.offerBytes(uint64(c.ask)); c.get == 0 {
+			a.alive()
+		} else {
+			require.Equal(t, c.get, a.granted(), "%d bytes were asked for", c.ask)
+		}
+	}
+	require.Equal(t, 2, hub.Waiting(b.Hub))
+	b.held(3*grant+(4<<10)+10_000, 0)
+}
+
 // A session that ends gives back everything, wherever it stands.
 func TestSessionDiesWithCredit(t *testing.T) {
 	b := start(t, smallCredit(10*grant))

@@ -242,7 +242,12 @@ func (a *agent) beat(n uint64) {
 // offer says that there are logs to send.
 func (a *agent) offer() {
 	a.t.Helper()
-	a.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_LogOffer{LogOffer: &quicflowv1.LogOffer{}}})
+	a.offerBytes(0)
+}
+
+func (a *agent) offerBytes(n uint64) {
+	a.t.Helper()
+	a.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_LogOffer{LogOffer: &quicflowv1.LogOffer{Bytes: n}}})
 }
 
 // granted takes the next frame, which must be credit for logs, and gives its bytes.

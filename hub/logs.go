@@ -24,8 +24,12 @@ var streamOf = map[quicflowv1.Stream]release.Stream{
 // readLogs takes in the log streams that a session has credit for: one after the other, in the order in which the agent
 // opened them. An agent ends one before it opens the next, so what it wrote later is stored later.
 func (s *session) readLogs() {
-	for s.hub.credits.more(s) {
-		rest, err := s.readLogStream()
+	for {
+		credit, ok := s.hub.credits.next(s)
+		if !ok {
+			return
+		}
+		rest, err := s.readLogStream(credit)
 		if err != nil {
 			s.close(err)
 		}
@@ -35,8 +39,7 @@ func (s *session) readLogs() {
 
 // readLogStream takes in one log stream and tells what it left of its credit. It answers an error only if that has to end
 // the session.
-func (s *session) readLogStream() (credit int64, _ *endError) {
-	credit = s.hub.credits.grant
+func (s *session) readLogStream(credit int64) (rest int64, _ *endError) {
 	stream, err := s.acceptLogs()
 	if stream == nil {
 		return credit, err

@@ -95,7 +95,7 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 		if err := s.hub.credits.uninvited(s); err != nil {
 			return err
 		}
-		return s.hub.credits.offer(s)
+		return s.hub.credits.offer(s, body.LogOffer.GetBytes())
 	case *quicflowv1.ToHub_Request:
 		s.received("request")
 		return s.hub.messages.dispatch(s, body.Request)

@@ -12,8 +12,10 @@
 //   - An agent opens a stream after it ended the one before it, and the hub reads them in this order.
 //   - An agent with less than half of a grant left, and more to send, offers again: the grant is for its next stream. The hub holds
 //     at most two streams open to credit; an offer that comes before it saw the end of the first waits for that end.
-//   - After 10 s without anything to send an agent ends its stream, and, if it was granted another, opens and ends that one.
-//     Credit that lies unused for a minute ends the session.
+//   - Credit is not kept: an agent ends its stream, and, if it was granted another, opens and ends that one, when no step runs and
+//     all is sent, after 10 s without anything to send, and after a minute in any case. If the hub hears nothing for a minute on
+//     a stream that has credit, it ends the session.
+//   - A hub with little room left grants what was asked for, and no more.
 //
 // Enrolment ALPN: on each bidirectional stream the agent sends one EnrolRequest and reads one EnrolResponse.
 //
@@ -2177,7 +2179,10 @@ func (x *LogChunk) GetData() []byte {
 // LogOffer says that logs wait to be sent: it asks for credit for one more stream. It is sent again only after the LogCredit
 // that answers it.
 type LogOffer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of frames that wait, as far as the agent has looked; 0: it does not know. What is granted is not less, unless that is more than
+	// the hub ever grants at a time.
+	Bytes         uint64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2212,10 +2217,17 @@ func (*LogOffer) Descriptor() ([]byte, []int) {
 	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
+func (x *LogOffer) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // LogCredit lets the agent send so many bytes of LogChunk frames on its next log stream. It comes when the hub has room for them.
 type LogCredit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // at least 64 KiB
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2645,9 +2657,9 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x06stream\x18\x04 \x01(\x0e2\x13.quicflow.v1.StreamR\x06stream\x12\x16\n" +
 	"\x06offset\x18\x05 \x01(\x04R\x06offset\x12$\n" +
 	"\x0etime_unix_nano\x18\x06 \x01(\x03R\ftimeUnixNano\x12\x12\n" +
-	"\x04data\x18\a \x01(\fR\x04data\"\n" +
-	"\n" +
-	"\bLogOffer\"!\n" +
+	"\x04data\x18\a \x01(\fR\x04data\" \n" +
+	"\bLogOffer\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"!\n" +
 	"\tLogCredit\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"=\n" +
 	"\x06LogAck\x12\x17\n" +
