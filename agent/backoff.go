@@ -17,11 +17,16 @@ func (b *backoff) reset() { b.attempts = 0 }
 
 // next gives the time to wait before the next attempt.
 func (b *backoff) next() time.Duration {
-	d := b.cfg.Max
-	if b.attempts < 30 {
-		d = min(d, b.cfg.Min<<b.attempts)
-	}
 	b.attempts++
+	return b.cfg.Wait(b.attempts - 1)
+}
+
+// Wait gives the time to wait after so many failed attempts before the last one.
+func (b Backoff) Wait(attempts int) time.Duration {
+	d := b.Max
+	if attempts < 30 {
+		d = min(d, b.Min<<attempts)
+	}
 	return d/2 + rand.N(d/2+1)
 }
 

@@ -157,6 +157,13 @@ func exchange(ctx context.Context, conn *quic.Conn, request *quicflowv1.EnrolReq
 
 // accept checks a certificate before it replaces anything.
 func (a *Agent) accept(response *quicflowv1.EnrolResponse, key crypto.Signer) error {
+	if err := checkCertificate(response, a.cfg.ClientID, key); err != nil {
+		return err
+	}
+	return a.saveIdentity(response.CertificateDer, response.CaDer)
+}
+
+func checkCertificate(response *quicflowv1.EnrolResponse, clientID string, key crypto.Signer) error {
 	leaf, err := x509.ParseCertificate(response.CertificateDer)
 	if err != nil {
 		return fmt.Errorf("read the certificate that the hub sent: %w", err)
@@ -165,13 +172,13 @@ func (a *Agent) accept(response *quicflowv1.EnrolResponse, key crypto.Signer) er
 	if !ok || !public.Equal(leaf.PublicKey) {
 		return errors.New("the certificate that the hub sent is not for this agent's key")
 	}
-	if id, err := pki.ClientID(leaf); err != nil || id != a.cfg.ClientID {
+	if id, err := pki.ClientID(leaf); err != nil || id != clientID {
 		return errors.New("the certificate that the hub sent is not for this agent")
 	}
 	if len(response.CaDer) == 0 {
 		return errors.New("the hub sent no certificate authority to trust")
 	}
-	return a.saveIdentity(response.CertificateDer, response.CaDer)
+	return nil
 }
 
 // denied turns the hub's error into one for the user; its message says what to do.

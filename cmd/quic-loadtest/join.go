@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/quicflow/quicflow/internal/apiclient"
+	"github.com/quicflow/quicflow/internal/auth"
+	"github.com/quicflow/quicflow/internal/fleet"
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+// localServer is a server on this host whose data directory we may read, so whose administrator we are.
+type localServer struct {
+	token string // the administrator's
+	API   string `json:"api"`
+	QUIC  string `json:"quic"`
+}
+
+// findLocal gives nil if there is no local server that is the one to connect to.
+func (o *options) findLocal() (*localServer, error) {
+	if o.serverGiven && !isLoopback(o.server) {
+		return nil, nil
+	}
+	dir := o.serverDataDir
+	if dir == "" {
+		state, err := stateDir()
+		if err != nil {
+			return nil, err
+		}
+		dir = filepath.Join(state, "server")
+	}
+	// Without a server anyone may listen at the address that the last one left.
+	endpoint, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
+	if err != nil || !auth.ServerRuns(dir) {
+		return nil, nil
+	}
+	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
+	if err != nil {
+		return nil, nil
+	}
+	s := &localServer{token: strings.TrimSpace(string(token))}
+	if err := json.Unmarshal(endpoint, s); err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, "endpoint.json"), err)
+	}
+	return s, nil
+}
+
+func isLoopback(server string) bool {
+	host, _, err := net.SplitHostPort(server)
+	if err != nil {
+		host = server
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// mint asks the server for a token that all agents may use. It lets known ids join again, as their identities may be lost.
+func (s *localServer) mint(ctx context.Context, prefix string, uses int) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("the server's API does not answer"))
+	defer cancel()
+	api, err := apiclient.New(apiclient.Config{Server: s.API, Token: s.token})
+	if err != nil {
+		return "", err
+	}
+	made, err := apiclient.Read[apiclient.AgentToken](api.CreateAgentToken(ctx, apiclient.NewAgentToken{
+		Uses: int64(uses), TTL: "24h", ID: prefix + "-*", Replace: true,
+	}))
+	if err != nil {
+		return "", fmt.Errorf("make a join token: %w", err)
+	}
+	return made.Token, nil
+}
+
+// join gives the identities of all agents, those kept before and those that join now.
+func (o *options) join(ctx context.Context, ids []string) (_ *fleet.Identities, err error) {
+	dir := o.identities
+	if dir == "" {
+		state, err := stateDir()
+		if err != nil {
+			return nil, err
+		}
+		dir = filepath.Join(state, "loadtest")
+	}
+	token := o.token
+	if token == "" {
+		token = os.Getenv(tokenVariable)
+	}
+	if token == "" {
+		local, err := o.findLocal()
+		if err != nil {
+			return nil, err
+		}
+		if local != nil {
+			if token, err = local.mint(ctx, o.prefix, o.count); err != nil {
+				return nil, err
+			}
+			if !o.serverGiven {
+				o.server = local.QUIC
+			}
+		}
+	}
+	var path string
+	if token != "" {
+		parsed, err := auth.ParseJoinToken(token)
+		if err != nil {
+			return nil, fmt.Errorf("--token: %w", err)
+		}
+		path = filepath.Join(dir, fleet.CacheName(parsed.Fingerprint))
+	} else if path, err = fleet.LatestCache(dir); err != nil {
+		return nil, o.errNoToken(err)
+	}
+	cache, err := fleet.OpenCache(path)
+	if err != nil {
+		return nil, fmt.Errorf("--identities: %w", err)
+	}
+	defer func() { err = errors.Join(err, cache.Close()) }()
+	if missing := len(cache.Missing(ids)); missing > 0 {
+		if token == "" {
+			return nil, o.errNoToken(fmt.Errorf("%d agents have no identity in %s", missing, path))
+		}
+		if err := o.enrol(ctx, token, ids, cache); err != nil {
+			return nil, err
+		}
+	}
+	return cache.Identities(), nil
+}
+
+func (o *options) errNoToken(err error) error {
+	return fmt.Errorf("%w, and there is no join token. Make one on the server with\n\n"+
+		"    quic-ctl agent token --uses %d --id '%s-*'\n\nand start again with --token", err, o.count, o.prefix)
+}
+
+func (o *options) enrol(ctx context.Context, token string, ids []string, cache *fleet.Cache) error {
+	var joined atomic.Int64
+	progress := o.progress(func() string { return fmt.Sprintf("joined %d of %d", joined.Load(), len(ids)) })
+	defer progress.stop()
+	err := fleet.Enrol(ctx, fleet.Enrolment{
+		Server: o.server, Token: token, IDs: ids, Cache: cache, Insecure: o.insecure, Version: version,
+		OnJoined: func(n int) { joined.Store(max(joined.Load(), int64(n))) },
+	})
+	if bad := (*release.Error)(nil); errors.As(err, &bad) && bad.Field == "token" {
+		return fmt.Errorf("--token: %w", err)
+	}
+	return err
+}

@@ -1,0 +1,132 @@
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// maxOut is how much may wait to be written, in bytes; above it the session ends.
+const maxOut = 4 << 20
+
+// session is one accepted connection to a hub. Its fields are guarded by agent.mu, but for those of the first group.
+type session struct {
+	agent   *simulated
+	conn    *quic.Conn
+	control *quic.Stream
+	frames  *wire.Reader // of the goroutine that reads
+
+	cause   error // why we ended it
+	ended   bool
+	out     []byte // what QUIC did not take at once
+	writing bool   // a goroutine writes it
+
+	sequence uint64 // of the last heartbeat sent; when that was, in unix ns
+	acked    uint64 // of the last one answered
+	heard    time.Time
+	ticks    int
+	strikes  int
+
+	logs logSession
+}
+
+// read takes frames until there are no more.
+func (s *session) read() error {
+	a := s.agent
+	for {
+		frame := new(quicflowv1.ToAgent)
+		if err := s.frames.Read(frame); err != nil {
+			return fmt.Errorf("read control stream: %w", err)
+		}
+		now := time.Now()
+		a.mu.Lock()
+		s.heard = now
+		var err error
+		switch body := frame.Body.(type) {
+		case *quicflowv1.ToAgent_HeartbeatAck:
+			if sent := body.HeartbeatAck.Sequence; sent > s.acked && sent <= s.sequence {
+				s.acked = sent
+				a.fleet.stats.roundTrip.add(time.Duration(now.UnixNano() - int64(sent)))
+			}
+		case *quicflowv1.ToAgent_Request:
+			s.request(body.Request)
+		case *quicflowv1.ToAgent_ResultAck:
+			a.resultAcked(body.ResultAck.StepId)
+		case *quicflowv1.ToAgent_LogAck:
+			a.logAcked(body.LogAck.StepId, body.LogAck.Position)
+		case *quicflowv1.ToAgent_LogCredit:
+			s.credited(body.LogCredit.Bytes)
+		case *quicflowv1.ToAgent_Goodbye:
+			a.mu.Unlock()
+			a.follow(body.Goodbye)
+			return fmt.Errorf("%w: %s", errGoodbye, body.Goodbye.Reason)
+		case *quicflowv1.ToAgent_Refusal:
+			err = refusal(body.Refusal)
+		}
+		a.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// send writes a frame, at once or, while QUIC takes no more, by a goroutine of its own. agent.mu is held.
+func (s *session) send(frame *quicflowv1.ToHub) {
+	if s.ended {
+		return
+	}
+	var small [256]byte
+	encoded, err := wire.AppendFrame(small[:0], frame)
+	if err != nil {
+		s.agent.fleet.cfg.Logger.Error("frame could not be sent", "client_id", s.agent.id, "error", err)
+		return
+	}
+	if !s.writing {
+		if err := s.control.TryWriteAll(encoded); !errors.Is(err, quic.ErrWouldBlock) {
+			return // after any error the reader finds out
+		}
+	}
+	if len(s.out)+len(encoded) > maxOut {
+		s.end(errStuck)
+		return
+	}
+	s.out = append(s.out, encoded...)
+	if !s.writing {
+		s.writing = true
+		s.agent.fleet.work.Go(s.write)
+	}
+}
+
+// write empties s.out and ends.
+func (s *session) write() {
+	for {
+		s.agent.mu.Lock()
+		frames := s.out
+		s.out = nil
+		if len(frames) == 0 || s.ended {
+			s.writing = false
+			s.agent.mu.Unlock()
+			return
+		}
+		s.agent.mu.Unlock()
+		if _, err := s.control.Write(frames); err != nil {
+			s.agent.mu.Lock()
+			s.ended = true // of writing; the reader finds out
+			s.agent.mu.Unlock()
+		}
+	}
+}
+
+// end closes the connection for a reason of ours, without waiting. agent.mu is held.
+func (s *session) end(cause error) {
+	if s.cause != nil || s.ended {
+		return
+	}
+	s.cause, s.ended = cause, true
+	s.agent.fleet.work.Go(func() { _ = s.conn.CloseWithError(wire.CloseNormal, "") })
+}
