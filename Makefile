@@ -42,7 +42,7 @@ demo: build ## Show it all: a server, ten agents, a canary release (DEMO_EXIT=1:
 # What links the Temporal server comes last: from nothing it takes minutes to compile.
 .PHONY: test
 test: ## Run the tests, on SQLite and PostgreSQL (not the end-to-end ones)
-	@scripts/install-deps.sh postgresql
+	@scripts/install-deps.sh postgresql openssl
 	go test $$(scripts/packages.sh light)
 	go test $$(scripts/packages.sh heavy)
 
@@ -58,7 +58,7 @@ e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 
 .PHONY: coverage
 coverage: ## Measure the tests' coverage into coverage/
-	@scripts/install-deps.sh postgresql
+	@scripts/install-deps.sh postgresql openssl
 	@mkdir -p coverage
 	go test -coverprofile=coverage/cover.out $$(scripts/packages.sh light)
 	go tool cover -html=coverage/cover.out -o coverage/index.html
