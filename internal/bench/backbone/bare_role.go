@@ -81,10 +81,17 @@ func (b *bareServer) start(p hubPlan) (address, error) {
 	return address{Addr: socket.LocalAddr().String(), Heartbeat: preset.Session.HeartbeatInterval.Std()}, nil
 }
 
-// hold reads the one stream that a client opens.
+// hold answers the first byte on the one stream that a client opens, and reads on.
 func (b *bareServer) hold(conn *quic.Conn) {
 	stream, err := conn.AcceptStream(context.Background())
 	if err != nil {
+		return
+	}
+	var one [1]byte
+	if _, err := io.ReadFull(stream, one[:]); err != nil {
+		return
+	}
+	if _, err := stream.Write(one[:]); err != nil {
 		return
 	}
 	b.mu.Lock()
@@ -92,7 +99,6 @@ func (b *bareServer) hold(conn *quic.Conn) {
 	b.mu.Unlock()
 	b.streams.Add(1)
 	defer b.streams.Add(-1)
-	var one [1]byte
 	for {
 		if _, err := stream.Read(one[:]); err != nil {
 			return
@@ -205,16 +211,16 @@ func startBareClients(p fleetPlan) (none, error) {
 	return none{}, group.Wait()
 }
 
+// bareConnect tries until the server has answered on the connection: one that has too many in its queue refuses some, also
+// after the handshake is over.
 func bareConnect(d *dialler, i int, secure *tls.Config, p fleetPlan) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.Patience)
 	defer cancel()
-	config := agent.TransportConfig()
-	config.MaxIncomingStreams, config.KeepAlivePeriod, config.DisablePathMTUDiscovery = 1000, p.KeepAlive, true // the last as package fleet
-	var conn *quic.Conn
-	for { // a server that has too many handshakes in progress refuses some
-		var err error
-		if conn, err = d.dial(ctx, i, secure, config); err == nil {
-			break
+	for {
+		conn, err := bareDial(ctx, d, i, secure, p.KeepAlive)
+		if err == nil {
+			go echoAll(conn)
+			return nil
 		}
 		var refused *quic.TransportError
 		if !errors.As(err, &refused) || refused.ErrorCode != quic.ConnectionRefused {
@@ -222,23 +228,36 @@ func bareConnect(d *dialler, i int, secure *tls.Config, p fleetPlan) error {
 		}
 		wait(ctx, 50*time.Millisecond)
 	}
+}
+
+func bareDial(ctx context.Context, d *dialler, i int, secure *tls.Config, keepAlive time.Duration) (*quic.Conn, error) {
+	config := agent.TransportConfig()
+	config.MaxIncomingStreams, config.KeepAlivePeriod, config.DisablePathMTUDiscovery = 1000, keepAlive, true // the last as package fleet
+	conn, err := d.dial(ctx, i, secure, config)
+	if err != nil {
+		return nil, err
+	}
 	stream, err := conn.OpenStreamSync(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := stream.Write([]byte{1}); err != nil {
-		return err
+	one := []byte{1}
+	if _, err := stream.Write(one); err != nil {
+		return nil, err
 	}
-	go func() {
-		for {
-			stream, err := conn.AcceptStream(context.Background())
-			if err != nil {
-				return
-			}
-			go echo(stream)
+	_, err = io.ReadFull(stream, one)
+	return conn, err
+}
+
+// echoAll echoes on each stream that the server opens.
+func echoAll(conn *quic.Conn) {
+	for {
+		stream, err := conn.AcceptStream(context.Background())
+		if err != nil {
+			return
 		}
-	}()
-	return nil
+		go echo(stream)
+	}
 }
 
 // echo sends back each message: 4 bytes of length, and so many more.

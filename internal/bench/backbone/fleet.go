@@ -67,7 +67,7 @@ func (b *bench) fleet(ctx context.Context, n int) (err error) {
 	if err := prepare(ctx, dir, n); err != nil {
 		return err
 	}
-	if b.wants("memory") {
+	if b.bare && b.wants("memory") {
 		if err := b.bareMemory(ctx, dir, n); err != nil {
 			return fmt.Errorf("memory of bare quic-go: %w", err)
 		}

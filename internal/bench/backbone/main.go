@@ -69,6 +69,7 @@ type options struct {
 	preset      string
 	nats        string // program; empty: NATS is left out
 	natsConns   []int
+	bare        bool
 	connections int
 	inFlight    []int
 	payload     int
@@ -91,6 +92,7 @@ func parse(arguments []string) (options, error) {
 	agents := f.String("agents", "10000", "sizes of the fleets, separated by commas")
 	f.StringVar(&o.preset, "preset", "highperf", "configuration of the hub and of the bare server: standard or highperf")
 	f.StringVar(&o.nats, "nats", "bin/bench/nats", "program of internal/bench/nats; empty leaves NATS out")
+	f.BoolVar(&o.bare, "bare", true, "measure bare quic-go too")
 	natsConns := f.String("nats-connections", "1,4", "connections of the NATS requester; each is tried and the best counts")
 	f.IntVar(&o.connections, "connections", 1000, "connections of the throughput measure")
 	inFlight := f.String("in-flight", "1,50,1000,5000", "requests in flight, one measurement each")

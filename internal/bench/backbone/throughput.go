@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,8 +26,9 @@ type throughputLine struct {
 	P50         time.Duration `json:"p50"`
 	P99         time.Duration `json:"p99"`
 	Failed      int64         `json:"failed"`
-	CPU         time.Duration `json:"cpu"`     // of all its processes, for one request
-	HubCPU      time.Duration `json:"hub_cpu"` // of the asking side, for one request; with NATS the server's too
+	CPU         time.Duration `json:"cpu"`         // of all its processes, for one request
+	HubCPU      time.Duration `json:"hub_cpu"`     // of the asking side, for one request; with NATS the server's too
+	Dropped     int64         `json:"udp_dropped"` // datagrams for which a socket's buffer had no room, in all rounds
 	Rounds      []figures     `json:"rounds"`
 }
 
@@ -49,13 +52,17 @@ func (b *bench) throughput(ctx context.Context) error {
 	type measurement struct {
 		figures     []figures
 		cpu, hubCPU []time.Duration
+		dropped     int64
 	}
 	type key struct {
 		system               string
 		inFlight, requesters int
 	}
 	measured := map[key]*measurement{}
-	systems := []string{ours, bare}
+	systems := []string{ours}
+	if b.bare {
+		systems = append(systems, bare)
+	}
 	if b.nats != "" {
 		if err := prepareNATS(dir); err != nil {
 			return err
@@ -72,6 +79,7 @@ func (b *bench) throughput(ctx context.Context) error {
 			}
 			for _, c := range contenders {
 				for _, inFlight := range b.inFlight {
+					dropped := udpDropped()
 					f, cpu, hubCPU, err := b.loadOn(ctx, c, inFlight)
 					if err != nil {
 						stop()
@@ -83,6 +91,7 @@ func (b *bench) throughput(ctx context.Context) error {
 					}
 					m := measured[k]
 					m.figures, m.cpu, m.hubCPU = append(m.figures, f), append(m.cpu, cpu), append(m.hubCPU, hubCPU)
+					m.dropped += udpDropped() - dropped
 				}
 			}
 			stop()
@@ -96,7 +105,7 @@ func (b *bench) throughput(ctx context.Context) error {
 					continue
 				}
 				line := throughputLine{System: system, InFlight: inFlight, Requesters: k.requesters, Connections: min(b.connections, inFlight),
-					Rounds: m.figures, CPU: median(m.cpu), HubCPU: median(m.hubCPU)}
+					Rounds: m.figures, CPU: median(m.cpu), HubCPU: median(m.hubCPU), Dropped: m.dropped}
 				var perSecond []float64
 				var p50, p99 []time.Duration
 				for _, f := range m.figures {
@@ -237,7 +246,7 @@ func (b *bench) competeNATS(ctx context.Context, dir string, begin func(program,
 
 func (b *bench) printThroughput() {
 	heading("Request and answer of %d bytes over mutual TLS 1.3, %d connections, medians of %d rounds of %s", b.payload, b.connections, b.rounds, b.load)
-	fmt.Printf("%-14s %9s %11s %10s %10s %8s %12s %12s %12s\n", "", "in flight", "requests/s", "p50", "p99", "failed", "CPU/request", "of it hub", "hub to this")
+	fmt.Printf("%-14s %9s %11s %10s %10s %8s %12s %12s %12s %12s\n", "", "in flight", "requests/s", "p50", "p99", "failed", "CPU/request", "of it hub", "UDP dropped", "hub to this")
 	hub := map[int]throughputLine{}
 	for _, l := range b.report.Throughput {
 		name, compared := l.System, "-"
@@ -249,10 +258,33 @@ func (b *bench) printThroughput() {
 		if l.System == nats {
 			name = fmt.Sprintf("%s (%d)", nats, l.Requesters)
 		}
-		fmt.Printf("%-14s %9d %11.0f %10s %10s %8d %12s %12s %12s\n",
-			name, l.InFlight, l.PerSecond, short(l.P50), short(l.P99), l.Failed, short(l.CPU), short(l.HubCPU), compared)
+		fmt.Printf("%-14s %9d %11.0f %10s %10s %8d %12s %12s %12d %12s\n",
+			name, l.InFlight, l.PerSecond, short(l.P50), short(l.P99), l.Failed, short(l.CPU), short(l.HubCPU), l.Dropped, compared)
 	}
 	if b.nats != "" {
 		fmt.Printf("NATS %s: in brackets the requester's connections that were fastest; the asking side counts the server's CPU too\n", b.report.NATSVersion)
 	}
+}
+
+// udpDropped counts the datagrams of the whole machine that found no room in a socket's buffer, to receive and to send.
+func udpDropped() (n int64) {
+	text, _ := os.ReadFile("/proc/net/snmp")
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "Udp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		for i, name := range names {
+			if name == "RcvbufErrors" || name == "SndbufErrors" {
+				value, _ := strconv.ParseInt(fields[i], 10, 64)
+				n += value
+			}
+		}
+	}
+	return n
 }

@@ -154,4 +154,3 @@ func load(plan loadPlan) (figures, error) {
 		return err
 	}), nil
 }
-
