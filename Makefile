@@ -16,7 +16,7 @@ TOOLS := .cache/bin/$(shell cat tools/go.mod tools/go.sum | sha256sum | cut -c1-
 
 # The packages whose goroutines race for a living.
 RACE = ./internal/release/... ./internal/wire/... ./internal/pki/... ./internal/bus/... ./internal/store/... \
-       ./hub/... ./agent/... ./workflows/... ./activities/... ./api/...
+       ./hub/... ./agent/... ./internal/fleet/... ./workflows/... ./activities/... ./api/...
 
 .PHONY: help
 help: ## List the targets
@@ -28,6 +28,11 @@ help: ## List the targets
 build: ## Build all programs into bin/
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./examples/hello
+
+.PHONY: build-loadtest
+build-loadtest: ## Build quic-loadtest alone into bin/
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/quic-loadtest
 
 .PHONY: run
 run: build ## Build and run the server, everything embedded
@@ -88,6 +93,8 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/workflowcheck ## Check style, the import t
 	$(TOOLS)/workflowcheck ./workflows/...
 	@if go list -deps ./cmd/quic-client | grep -E '^go\.temporal\.io/|/quicflow/(api|workflows|internal/store)$$'; then \
 		echo "the agent links what is above" >&2; exit 1; fi
+	@if go list -deps ./cmd/quic-loadtest | grep -E '^go\.temporal\.io/|/quicflow/(api|hub|workflows|internal/store)$$'; then \
+		echo "the load test links the server" >&2; exit 1; fi
 
 .PHONY: fmt
 fmt: $(TOOLS)/golangci-lint ## Format the source

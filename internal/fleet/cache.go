@@ -233,4 +233,3 @@ func (c *Cache) Close() error {
 	}
 	return nil
 }
-

@@ -28,7 +28,7 @@ const (
 // ErrNotAccepted means that not every agent was accepted.
 var ErrNotAccepted = errors.New("not every agent was accepted")
 
-// Fleet is many simulated agents. Connect and Close are each called once, Close also after a Connect that failed; Snapshot
+// Fleet is many simulated agents. Connect is called once, Close afterwards, also if Connect failed, and as often as one likes; Snapshot
 // may be called at any time.
 type Fleet struct {
 	cfg      Config

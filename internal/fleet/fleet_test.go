@@ -26,7 +26,6 @@ func TestFleetConnects(t *testing.T) {
 	require.Positive(t, s.Latency.P50)
 	require.GreaterOrEqual(t, s.Latency.Max, s.Latency.P99)
 	require.Positive(t, s.HandshakesPerSecond)
-	require.Zero(t, s.Resumed)
 	require.Empty(t, s.Dropped)
 	eventually(t, "heartbeats are answered", func() bool { return f.Snapshot().RoundTrip.Count >= 400 })
 
@@ -53,5 +52,74 @@ func TestFleetConnects(t *testing.T) {
 	require.Empty(t, s.Dropped, "to leave is not to be dropped")
 }
 
-var _ = hub.Config{}
-var _ = fleet.Config{}
+// A hub that is full is no success.
+func TestAFullHub(t *testing.T) {
+	b := startServer(t, func(c *hub.Config) { c.MaxClients = 50 })
+	f := b.fleet(200, func(c *fleet.Config) { c.ConnectTimeout = 8 * time.Second })
+	require.ErrorIs(t, b.connect(f), fleet.ErrNotAccepted)
+	s := f.Snapshot()
+	require.Equal(t, 50, s.EverAccepted)
+	require.Equal(t, 50, s.Accepted)
+	require.Equal(t, 50, b.hub.Connected())
+	require.Equal(t, map[string]int{"full": 150}, s.Failed)
+	require.Empty(t, s.Dropped)
+}
+
+// A hub that stops and comes back: every session was dropped, and all are back, most by their tickets.
+func TestAHubThatRestarts(t *testing.T) {
+	b := startServer(t)
+	f := b.fleet(200)
+	require.NoError(t, b.connect(f))
+	b.stop()
+	eventually(t, "all sessions end", func() bool { return f.Snapshot().Accepted == 0 })
+	require.Equal(t, 200, f.Snapshot().DroppedTotal())
+	require.Equal(t, 200, f.Snapshot().Dropped["goodbye"])
+	b.start()
+	eventually(t, "all are back", func() bool { return f.Snapshot().Accepted == 200 })
+	require.Equal(t, 200, b.hub.Connected())
+	s := f.Snapshot()
+	require.Equal(t, 200, s.Reconnected)
+	require.Equal(t, 200, s.EverAccepted)
+	require.Equal(t, 200, s.DroppedTotal())
+	require.Greater(t, s.Resumed, 150, "a ticket is used up by an attempt that fails")
+}
+
+// An agent that the hub does not know gives up at once, and says why.
+func TestAForeignHub(t *testing.T) {
+	b, other := startServer(t), startServer(t)
+	known := b.join(ids(3))
+	require.ErrorContains(t, other.connect(other.fleet(3, func(c *fleet.Config) { c.Identities, c.ConnectTimeout = known, time.Second })), "3 of 3")
+}
+
+// Without a server there is no agent.
+func TestNoHub(t *testing.T) {
+	b := startServer(t)
+	known := b.join(ids(3))
+	b.stop()
+	f := b.fleet(3, func(c *fleet.Config) { c.Identities = known })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, f.Connect(ctx), context.DeadlineExceeded)
+	require.Zero(t, f.Snapshot().EverAccepted)
+}
+
+func TestBadConfigurations(t *testing.T) {
+	good := fleet.Config{Servers: []string{"a"}, IDs: []string{"x"}, Identities: fleet.NewIdentities(nil, nil, map[string][]byte{"x": {1}})}
+	_, err := fleet.New(good)
+	require.NoError(t, err)
+	for want, change := range map[string]func(*fleet.Config){
+		"server":         func(c *fleet.Config) { c.Servers = nil },
+		"is not an":      func(c *fleet.Config) { c.Servers = []string{":1"} },
+		"at least one":   func(c *fleet.Config) { c.IDs = nil },
+		"Identities":     func(c *fleet.Config) { c.Identities = nil },
+		"no certificate": func(c *fleet.Config) { c.IDs = []string{"y"} },
+		"between 0":      func(c *fleet.Config) { c.FailureRate = 1.5 },
+		"before":         func(c *fleet.Config) { c.ExecMin, c.ExecMax = 2, 1 },
+		"negative":       func(c *fleet.Config) { c.LogBytes = -1 },
+	} {
+		bad := good
+		change(&bad)
+		_, err := fleet.New(bad)
+		require.ErrorContains(t, err, want)
+	}
+}

@@ -151,4 +151,3 @@ func (s *session) checkLogs(now time.Time) {
 	}
 	s.offerLogs()
 }
-
