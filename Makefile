@@ -20,7 +20,7 @@ RACE = ./internal/release/... ./internal/wire/... ./internal/pki/... ./internal/
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 ## --- build and run
 
@@ -47,7 +47,7 @@ demo: build ## Show it all: a server, ten agents, a canary release (DEMO_EXIT=1:
 # What links the Temporal server comes last: from nothing it takes minutes to compile.
 .PHONY: test
 test: ## Run the tests, on SQLite and PostgreSQL (not the end-to-end ones)
-	@scripts/install-deps.sh postgresql
+	@scripts/install-deps.sh postgresql openssl
 	go test $$(scripts/packages.sh light)
 	go test $$(scripts/packages.sh heavy)
 
@@ -63,7 +63,7 @@ e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 
 .PHONY: coverage
 coverage: ## Measure the tests' coverage into coverage/
-	@scripts/install-deps.sh postgresql
+	@scripts/install-deps.sh postgresql openssl
 	@mkdir -p coverage
 	go test -coverprofile=coverage/cover.out $$(scripts/packages.sh light)
 	go tool cover -html=coverage/cover.out -o coverage/index.html
@@ -72,6 +72,18 @@ coverage: ## Measure the tests' coverage into coverage/
 .PHONY: bench
 bench: build ## Measure rollouts and round trips; prints figures, asserts nothing
 	@go run ./internal/bench
+
+# What bench-backbone measures, on how many agents, and for how long it counts heartbeats.
+RUN      ?= throughput,memory,heartbeats,promises,broadcast,storm
+AGENTS   ?= 10000
+DURATION ?= 10m
+
+.PHONY: bench-backbone
+bench-backbone: ## Measure the backbone beside bare quic-go and NATS (RUN=throughput,… AGENTS=10000,… DURATION=10m)
+	@mkdir -p bin/bench
+	@go build -o bin/bench/backbone ./internal/bench/backbone
+	@cd internal/bench/nats && go build -o ../../../bin/bench/nats .
+	@bin/bench/backbone -run '$(RUN)' -agents '$(AGENTS)' -duration '$(DURATION)' -nats bin/bench/nats -out bin/bench/backbone.json
 
 ## --- source
 

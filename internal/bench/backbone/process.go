@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// goodbye is how long a role may take to end by itself.
+const goodbye = 5 * time.Second
+
+// process is a role that runs, seen from its parent. Its methods are for one goroutine.
+type process struct {
+	name    string
+	command *exec.Cmd
+	in      io.WriteCloser
+	replies chan []byte // closed when the process says no more
+	ended   chan struct{}
+}
+
+// start runs a program in a role. The end of ctx kills it.
+func start(ctx context.Context, program, role string, env ...string) (*process, error) {
+	p := &process{name: role, command: exec.Command(program, role), replies: make(chan []byte), ended: make(chan struct{})}
+	p.command.Env = append(os.Environ(), env...)
+	p.command.Stderr = os.Stderr
+	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent, which ends the others
+	var err error
+	if p.in, err = p.command.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.command.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", role, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.command.Process.Kill() })
+	go func() {
+		defer close(p.ended)
+		defer stop()
+		lines := bufio.NewReader(out)
+		for {
+			line, err := lines.ReadBytes('\n')
+			if err != nil {
+				break
+			}
+			p.replies <- line
+		}
+		close(p.replies)
+		_ = p.command.Wait()
+	}()
+	return p, nil
+}
+
+// order has the process do something and waits for its answer, as long as ctx allows. After an error the process is of no more use.
+func (p *process) order(ctx context.Context, do string, with, answer any) error {
+	text, err := json.Marshal(with)
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(order{Do: do, With: text})
+	if err != nil {
+		return err
+	}
+	if _, err := p.in.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("%s: %s: %w", p.name, do, err)
+	}
+	select {
+	case line, ok := <-p.replies:
+		if !ok {
+			return fmt.Errorf("%s: %s: the process ended", p.name, do)
+		}
+		var r reply
+		if err := json.Unmarshal(line, &r); err != nil {
+			return fmt.Errorf("%s: %s: %w", p.name, do, err)
+		}
+		if r.Error != "" {
+			return fmt.Errorf("%s: %s: %s", p.name, do, r.Error)
+		}
+		if answer == nil {
+			return nil
+		}
+		return json.Unmarshal(r.Answer, answer)
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %s: %w", p.name, do, context.Cause(ctx))
+	}
+}
+
+// stop ends the process: by the end of its input, or, where that is not enough, by force. A nil process is no error.
+func (p *process) stop() {
+	if p == nil {
+		return
+	}
+	_ = p.in.Close()
+	timer := time.AfterFunc(goodbye, func() { _ = p.command.Process.Kill() })
+	defer timer.Stop()
+	p.drain()
+}
+
+// kill ends the process as a power cut would.
+func (p *process) kill() {
+	_ = p.command.Process.Kill()
+	p.drain()
+}
+
+func (p *process) drain() {
+	for range p.replies { // an answer that no one waits for
+	}
+	<-p.ended
+}
+
+// usage is what the system says of a process.
+type usage struct {
+	RSS  int64         `json:"rss"`      // bytes
+	Peak int64         `json:"peak_rss"` // bytes
+	CPU  time.Duration `json:"cpu"`
+}
+
+// usage reads /proc/PID.
+func (p *process) usage() (usage, error) {
+	dir := "/proc/" + strconv.Itoa(p.command.Process.Pid)
+	stat, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return usage{}, err
+	}
+	// Field 3 of proc_pid_stat(5) is the first after the name, which may hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return usage{}, errors.New("/proc/PID/stat is too short")
+	}
+	var u usage
+	for _, field := range fields[11:13] { // utime and stime
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return usage{}, err
+		}
+		u.CPU += time.Duration(ticks) * (time.Second / 100)
+	}
+	status, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return usage{}, err
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		kilobytes, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		switch name {
+		case "VmRSS":
+			u.RSS = kilobytes << 10
+		case "VmHWM":
+			u.Peak = kilobytes << 10
+		}
+	}
+	return u, nil
+}

@@ -1,0 +1,1 @@
+../backbone/role.go
