@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 )
 
@@ -42,21 +41,26 @@ func on[P, A any](f func(P) (A, error)) handler {
 // none is for orders without parameters, or without an answer.
 type none struct{}
 
-// play carries out orders, one after the other, until there are no more.
+// play carries out orders, one after the other, until the process ends.
 func play(handlers map[string]handler) error {
-	in, out := bufio.NewReader(os.Stdin), json.NewEncoder(os.Stdout)
-	for {
-		line, err := in.ReadBytes('\n')
-		if err == io.EOF {
-			return nil
+	lines := make(chan []byte)
+	go func() {
+		in := bufio.NewReader(os.Stdin)
+		for {
+			line, err := in.ReadBytes('\n')
+			if err != nil { // the parent is gone or has seen enough, whatever is being done
+				os.Exit(0)
+			}
+			lines <- line
 		}
-		if err != nil {
-			return err
-		}
+	}()
+	out := json.NewEncoder(os.Stdout)
+	for line := range lines {
 		if err := out.Encode(carryOut(handlers, line)); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 func carryOut(handlers map[string]handler, line []byte) reply {
