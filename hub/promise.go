@@ -19,7 +19,8 @@ type promise struct {
 	start   time.Time
 
 	done   chan outcome // of a Request: has room for the one outcome
-	gather *gathering   // of a Broadcast, in place of done
+	timer  *time.Timer  // of a Request whose context has no deadline; stopped but for that
+	gather *gathering   // of a Broadcast, in place of them
 }
 
 type outcome struct {
@@ -28,7 +29,11 @@ type outcome struct {
 }
 
 // promises that were settled; each has had its outcome read.
-var spent = sync.Pool{New: func() any { return &promise{done: make(chan outcome, 1)} }}
+var spent = sync.Pool{New: func() any {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return &promise{done: make(chan outcome, 1), timer: timer}
+}}
 
 // settle hands the outcome to who waits for it, and counts it.
 func (p *promise) settle(out outcome) {
@@ -72,11 +77,6 @@ func (h *Hub) RequestIn(ctx context.Context, clientID string, epoch int64, req *
 }
 
 func (h *Hub) request(ctx context.Context, clientID string, epoch int64, req *quicflowv1.Request) (*quicflowv1.Response, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, h.cfg.DefaultTimeout)
-		defer cancel()
-	}
 	if ctx.Err() != nil {
 		return nil, whyDone(ctx)
 	}
@@ -95,18 +95,29 @@ func (h *Hub) request(ctx context.Context, clientID string, epoch int64, req *qu
 		spent.Put(p)
 		return nil, err
 	}
+	if _, ok := ctx.Deadline(); !ok {
+		p.timer.Reset(h.cfg.DefaultTimeout) // a context of our own would cost ten times as much
+	}
 	var out outcome
 	select {
 	case out = <-p.done:
 	case <-ctx.Done():
-		if s.withdraw(p.id) != nil {
-			p.settle(outcome{err: whyDone(ctx)})
-		} // else the answer comes at the same moment
-		out = <-p.done
+		out = p.giveUp(whyDone(ctx))
+	case <-p.timer.C:
+		out = p.giveUp(ErrPromiseTimeout)
 	}
+	p.timer.Stop()
 	p.session = nil
 	spent.Put(p)
 	return out.response, out.err
+}
+
+// giveUp settles a promise that is not, and gives its outcome.
+func (p *promise) giveUp(reason error) outcome {
+	if p.session.withdraw(p.id) != nil {
+		p.settle(outcome{err: reason})
+	} // else the answer comes at the same moment
+	return <-p.done
 }
 
 func whyDone(ctx context.Context) error {

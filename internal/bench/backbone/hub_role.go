@@ -238,26 +238,20 @@ type broadcastAnswer struct {
 // broadcast asks every agent to echo.
 func (r *hubRole) broadcast(p fleetSize) (broadcastAnswer, error) {
 	ids, request := clientIDs(p.Agents), message("echo", r.payload)
-	var (
-		out broadcastAnswer
-		mu  sync.Mutex
-		all sync.WaitGroup
-	)
+	var out broadcastAnswer
 	start := time.Now()
-	for _, id := range ids {
-		all.Go(func() {
-			_, err := r.ask(context.Background(), id, request)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				out.Failed++
-				out.Failure = err.Error()
-				return
-			}
-			out.Answered++
-		})
+	for answer := range r.hub.Broadcast(context.Background(), ids, request) {
+		err := answer.Err
+		if err == nil {
+			_, err = answered(answer.Response)
+		}
+		if err != nil {
+			out.Failed++
+			out.Failure = err.Error()
+			continue
+		}
+		out.Answered++
 	}
-	all.Wait()
 	out.Took = time.Since(start)
 	out.PerSecond = float64(out.Answered) / out.Took.Seconds()
 	return out, nil

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime/pprof"
 )
 
 // A role is one process of a measurement. Its parent writes commands to its standard input, one JSON object a line, and
@@ -43,12 +45,17 @@ type none struct{}
 
 // play carries out orders, one after the other, until the process ends.
 func play(handlers map[string]handler) error {
+	stopProfile, err := profile()
+	if err != nil {
+		return err
+	}
 	lines := make(chan []byte)
 	go func() {
 		in := bufio.NewReader(os.Stdin)
 		for {
 			line, err := in.ReadBytes('\n')
 			if err != nil { // the parent is gone or has seen enough, whatever is being done
+				stopProfile()
 				os.Exit(0)
 			}
 			lines <- line
@@ -61,6 +68,27 @@ func play(handlers map[string]handler) error {
 		}
 	}
 	return nil
+}
+
+// profileDir is the variable that names a directory for CPU profiles, one a process.
+const profileDir = "QUICFLOW_BENCH_PROFILE"
+
+func profile() (stop func(), err error) {
+	dir := os.Getenv(profileDir)
+	if dir == "" {
+		return func() {}, nil
+	}
+	file, err := os.Create(filepath.Join(dir, fmt.Sprintf("%s-%d.prof", filepath.Base(os.Args[len(os.Args)-1]), os.Getpid())))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = file.Close()
+	}, nil
 }
 
 func carryOut(handlers map[string]handler, line []byte) reply {
