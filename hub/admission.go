@@ -113,8 +113,9 @@ func (p *pacer) next(ctx context.Context) {
 }
 
 const (
-	// A source is remembered for one to two of these, which is less than an agent waits before it sends again.
-	rememberFor = 50 * time.Millisecond
+	// A source is remembered for one to two of these: longer than packets of one attempt may be apart in a full queue, shorter
+	// than an agent waits before its next attempt.
+	rememberFor = 150 * time.Millisecond
 	// maxRemembered bounds the sources that are remembered in that time.
 	maxRemembered = 4096
 )

@@ -224,6 +224,9 @@ func (a *App) startHub(ctx context.Context) error {
 		return err
 	}
 	metrics, err := hub.NewMetrics(a.registry)
+	if err == nil {
+		err = a.registry.Register(telemetry.NewRollouts(a.store, a.logger))
+	}
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}

@@ -1,5 +1,13 @@
 package release
 
+import "time"
+
+// TaskTotal is how many tasks have a status, and for how long those that have ended went on, together.
+type TaskTotal struct {
+	Tasks int
+	Took  time.Duration
+}
+
 // Counts is how many targets stand where.
 type Counts struct {
 	Total          int `json:"total"`

@@ -1,5 +1,10 @@
 package release
 
+import (
+	"maps"
+	"slices"
+)
+
 // Status is where a task stands. Transitions are in Next.
 type Status string
 
@@ -32,6 +37,9 @@ var statusDescriptions = map[Status]string{
 
 // Describe says the status in words for a person.
 func (s Status) Describe() string { return statusDescriptions[s] }
+
+// Statuses are all that there are.
+func Statuses() []Status { return slices.Sorted(maps.Keys(statusDescriptions)) }
 
 // Terminal says whether the task has ended.
 func (s Status) Terminal() bool {

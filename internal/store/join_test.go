@@ -112,8 +112,8 @@ var joinTests = map[string]func(*fixture){
 				continue
 			}
 			require.Equal(f, 1, i%2, "%v", err)
-			require.ErrorIs(f, err, context.Canceled)
 			if f.config.Driver == store.SQLite { // PostgreSQL may have committed when the answer was given up
+				require.ErrorIs(f, err, context.Canceled)
 				require.ErrorIs(f, missing, release.ErrNotFound)
 			}
 		}

@@ -60,6 +60,7 @@ func settle(ctx context.Context, tx conn, stepIDs []string, decide func(*stepRow
 	if err := b.write(ctx, tx); err != nil {
 		return nil, err
 	}
+	tx.settled(b.changed)
 	return b.changed, nil
 }
 

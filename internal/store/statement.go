@@ -11,6 +11,8 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	"github.com/pressly/goose/v3"
+
+	"github.com/quicflow/quicflow/internal/release"
 )
 
 // noLimit stands for a Limit of 0.
@@ -21,6 +23,8 @@ const noLimit = 1 << 31
 type conn struct {
 	db      sqlx.ExtContext
 	dialect dialect
+
+	outcomes map[release.StepState]int // of steps that the transaction settles
 }
 
 func (s *Store) read() conn { return conn{db: s.reader, dialect: s.dialect} }
@@ -31,7 +35,8 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := fn(conn{db: tx, dialect: s.dialect}); err != nil {
+	outcomes := make(map[release.StepState]int)
+	if err := fn(conn{db: tx, dialect: s.dialect, outcomes: outcomes}); err != nil {
 		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
 			err = errors.Join(err, undo)
 		}
@@ -40,6 +45,7 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("%s: commit: %w", what, err)
 	}
+	s.outcomes.add(outcomes)
 	return nil
 }
 

@@ -77,6 +77,8 @@ type Store struct {
 	writer  *sqlx.DB
 	reader  *sqlx.DB // the same as writer with PostgreSQL
 	group   group
+
+	outcomes outcomeCounts
 }
 
 // Open connects to the database and brings its schema up to date. It fails if the database cannot be
