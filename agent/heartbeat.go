@@ -47,6 +47,11 @@ func (h *heartbeat) write(w io.Writer) error {
 	if !unanswered && h.ticks%ticksPerInterval != 0 {
 		return nil
 	}
+	return h.send(w)
+}
+
+// send writes a heartbeat whose time may not have come.
+func (h *heartbeat) send(w io.Writer) error {
 	// A number that large makes a packet that a hub which has restarted answers with a stateless reset (quic-go does so
 	// above 42 bytes), so that the agent knows at once.
 	sequence := max(h.s.sequence.Load()+1, uint64(time.Now().UnixNano()))

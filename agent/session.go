@@ -148,7 +148,9 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel(nil)
 	group, work := errgroup.WithContext(work)
 	group.Go(func() error { return s.read(work, group) })
-	group.Go(func() error { return s.write(work) })
+	network := watchNetwork(s.agent)
+	group.Go(func() error { network.run(work); return nil })
+	group.Go(func() error { return s.write(work, network.moved) })
 	group.Go(func() error { return newShipper(s).run(work) })
 	group.Go(func() error {
 		select {
@@ -210,8 +212,8 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 	}
 }
 
-// write sends what is queued, results that are ready, and heartbeats.
-func (s *session) write(ctx context.Context) error {
+// write sends what is queued, results that are ready, and heartbeats: at their time, and when the host has moved.
+func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 	buffer := bufio.NewWriterSize(s.control, 4<<10)
 	steps := s.agent.steps
 	sent := map[string]bool{}
@@ -235,6 +237,8 @@ func (s *session) write(ctx context.Context) error {
 			err = s.writeResults(buffer, sent)
 		case <-beat.tick():
 			err = beat.write(buffer)
+		case <-moved:
+			err = beat.send(buffer)
 		case <-ctx.Done():
 			return nil
 		}
