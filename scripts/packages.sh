@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lists this module's packages, but for the end-to-end tests and those on weak networks: "light" ones, and "heavy" ones that link the Temporal server,
-# themselves or in their tests.
+# Lists this module's packages, but for the end-to-end tests and those on weak networks: "light" ones, and "heavy" ones that
+# link the Temporal server, themselves or in their tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -44,7 +44,9 @@ func (w *world) work(messages, steps, logSize int) {
 		require.NoError(t, err)
 	}
 	for i := range messages {
-		w.with(func() { require.Equal(t, 1, w.handled[fmt.Sprintf("message %d", i)], "how often message %d was handled", i) })
+		w.with(func() {
+			require.Equal(t, 1, w.handled[fmt.Sprintf("message %d", i)], "how often message %d was handled", i)
+		})
 	}
 	slices.Sort(took)
 	t.Logf("FIGURE %d messages of 1 KB, ten at a time: %v in all, median %v, worst %v", messages, answered.Round(time.Millisecond),

@@ -35,6 +35,7 @@ type world struct {
 	*network
 	hub   *hub.Hub
 	store *store.Store
+	diary diary
 
 	mu       sync.Mutex
 	ran      map[string]int           // how often the agent ran a step
@@ -43,7 +44,6 @@ type world struct {
 	prints   map[string][]byte        // what steps print, half of it before their gate
 	sessions []time.Time              // when the agent was welcomed
 	ended    []string                 // why its sessions ended
-	tasks    map[string]string        // by step
 	projects int
 }
 
@@ -57,10 +57,15 @@ func newWorld(t *testing.T, n *network, tune ...func(*hub.Config)) *world {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	w := &world{
 		network: n, store: s, ran: map[string]int{}, handled: map[string]int{}, gates: map[string]chan struct{}{},
-		prints: map[string][]byte{}, tasks: map[string]string{},
+		prints: map[string][]byte{},
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(w.diary.text.String())
+		}
+	})
 	cfg := hub.Config{Addr: hubIP + ":8474", NodeID: "node-1", CA: ca, Registry: s, Sink: s, Enroller: s, DrainTimeout: time.Second,
-		Logger: slog.New(slog.NewTextHandler(testWriter{t, "hub"}, nil))}
+		Logger: w.diary.logger("hub")}
 	for _, f := range tune {
 		f(&cfg)
 	}
@@ -79,14 +84,20 @@ func newWorld(t *testing.T, n *network, tune ...func(*hub.Config)) *world {
 	return w
 }
 
-type testWriter struct {
-	t    *testing.T
-	name string
+// diary is what hub and agent log; it is shown if the test fails.
+type diary struct {
+	mu   sync.Mutex
+	text bytes.Buffer
 }
 
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Logf("%s: %s", w.name, strings.TrimSpace(string(p)))
-	return len(p), nil
+func (d *diary) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.text.Write(p)
+}
+
+func (d *diary) logger(of string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(d, nil)).With("of", of)
 }
 
 // startAgent runs an agent as a host does: it joins by token, and opens its own sockets.
@@ -95,7 +106,7 @@ func (w *world) startAgent(token string) {
 	a, err := agent.New(agent.Config{
 		Servers: []string{hubIP}, ClientID: client, DataDir: filepath.Join(t.TempDir(), "data"), Token: token, Executor: w,
 		Handlers: map[string]agent.Handler{"count": w.count},
-		Logger:   slog.New(slog.NewTextHandler(testWriter{t, "agent"}, nil)),
+		Logger:   w.diary.logger("agent"),
 		OnConnect: func(*quicflowv1.Welcome) {
 			w.with(func() { w.sessions = append(w.sessions, time.Now()) })
 		},
@@ -194,7 +205,7 @@ func (w *world) plan(text []byte, gate chan struct{}) *quicflowv1.StepRequest {
 	_, _, err = w.store.MarkDispatched(ctx, task.ID, release.StepDeploy, []string{client})
 	require.NoError(t, err)
 	id := steps[0].ID
-	w.with(func() { w.prints[id], w.gates[id], w.tasks[id] = text, gate, task.ID })
+	w.with(func() { w.prints[id], w.gates[id] = text, gate })
 	return &quicflowv1.StepRequest{
 		StepId: id, TaskId: task.ID, Action: "install", Project: name, Version: "1.0", NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
 		Spec: &quicflowv1.StepRequest_Script{Script: &quicflowv1.ScriptStep{Script: "true"}},
