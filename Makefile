@@ -68,7 +68,7 @@ fuzz: ## Feed the hub and the codec garbage, FUZZTIME (30s) for each fuzz target
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for target in $$(cat $$dir/*_test.go | sed -nE 's/^func (Fuzz[A-Za-z0-9]+)\(.*/\1/p'); do \
 			echo "$$dir $$target"; \
-			go test $$dir -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s || exit 1; \
+			go test $$dir -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; \
 		done; \
 	done
 

@@ -101,21 +101,35 @@ func (b *bench) bystander() *bystander {
 	b.t.Helper()
 	y := &bystander{b: b, agent: b.connect(b.join("bystander")), done: make(chan struct{})}
 	_ = y.agent.stream.SetReadDeadline(time.Time{})
+	asked := make(chan uint64, 10)
 	go func() {
-		defer close(y.done)
-		for n := uint64(1); ; {
+		defer close(asked)
+		for {
 			frame := new(quicflowv1.ToAgent)
 			if y.agent.reader.Read(frame) != nil {
 				return
 			}
-			request := frame.GetRequest()
-			if request == nil {
-				continue
+			if request := frame.GetRequest(); request != nil {
+				asked <- request.Id
 			}
-			n++
-			_ = wire.WriteFrame(y.agent.stream, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: &quicflowv1.Response{
-				Id: request.Id, Body: &quicflowv1.Response_Message{Message: &quicflowv1.Message{Type: "pong"}}}}})
-			_ = wire.WriteFrame(y.agent.stream, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: n}}})
+		}
+	}()
+	go func() {
+		defer close(y.done)
+		beat := time.NewTicker(50 * time.Millisecond)
+		defer beat.Stop()
+		for n := uint64(1); ; n++ {
+			answer := &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: n}}}
+			select {
+			case id, more := <-asked:
+				if !more {
+					return
+				}
+				answer = &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: &quicflowv1.Response{
+					Id: id, Body: &quicflowv1.Response_Message{Message: &quicflowv1.Message{Type: "pong"}}}}}
+			case <-beat.C:
+			}
+			_ = wire.WriteFrame(y.agent.stream, answer)
 		}
 	}()
 	b.t.Cleanup(func() {
@@ -218,7 +232,7 @@ func TestTrickledEnrolment(t *testing.T) {
 
 // Sessions that announce the largest frame and then send a byte now and then hold little memory, and not for long.
 func TestTrickledFrames(t *testing.T) {
-	b := start(t, quickHearts)
+	b := start(t, quickHearts, func(c *hub.Config) { c.HeartbeatTimeout = 2 * time.Second })
 	y := b.bystander()
 	const many = 40
 	culprits := make([]*agent, many)
@@ -354,6 +368,13 @@ func (i *initials) WriteTo(p []byte, _ net.Addr) (int, error) {
 	return i.from[id].WriteTo(p, i.hub)
 }
 
+// begun is how many handshakes were.
+func (i *initials) begun() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.from)
+}
+
 // Handshakes that are begun from many ports and not gone on with.
 func TestFloodOfHalfHandshakes(t *testing.T) {
 	b := start(t)
@@ -368,7 +389,7 @@ func TestFloodOfHalfHandshakes(t *testing.T) {
 	y.during(func() {
 		var group sync.WaitGroup
 		turn := make(chan struct{}, 60)
-		for range many {
+		for deadline := time.Now().Add(3 * patience); flood.begun() < many && time.Now().Before(deadline); {
 			turn <- struct{}{}
 			group.Go(func() {
 				defer func() { <-turn }()
@@ -381,7 +402,7 @@ func TestFloodOfHalfHandshakes(t *testing.T) {
 			})
 		}
 		group.Wait()
-		require.GreaterOrEqual(t, len(flood.from), many*9/10)
+		require.GreaterOrEqual(t, flood.begun(), many)
 		b.connect(b.join("latecomer")).alive() // one who means it gets in beside them
 	})
 	require.NoError(t, transport.Close())
@@ -429,7 +450,7 @@ func TestAgentThatNeverReads(t *testing.T) {
 	})
 	y := b.bystander()
 	who := b.join("deaf")
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
 	defer cancel()
 	conn, err := quic.DialAddr(ctx, b.Addr().String(),
 		&tls.Config{RootCAs: ca.Pool(), ServerName: pki.HubServerName, NextProtos: []string{wire.ALPN}, Certificates: []tls.Certificate{who.cert}},
@@ -450,8 +471,8 @@ func TestAgentThatNeverReads(t *testing.T) {
 		defer stop()
 		refused := make(chan struct{})
 		var once sync.Once
-		big := &quicflowv1.Request{Body: &quicflowv1.Request_Message{Message: &quicflowv1.Message{Type: "ping", Payload: make([]byte, 100<<10)}}}
-		for range 100 { // 10 MB, of which it reads nothing
+		big := &quicflowv1.Request{Body: &quicflowv1.Request_Message{Message: &quicflowv1.Message{Type: "ping", Payload: make([]byte, 900<<10)}}}
+		for range 12 { // 10 MB, of which it reads nothing
 			group.Go(func() {
 				if _, err := b.Request(asking, "deaf", big); errors.Is(err, hub.ErrBusy) {
 					once.Do(func() { close(refused) })
@@ -462,7 +483,7 @@ func TestAgentThatNeverReads(t *testing.T) {
 		lean(t, before, 12<<20)
 
 		beats := bytes.Repeat(frame(t, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: 1 << 62}}}), 1000)
-		_ = stream.SetWriteDeadline(time.Now().Add(patience))
+		_ = stream.SetWriteDeadline(time.Now().Add(6 * patience))
 		for conn.Context().Err() == nil {
 			if _, err := stream.Write(beats); err != nil {
 				break
