@@ -1,9 +1,12 @@
 package weaknet
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -23,6 +26,7 @@ func ready() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("they need root, for network namespaces")
 	}
+	sweep()
 	probe := fmt.Sprintf("qf%d-probe", os.Getpid())
 	if out, err := exec.Command("ip", "netns", "add", probe).CombinedOutput(); err != nil {
 		return fmt.Errorf("make a network namespace: %w: %s", err, out)
@@ -37,4 +41,19 @@ func ready() error {
 		}
 	}
 	return nil
+}
+
+// sweep removes the namespaces of runs that were killed: they carry the id of a process that is no more.
+func sweep() {
+	names, _ := filepath.Glob("/var/run/netns/qf*-*")
+	for _, name := range names {
+		name = filepath.Base(name)
+		pid, _, _ := strings.Cut(strings.TrimPrefix(name, "qf"), "-")
+		if _, err := strconv.Atoi(pid); err != nil {
+			continue
+		}
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, os.ErrNotExist) {
+			_ = exec.Command("ip", "netns", "del", name).Run()
+		}
+	}
 }
