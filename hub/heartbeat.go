@@ -57,8 +57,8 @@ func (s *session) checkHeartbeat() {
 	}
 }
 
-// over is a context that has ended: with it, AcceptStream does not wait.
-var over = func() context.Context {
+// noWait is a context that has ended: with it, AcceptStream does not wait.
+var noWait = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
@@ -67,7 +67,7 @@ var over = func() context.Context {
 // checkStreams ends a session whose agent opened a bidirectional stream beside the control stream: no one would read what
 // comes on it. Looking now and then spares each session a goroutine; meanwhile the limits of the transport hold.
 func (s *session) checkStreams() {
-	if _, err := s.conn.AcceptStream(over); err == nil {
+	if _, err := s.conn.AcceptStream(noWait); err == nil {
 		s.close(violation("a second bidirectional stream"))
 	}
 }
