@@ -65,7 +65,7 @@ e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 FUZZTIME ?= 30s
 .PHONY: fuzz
 fuzz: ## Feed the hub and the codec garbage, FUZZTIME (30s) for each fuzz target
-	@grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+	@grep -rlE '^func Fuzz' --include='*_test.go' --exclude-dir=.cache --exclude-dir=node_modules . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for target in $$(cat $$dir/*_test.go | sed -nE 's/^func (Fuzz[A-Za-z0-9]+)\(.*/\1/p'); do \
 			echo "$$dir $$target"; \
 			go test $$dir -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; \
