@@ -20,7 +20,7 @@ RACE = ./internal/release/... ./internal/wire/... ./internal/pki/... ./internal/
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 ## --- build and run
 
@@ -56,10 +56,26 @@ test-race: ## Run the concurrent packages' tests under the race detector
 	@scripts/install-deps.sh postgresql gcc
 	CGO_ENABLED=1 go test -race $(RACE)
 
+.PHONY: test-integration
+test-integration: ## Run the tests on weak networks: loss, delay, partitions, moving hosts (as root, on Linux)
+	@scripts/install-deps.sh iproute2
+	go test -count=1 -v -timeout 6m ./internal/weaknet/...
+
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 	@scripts/install-deps.sh postgresql
 	go test -count=1 -parallel 4 -timeout 20m ./internal/e2e/...
+
+# Each target in turn, as `go test -fuzz` takes one at a time. What it finds it keeps below testdata/fuzz/.
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## Feed the hub and the codec garbage, FUZZTIME (30s) for each fuzz target
+	@grep -rlE '^func Fuzz' --include='*_test.go' --exclude-dir=.cache --exclude-dir=node_modules . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for target in $$(cat $$dir/*_test.go | sed -nE 's/^func (Fuzz[A-Za-z0-9]+)\(.*/\1/p'); do \
+			echo "$$dir $$target"; \
+			go test $$dir -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; \
+		done; \
+	done
 
 .PHONY: coverage
 coverage: ## Measure the tests' coverage into coverage/

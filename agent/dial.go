@@ -14,6 +14,9 @@ const (
 	handshakeTimeout = 10 * time.Second
 	// idleTimeout only has to come after heartbeats have been missed, on either side.
 	idleTimeout = 10 * time.Minute
+	// initialPacketSize is the least that QUIC allows, in bytes of UDP payload: it passes where IP packets of 1280 bytes do,
+	// which quic-go's own default does not. Larger packets follow once the path is known to take them.
+	initialPacketSize = 1200
 )
 
 // quicConfig keeps a connection small: what a hub sends an agent is few and short, and it opens no streams.
@@ -21,6 +24,7 @@ func quicConfig() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           handshakeTimeout,
 		MaxIdleTimeout:                 idleTimeout,
+		InitialPacketSize:              initialPacketSize,
 		InitialStreamReceiveWindow:     64 << 10,
 		MaxStreamReceiveWindow:         2 << 20,
 		InitialConnectionReceiveWindow: 64 << 10,

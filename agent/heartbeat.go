@@ -33,8 +33,8 @@ func (h *heartbeat) tick() <-chan time.Time { return h.ticker.C }
 
 func (h *heartbeat) stop() { h.ticker.Stop() }
 
-// send sends a heartbeat if one is due. The error is errSilent if the hub has to be given up.
-func (h *heartbeat) send() error {
+// due sends a heartbeat if its time has come. The error is errSilent if the hub has to be given up.
+func (h *heartbeat) due() error {
 	h.ticks++
 	unanswered := h.s.acked.Load() < h.s.sequence.Load()
 	if unanswered {
@@ -48,6 +48,11 @@ func (h *heartbeat) send() error {
 	if !unanswered && h.ticks%ticksPerInterval != 0 {
 		return nil
 	}
+	return h.send()
+}
+
+// send sends a heartbeat whose time may not have come.
+func (h *heartbeat) send() error {
 	// A number that large makes a packet that a hub which has restarted answers with a stateless reset (quic-go does so
 	// above 42 bytes), so that the agent knows at once.
 	sequence := max(h.s.sequence.Load()+1, uint64(time.Now().UnixNano()))

@@ -167,7 +167,9 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel(nil)
 	group, work := errgroup.WithContext(work)
 	group.Go(func() error { return s.read(work, group) })
-	group.Go(func() error { return s.write(work) })
+	network := watchNetwork(s.agent)
+	group.Go(func() error { network.run(work); return nil })
+	group.Go(func() error { return s.write(work, network.moved) })
 	group.Go(func() error { return newShipper(s).run(work) })
 	group.Go(func() error {
 		select {
@@ -250,8 +252,8 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 	}
 }
 
-// write sends results that are ready, and heartbeats.
-func (s *session) write(ctx context.Context) error {
+// write sends results that are ready, and heartbeats: at their time, and when the host has moved.
+func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 	steps := s.agent.steps
 	sent := map[string]bool{}
 	beat := newHeartbeat(s)
@@ -265,6 +267,10 @@ func (s *session) write(ctx context.Context) error {
 			case <-steps.resultsReady:
 				ready = true
 			case <-beat.tick():
+				if err := beat.due(); err != nil {
+					return err
+				}
+			case <-moved:
 				if err := beat.send(); err != nil {
 					return err
 				}

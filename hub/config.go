@@ -113,6 +113,10 @@ const (
 	defaultMaxConnectionWindow = 15 << 20
 )
 
+// initialPacketSize is the least that QUIC allows, in bytes of UDP payload: it passes where IP packets of 1280 bytes do,
+// which quic-go's own default does not. Larger packets follow once the path is known to take them.
+const initialPacketSize = 1200
+
 func (c Config) validate() (Config, error) {
 	switch {
 	case c.NodeID == "":
@@ -216,6 +220,7 @@ func (c Config) transport() (*quic.Config, error) {
 		q = c.QUIC.Clone()
 	}
 	setDefault(&q.MaxIdleTimeout, time.Minute)
+	setDefault(&q.InitialPacketSize, initialPacketSize)
 	setDefault(&q.MaxStreamReceiveWindow, defaultMaxStreamWindow)
 	setDefault(&q.MaxConnectionReceiveWindow, defaultMaxConnectionWindow)
 	if q.MaxStreamReceiveWindow >= q.MaxConnectionReceiveWindow {

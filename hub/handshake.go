@@ -53,7 +53,7 @@ func (h *Hub) handshake(conn *quic.Conn) (*session, error) {
 	}
 	s := &session{hub: h, id: clientID, conn: conn, stream: stream}
 	s.out = wire.NewOutbox(stream, s)
-	hello, err := s.readHello()
+	hello, err := s.readHello(ctx)
 	if err == nil {
 		err = s.admit(ctx, hello)
 	}
@@ -67,8 +67,10 @@ func silent(err error) *refusal {
 	return refuse(quicflowv1.RefusalCode_REFUSAL_CODE_PROTOCOL, 0, err, "no hello came in time")
 }
 
-func (s *session) readHello() (*quicflowv1.Hello, error) {
-	if err := s.stream.SetReadDeadline(time.Now().Add(s.hub.cfg.HelloTimeout)); err != nil {
+// readHello takes in the first frame. The deadline of ctx holds for all of it, however it trickles in.
+func (s *session) readHello(ctx context.Context) (*quicflowv1.Hello, error) {
+	deadline, _ := ctx.Deadline()
+	if err := s.stream.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
 	frame := new(quicflowv1.ToHub)

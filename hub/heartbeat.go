@@ -19,6 +19,7 @@ func (h *Hub) checkHeartbeats() {
 		case <-ticker.C:
 			for _, s := range h.acceptedSessions() {
 				s.checkHeartbeat()
+				s.checkStreams()
 			}
 			h.forgetEnds()
 		}
@@ -53,6 +54,21 @@ func (s *session) checkHeartbeat() {
 	call2(s.hub.cfg.Hooks.OnHeartbeatTimeout, s.event(), s.strikes)
 	if s.strikes >= s.hub.cfg.MaxTimeoutCount {
 		s.close(end(wire.CloseHeartbeat, fmt.Errorf("%w: none for %s", ErrHeartbeatLost, age.Round(time.Millisecond))))
+	}
+}
+
+// noWait is a context that has ended: with it, AcceptStream does not wait.
+var noWait = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// checkStreams ends a session whose agent opened a bidirectional stream beside the control stream: no one would read what
+// comes on it. Looking now and then spares each session a goroutine; meanwhile the limits of the transport hold.
+func (s *session) checkStreams() {
+	if _, err := s.conn.AcceptStream(noWait); err == nil {
+		s.close(violation("a second bidirectional stream"))
 	}
 }
 

@@ -6,6 +6,7 @@ set -euo pipefail
 present() {
 	case $1 in
 	postgresql) command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
+	iproute2) command -v ip >/dev/null && command -v tc >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
 }

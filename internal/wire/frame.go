@@ -104,14 +104,9 @@ func (r *Reader) Read(m Message) error {
 	}
 	b := buffers.Get().(*[]byte)
 	defer release(b)
-	if cap(*b) < int(size) {
-		*b = make([]byte, size)
-	}
-	payload := (*b)[:size]
-	if _, err := io.ReadFull(r.r, payload); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
+	payload, err := readPayload(r.r, (*b)[:0], int(size))
+	*b = payload
+	if err != nil {
 		return fmt.Errorf("read frame of %d bytes: %w", size, err)
 	}
 	m.Reset()
@@ -119,4 +114,21 @@ func (r *Reader) Read(m Message) error {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return nil
+}
+
+// readPayload reads size bytes into a buffer that grows with what has come, not with what was announced: a peer that
+// announces much and sends little takes little memory.
+func readPayload(from io.Reader, buffer []byte, size int) ([]byte, error) {
+	for len(buffer) < size {
+		have := len(buffer)
+		next := min(size, max(2*have, maxPooled))
+		buffer = slices.Grow(buffer, next-have)[:next]
+		if n, err := io.ReadFull(from, buffer[have:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return buffer[:have+n], err
+		}
+	}
+	return buffer, nil
 }

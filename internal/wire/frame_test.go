@@ -121,6 +121,18 @@ func TestReaderKeepsNothing(t *testing.T) {
 	require.Less(t, perFrame, 10.0, "buffers are shared")
 }
 
+// Whoever announces a large frame gets memory for it as it comes, and no sooner.
+func TestAnnouncedIsNotAllocated(t *testing.T) {
+	announced := append(binary.BigEndian.AppendUint32(nil, MaxFrame), make([]byte, 10)...)
+	result := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			require.ErrorIs(b, NewReader(bytes.NewReader(announced), MaxFrame).Read(new(quicflowv1.ToHub)), io.ErrUnexpectedEOF)
+		}
+	})
+	require.Less(t, result.AllocedBytesPerOp(), int64(2*maxPooled))
+}
+
 func FuzzReader(f *testing.F) {
 	hello := &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Hello{Hello: &quicflowv1.Hello{Protocol: Protocol, JournalId: "j", Labels: map[string]string{"env": "prod"}}}}
 	f.Add(encoded(f, hello))
