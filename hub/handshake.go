@@ -52,6 +52,7 @@ func (h *Hub) handshake(conn *quic.Conn) (*session, error) {
 		return nil, h.reject(conn, nil, clientID, silent(err))
 	}
 	s := &session{hub: h, id: clientID, conn: conn, stream: stream}
+	s.frames = wire.NewReader(h.metrics.reader(stream), wire.MaxHelloFrame)
 	s.out = wire.NewOutbox(stream, s)
 	hello, err := s.readHello(ctx)
 	if err == nil {
@@ -74,7 +75,7 @@ func (s *session) readHello(ctx context.Context) (*quicflowv1.Hello, error) {
 		return nil, err
 	}
 	frame := new(quicflowv1.ToHub)
-	if err := wire.NewReader(s.hub.metrics.reader(s.stream), wire.MaxHelloFrame).Read(frame); err != nil {
+	if err := s.frames.Read(frame); err != nil {
 		if cause := s.readError("control stream", err); !errors.Is(cause, ErrNetwork) {
 			return nil, cause // garbage is not worth a refusal
 		}

@@ -146,7 +146,7 @@ func (h *Hub) listen() error {
 		return errors.Join(err, socket.Close())
 	}
 	h.transport = &quic.Transport{
-		Conn:                socket,
+		Conn:                wire.Socket(socket),
 		StatelessResetKey:   (*quic.StatelessResetKey)(&reset),
 		TokenGeneratorKey:   (*quic.TokenGeneratorKey)(&token),
 		ConnContext:         h.admitHandshake,

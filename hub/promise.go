@@ -162,6 +162,7 @@ func (s *session) ask(p *promise, req *quicflowv1.Request) error {
 	p.id, p.session, p.start = h.requests.Add(1), s, time.Now()
 	s.mu.Lock()
 	refuse := s.refuse
+	company := len(s.waiting) > 0
 	if refuse == nil {
 		s.waiting = append(s.waiting, p)
 	}
@@ -172,7 +173,7 @@ func (s *session) ask(p *promise, req *quicflowv1.Request) error {
 	}
 	h.metrics.promisesCreated.Inc()
 	id := p.id // p belongs to its waiter once the answer is there
-	err := s.send(&quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Request{Request: &quicflowv1.Request{Id: id, Body: req.Body}}}, maxRequests)
+	err := s.sendRequest(id, req, company)
 	if err == nil || s.withdraw(id) == nil {
 		return nil // where it was not sent, someone else has settled it already
 	}
@@ -181,6 +182,34 @@ func (s *session) ask(p *promise, req *quicflowv1.Request) error {
 	if errors.Is(err, wire.ErrOutboxFull) {
 		return ErrBusy
 	}
+	return err
+}
+
+// requestFrame is all of a request's frame in one piece.
+type requestFrame struct {
+	frame   quicflowv1.ToAgent
+	body    quicflowv1.ToAgent_Request
+	request quicflowv1.Request
+}
+
+var requestFrames = sync.Pool{New: func() any {
+	f := new(requestFrame)
+	f.frame.Body, f.body.Request = &f.body, &f.request
+	return f
+}}
+
+// sendRequest queues a request. Where others await an answer from the same agent, it is left time for company.
+func (s *session) sendRequest(id uint64, req *quicflowv1.Request, company bool) error {
+	f := requestFrames.Get().(*requestFrame)
+	f.request.Id, f.request.Body = id, req.Body
+	send := s.out.Send
+	if company {
+		send = s.out.SendSoon
+	}
+	err := send(&f.frame, maxRequests)
+	s.sent(&f.frame, err)
+	f.request.Body = nil
+	requestFrames.Put(f)
 	return err
 }
 

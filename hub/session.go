@@ -34,6 +34,7 @@ type session struct {
 	blocked  atomic.Int32 // readers held up by the hub itself; a session is not blamed for what it cannot say meanwhile
 	strikes  int          // of the heartbeat check alone
 
+	frames   *wire.Reader // of the control stream
 	out      *wire.Outbox
 	offering offering // of logs; guarded by hub.credits
 
@@ -49,10 +50,10 @@ func (s *session) event() Event {
 
 // read takes in the control stream until it ends, and says why it did.
 func (s *session) read() *endError {
-	r := wire.NewReader(s.hub.metrics.reader(s.stream), wire.MaxFrame)
+	s.frames.Limit(wire.MaxFrame)
 	for {
 		frame := new(quicflowv1.ToHub)
-		if err := r.Read(frame); err != nil {
+		if err := s.frames.Read(frame); err != nil {
 			return s.readError("control stream", err)
 		}
 		s.seen()

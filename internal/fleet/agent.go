@@ -211,6 +211,7 @@ func (a *simulated) introduce(conn *quic.Conn) (*session, error) {
 		return nil, fmt.Errorf("send hello: %w", err)
 	}
 	s := &session{agent: a, conn: conn, control: stream, frames: wire.NewReader(stream, wire.MaxFrame)}
+	s.out = wire.NewOutbox(stream, s)
 	frame := new(quicflowv1.ToAgent)
 	if err := s.frames.Read(frame); err != nil {
 		return nil, fmt.Errorf("wait for welcome: %w", err)

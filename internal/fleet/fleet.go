@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/internal/wire"
 )
 
 const (
@@ -121,7 +122,7 @@ func (f *Fleet) listen() error {
 		// The kernel gives what it allows; less only means that more is sent twice.
 		_ = socket.SetReadBuffer(socketBuffer)
 		_ = socket.SetWriteBuffer(socketBuffer)
-		f.sockets = append(f.sockets, &quic.Transport{Conn: socket})
+		f.sockets = append(f.sockets, &quic.Transport{Conn: wire.Socket(socket)})
 	}
 	return nil
 }

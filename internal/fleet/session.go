@@ -20,11 +20,10 @@ type session struct {
 	conn    *quic.Conn
 	control *quic.Stream
 	frames  *wire.Reader // of the goroutine that reads
+	out     *wire.Outbox
 
-	cause   error // why we ended it
-	ended   bool
-	out     []byte // what QUIC did not take at once
-	writing bool   // a goroutine writes it
+	cause error // why we ended it
+	ended bool
 
 	sequence uint64 // of the last heartbeat sent; when that was, in unix ns
 	acked    uint64 // of the last one answered
@@ -75,52 +74,29 @@ func (s *session) read() error {
 	}
 }
 
-// send writes a frame, at once or, while QUIC takes no more, by a goroutine of its own. agent.mu is held.
+// send queues a frame. agent.mu is held.
 func (s *session) send(frame *quicflowv1.ToHub) {
 	if s.ended {
 		return
 	}
-	var small [256]byte
-	encoded, err := wire.AppendFrame(small[:0], frame)
-	if err != nil {
-		s.agent.fleet.cfg.Logger.Error("frame could not be sent", "client_id", s.agent.id, "error", err)
-		return
-	}
-	if !s.writing {
-		if err := s.control.TryWriteAll(encoded); !errors.Is(err, quic.ErrWouldBlock) {
-			return // after any error the reader finds out
-		}
-	}
-	if len(s.out)+len(encoded) > maxOut {
+	switch err := s.out.Send(frame, maxOut); {
+	case errors.Is(err, wire.ErrOutboxFull):
 		s.end(errStuck)
-		return
-	}
-	s.out = append(s.out, encoded...)
-	if !s.writing {
-		s.writing = true
-		s.agent.fleet.work.Go(s.write)
+	case err != nil:
+		s.agent.fleet.cfg.Logger.Error("frame could not be sent", "client_id", s.agent.id, "error", err)
 	}
 }
 
-// write empties s.out and ends.
-func (s *session) write() {
-	for {
-		s.agent.mu.Lock()
-		frames := s.out
-		s.out = nil
-		if len(frames) == 0 || s.ended {
-			s.writing = false
-			s.agent.mu.Unlock()
-			return
-		}
-		s.agent.mu.Unlock()
-		if _, err := s.control.Write(frames); err != nil {
-			s.agent.mu.Lock()
-			s.ended = true // of writing; the reader finds out
-			s.agent.mu.Unlock()
-		}
-	}
-}
+var _ wire.OutboxOwner = (*session)(nil)
+
+// Go runs a writer.
+func (s *session) Go(f func()) { s.agent.fleet.work.Go(f) }
+
+// Wrote does not count.
+func (s *session) Wrote(int) {}
+
+// WriteFailed does nothing: after any error the reader finds out.
+func (s *session) WriteFailed(error) {}
 
 // end closes the connection for a reason of ours, without waiting. agent.mu is held.
 func (s *session) end(cause error) {

@@ -72,13 +72,17 @@ func WriteFrame(w io.Writer, m Message) error {
 	return nil
 }
 
-// Reader reads frames. It keeps no buffer between frames, so that an idle stream costs nothing, and reads no byte beyond
-// the frame it returns. It is not safe for concurrent use. After an error other than io.EOF the position in the stream is
-// lost and Read must not be called again.
+// readAhead is what a Reader holds: enough to take most frames in at one call, with the length before them.
+const readAhead = 256
+
+// Reader reads frames. Between frames it holds nothing but the start of what has come already, so it is to be the only one
+// that reads from its stream. It is not safe for concurrent use. After an error other than io.EOF the position in the stream
+// is lost and Read must not be called again.
 type Reader struct {
-	r      io.Reader
-	max    int
-	header [HeaderSize]byte
+	r        io.Reader
+	max      int
+	from, to int // of what is ahead
+	ahead    [readAhead]byte
 }
 
 // NewReader reads frames of at most max bytes of payload from r.
@@ -92,26 +96,73 @@ func (r *Reader) Limit(max int) { r.max = max }
 // Read reads the next frame into m. Errors: io.EOF when the stream ended between two frames, io.ErrUnexpectedEOF when it
 // ended within one, ErrFrameTooLarge, ErrMalformed, or what the stream itself reports. Only io.EOF comes unwrapped.
 func (r *Reader) Read(m Message) error {
-	if _, err := io.ReadFull(r.r, r.header[:]); err != nil {
+	if err := r.fill(HeaderSize); err != nil {
 		if errors.Is(err, io.EOF) {
 			return io.EOF
 		}
 		return fmt.Errorf("read frame length: %w", err)
 	}
-	size := binary.BigEndian.Uint32(r.header[:])
-	if uint64(size) > uint64(r.max) {
-		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrFrameTooLarge, size, r.max)
+	length := binary.BigEndian.Uint32(r.ahead[r.from:])
+	if uint64(length) > uint64(r.max) {
+		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrFrameTooLarge, length, r.max)
 	}
+	r.from += HeaderSize
+	if size := int(length); size <= r.to-r.from || size <= readAhead/2 {
+		if err := r.fill(size); err != nil {
+			return short(err, size)
+		}
+		r.from += size
+		return decode(r.ahead[r.from-size:r.from], m)
+	}
+	return r.readLong(int(length), m)
+}
+
+// readLong reads a payload that is not worth to be held.
+func (r *Reader) readLong(size int, m Message) error {
 	b := buffers.Get().(*[]byte)
 	defer release(b)
-	payload, err := readPayload(r.r, (*b)[:0], int(size))
+	start := append((*b)[:0], r.ahead[r.from:min(r.to, r.from+size)]...)
+	r.from += len(start)
+	payload, err := readPayload(r.r, start, size)
 	*b = payload
 	if err != nil {
-		return fmt.Errorf("read frame of %d bytes: %w", size, err)
+		return short(err, size)
 	}
+	return decode(payload, m)
+}
+
+func decode(payload []byte, m Message) error {
 	m.Reset()
 	if err := m.UnmarshalVT(payload); err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return nil
+}
+
+// short reports a frame of which only a part could be read.
+func short(err error, size int) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("read frame of %d bytes: %w", size, err)
+}
+
+// fill makes at least n bytes be ahead; n is at most readAhead. The error is io.EOF only if there was nothing at all.
+func (r *Reader) fill(n int) error {
+	if r.from == r.to {
+		r.from, r.to = 0, 0
+	}
+	if r.from+n > len(r.ahead) {
+		r.to = copy(r.ahead[:], r.ahead[r.from:r.to])
+		r.from = 0
+	}
+	if missing := n - (r.to - r.from); missing > 0 {
+		got, err := io.ReadAtLeast(r.r, r.ahead[r.to:], missing)
+		if errors.Is(err, io.EOF) && r.to > r.from {
+			err = io.ErrUnexpectedEOF
+		}
+		r.to += got
+		return err
 	}
 	return nil
 }
@@ -124,9 +175,6 @@ func readPayload(from io.Reader, buffer []byte, size int) ([]byte, error) {
 		next := min(size, max(2*have, maxPooled))
 		buffer = slices.Grow(buffer, next-have)[:next]
 		if n, err := io.ReadFull(from, buffer[have:]); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
 			return buffer[:have+n], err
 		}
 	}

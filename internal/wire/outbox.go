@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 
 	"github.com/quic-go/quic-go"
@@ -58,7 +59,13 @@ func NewOutbox(stream OutboxStream, owner OutboxOwner) *Outbox {
 
 // Send queues a frame unless limit bytes are queued before it. Errors: ErrOutboxFull, ErrFrameTooLarge, the cause given to
 // Close.
-func (o *Outbox) Send(m Message, limit int) error {
+func (o *Outbox) Send(m Message, limit int) error { return o.send(m, limit, false) }
+
+// SendSoon is Send for a frame that may have company in a moment: it leaves when those who are ready to send have sent, in as
+// few packets as all of it takes.
+func (o *Outbox) SendSoon(m Message, limit int) error { return o.send(m, limit, true) }
+
+func (o *Outbox) send(m Message, limit int, soon bool) error {
 	b := buffers.Get().(*[]byte)
 	defer release(b)
 	frame, err := AppendFrame((*b)[:0], m)
@@ -66,20 +73,20 @@ func (o *Outbox) Send(m Message, limit int) error {
 		return err
 	}
 	*b = frame
-	broken, err := o.put(frame, limit)
+	broken, err := o.put(frame, limit, soon)
 	if broken != nil {
 		o.owner.Go(func() { o.owner.WriteFailed(fmt.Errorf("write frame: %w", broken)) })
 	}
 	return err
 }
 
-func (o *Outbox) put(frame []byte, limit int) (broken, err error) {
+func (o *Outbox) put(frame []byte, limit int, soon bool) (broken, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed != nil {
 		return nil, o.closed
 	}
-	if !o.writing && o.inline+len(frame) <= inlineBytes {
+	if !soon && !o.writing && o.inline+len(frame) <= inlineBytes {
 		switch err := o.stream.TryWriteAll(frame); {
 		case err == nil:
 			o.inline += len(frame)
@@ -95,9 +102,19 @@ func (o *Outbox) put(frame []byte, limit int) (broken, err error) {
 	o.queue = append(o.queue, frame...)
 	if !o.writing {
 		o.writing = true
-		o.owner.Go(o.write)
+		if soon {
+			o.owner.Go(o.writeSoon)
+		} else {
+			o.owner.Go(o.write)
+		}
 	}
 	return nil, nil
+}
+
+// writeSoon lets whoever is ready to run go first.
+func (o *Outbox) writeSoon() {
+	runtime.Gosched()
+	o.write()
 }
 
 // Close drops what is queued; Send gives cause from now on. A writer ends when the stream does.
@@ -116,13 +133,19 @@ func (o *Outbox) write() {
 	for {
 		o.mu.Lock()
 		if len(o.queue) == 0 {
-			// The last write waited until all but a packet's worth was sent.
-			o.queue, o.writing, o.inline = nil, false, 0
+			o.queue, o.writing = nil, false
 			o.mu.Unlock()
 			return
 		}
 		frames := o.queue
 		o.queue = spare
+		if o.inline+len(frames) <= inlineBytes && o.stream.TryWriteAll(frames) == nil {
+			o.inline += len(frames)
+			o.mu.Unlock()
+			o.owner.Wrote(len(frames))
+			spare = frames[:0]
+			continue
+		}
 		o.mu.Unlock()
 		if _, err := o.stream.Write(frames); err != nil {
 			o.mu.Lock()
@@ -131,6 +154,9 @@ func (o *Outbox) write() {
 			o.owner.WriteFailed(fmt.Errorf("write frames: %w", err))
 			return
 		}
+		o.mu.Lock()
+		o.inline = 0 // the write waited until all but a packet's worth was sent
+		o.mu.Unlock()
 		o.owner.Wrote(len(frames))
 		spare = nil
 		if cap(frames) <= maxSpare {
