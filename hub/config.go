@@ -55,7 +55,9 @@ type Config struct {
 	CA          *pki.CA         // issues and verifies agents' certificates. Required.
 	Certificate tls.Certificate // of the hub. Defaults to one issued by CA for Hosts, and reissued at half its life.
 	Hosts       []string        // further names and addresses of the default Certificate. Defaults to none.
-	ServerCAs   [][]byte        // DER of the CAs that agents shall verify the hub with. Defaults to CA's certificate.
+	// ClassicKeyExchange leaves ML-KEM out of the key exchange: X25519 alone costs less. Defaults to false.
+	ClassicKeyExchange bool
+	ServerCAs          [][]byte // DER of the CAs that agents shall verify the hub with. Defaults to CA's certificate.
 
 	Registry Registry // Required.
 	Sink     Sink     // Required.

@@ -354,3 +354,11 @@ func TestSessionIsResumed(t *testing.T) {
 	require.True(t, a.conn.ConnectionState().TLS.DidResume)
 	require.Equal(t, quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, answer.GetRefusal().GetCode(), "a ticket does not outlive a revocation")
 }
+
+func TestKeyExchange(t *testing.T) {
+	for classic, want := range map[bool]tls.CurveID{false: tls.X25519MLKEM768, true: tls.X25519} {
+		b := start(t, func(c *hub.Config) { c.ClassicKeyExchange = classic })
+		a := b.connect(b.join("web-1"))
+		require.Equal(t, want, a.conn.ConnectionState().TLS.CurveID)
+	}
+}

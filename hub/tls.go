@@ -51,6 +51,9 @@ func newTLSConfigs(cfg Config) (*tlsConfigs, error) {
 			ClientCAs:      cfg.CA.Pool(),
 			Time:           cfg.Now,
 		}
+		if cfg.ClassicKeyExchange {
+			c.CurvePreferences = []tls.CurveID{tls.X25519}
+		}
 		c.SetSessionTicketKeys([][32]byte{tickets})
 		return c
 	}

@@ -10,10 +10,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/quic-go/quic-go"
 	"go.temporal.io/sdk/client"
 
 	"github.com/quicflow/quicflow/hub"
@@ -124,6 +125,9 @@ func (a *App) fail(err error) {
 // start goes from the ground up. The API comes last, so that whoever reaches it finds everything behind it; its port is
 // opened first, so that a port that is taken is told before anything else happens.
 func (a *App) start(ctx context.Context) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(a.cfg.Server.GCPercent)
+	}
 	if err := a.openDirectory(ctx); err != nil {
 		return err
 	}
@@ -230,48 +234,13 @@ func (a *App) startHub(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	session, message, q := a.cfg.Session, a.cfg.Message, a.cfg.QUIC
-	a.hub, err = hub.New(hub.Config{
-		Addr:                   a.cfg.Server.Addr,
-		NodeID:                 a.nodeID,
-		CA:                     ca,
-		Certificate:            a.joins.certificate,
-		ServerCAs:              a.joins.authorities,
-		Registry:               a.store,
-		Sink:                   a.store,
-		Enroller:               a.store,
-		MaxClients:             a.cfg.Server.MaxClients,
-		HeartbeatInterval:      session.HeartbeatInterval.Std(),
-		HeartbeatTimeout:       session.HeartbeatTimeout.Std(),
-		HeartbeatCheckInterval: session.HeartbeatCheckInterval.Std(),
-		MaxTimeoutCount:        session.MaxTimeoutCount,
-		OfflineGrace:           session.OfflineGrace.Std(),
-		WorkerCount:            message.WorkerCount,
-		QueueSize:              message.TaskQueueSize,
-		HandlerTimeout:         message.HandlerTimeout.Std(),
-		DrainTimeout:           session.DrainTimeout.Std(),
-		DrainAddress:           session.DrainAddress,
-		MaxHandshakes:          session.MaxHandshakes,
-		MaxAdmissions:          session.MaxAdmissions,
-		MaxEnrolments:          session.MaxEnrolments,
-		MaxPromises:            message.MaxPromises,
-		PromiseWarnThreshold:   message.PromiseWarnThreshold,
-		DefaultTimeout:         message.DefaultMessageTimeout.Std(),
-		LogBuffer:              int64(a.cfg.Logs.MaxBufferedBytes),
-		LogCredit:              int64(a.cfg.Logs.CreditBytes),
-		QUIC: &quic.Config{
-			MaxIdleTimeout:                 q.MaxIdleTimeout.Std(),
-			MaxIncomingStreams:             int64(q.MaxIncomingStreams),
-			MaxIncomingUniStreams:          int64(q.MaxIncomingUniStreams),
-			InitialStreamReceiveWindow:     uint64(q.InitialStreamReceiveWindow),
-			MaxStreamReceiveWindow:         uint64(q.MaxStreamReceiveWindow),
-			InitialConnectionReceiveWindow: uint64(q.InitialConnectionReceiveWindow),
-			MaxConnectionReceiveWindow:     uint64(q.MaxConnectionReceiveWindow),
-		},
-		OnStored: func(taskID string) { a.bus.Notify(bus.Task(taskID)) },
-		Metrics:  metrics,
-		Logger:   a.logger,
-	})
+	cfg := hub.Settings(a.cfg.Config)
+	cfg.NodeID = a.nodeID
+	cfg.CA, cfg.Certificate, cfg.ServerCAs = ca, a.joins.certificate, a.joins.authorities
+	cfg.Registry, cfg.Sink, cfg.Enroller = a.store, a.store, a.store
+	cfg.OnStored = func(taskID string) { a.bus.Notify(bus.Task(taskID)) }
+	cfg.Metrics, cfg.Logger = metrics, a.logger
+	a.hub, err = hub.New(cfg)
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ func (c Config) validateServer(v *validation) {
 	v.address("server.addr", s.Addr)
 	v.address("server.api_addr", s.APIAddr)
 	v.between("server.max_clients", s.MaxClients, 1, maxCount)
+	v.between("server.gc_percent", s.GCPercent, 5, 1000)
 	v.together("server.api_tls_cert_file", s.APITLSCertFile, "server.api_tls_key_file", s.APITLSKeyFile)
 	v.together("server.api_tls_key_file", s.APITLSKeyFile, "server.api_tls_cert_file", s.APITLSCertFile)
 	v.together("tls.cert_file", c.TLS.CertFile, "tls.key_file", c.TLS.KeyFile)

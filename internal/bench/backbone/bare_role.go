@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/pki"
 )
 
@@ -62,10 +63,14 @@ func (b *bareServer) start(p hubPlan) (address, error) {
 	if err != nil {
 		return address{}, err
 	}
-	listener, err := (&quic.Transport{Conn: socket}).Listen(&tls.Config{
+	t := &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{bareALPN}, Certificates: []tls.Certificate{certificate},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
-	}, transport(preset.QUIC))
+	}
+	if !preset.TLS.PostQuantum {
+		t.CurvePreferences = []tls.CurveID{tls.X25519}
+	}
+	listener, err := (&quic.Transport{Conn: socket}).Listen(t, hub.Settings(preset).QUIC)
 	if err != nil {
 		return address{}, err
 	}

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quic-go/quic-go"
-
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/config"
 	"github.com/quicflow/quicflow/internal/pki"
@@ -42,19 +40,6 @@ func presetOf(name string) (config.Config, error) {
 		return config.HighPerformance(), nil
 	}
 	return config.Config{}, fmt.Errorf("%q is neither standard nor highperf", name)
-}
-
-// transport is what the server makes of a preset.
-func transport(q config.QUIC) *quic.Config {
-	return &quic.Config{
-		MaxIdleTimeout:                 q.MaxIdleTimeout.Std(),
-		MaxIncomingStreams:             int64(q.MaxIncomingStreams),
-		MaxIncomingUniStreams:          int64(q.MaxIncomingUniStreams),
-		InitialStreamReceiveWindow:     uint64(q.InitialStreamReceiveWindow),
-		MaxStreamReceiveWindow:         uint64(q.MaxStreamReceiveWindow),
-		InitialConnectionReceiveWindow: uint64(q.InitialConnectionReceiveWindow),
-		MaxConnectionReceiveWindow:     uint64(q.MaxConnectionReceiveWindow),
-	}
 }
 
 // hubRole is a hub with its SQLite store, without the API and Temporal.
@@ -91,28 +76,17 @@ func (r *hubRole) start(p hubPlan) (address, error) {
 	if err != nil {
 		return address{}, err
 	}
-	session, message := preset.Session, preset.Message
-	r.hub, err = hub.New(hub.Config{
-		Addr: p.Addr, NodeID: "bench", CA: ca, Registry: s, Sink: s, Enroller: s, Logger: log,
-		MaxClients:             preset.Server.MaxClients,
-		HeartbeatInterval:      session.HeartbeatInterval.Std(),
-		HeartbeatTimeout:       session.HeartbeatTimeout.Std(),
-		HeartbeatCheckInterval: session.HeartbeatCheckInterval.Std(),
-		MaxTimeoutCount:        session.MaxTimeoutCount,
-		OfflineGrace:           session.OfflineGrace.Std(),
-		MaxPromises:            message.MaxPromises,
-		PromiseWarnThreshold:   message.PromiseWarnThreshold,
-		DefaultTimeout:         message.DefaultMessageTimeout.Std(),
-		QUIC:                   transport(preset.QUIC),
-	})
-	if err != nil {
+	cfg := hub.Settings(preset)
+	cfg.Addr, cfg.NodeID, cfg.CA, cfg.Logger = p.Addr, "bench", ca, log
+	cfg.Registry, cfg.Sink, cfg.Enroller = s, s, s
+	if r.hub, err = hub.New(cfg); err != nil {
 		return address{}, err
 	}
 	if err := r.hub.Start(ctx); err != nil {
 		return address{}, err
 	}
 	r.payload = make([]byte, p.Payload)
-	return address{Addr: r.hub.Addr().String(), Heartbeat: session.HeartbeatInterval.Std()}, nil
+	return address{Addr: r.hub.Addr().String(), Heartbeat: cfg.HeartbeatInterval}, nil
 }
 
 type fleetSize struct {
