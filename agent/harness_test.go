@@ -87,7 +87,7 @@ func (s *store) DisconnectClients(_ context.Context, ends []release.ClientEnd) e
 	return nil
 }
 
-func (s *store) TouchClients(context.Context, string, []string, time.Time) error { return nil }
+func (s *store) TouchNode(context.Context, string, time.Time) error { return nil }
 
 func (s *store) ReleaseNode(context.Context, string, time.Time) error { return nil }
 

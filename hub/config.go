@@ -25,8 +25,9 @@ type Registry interface {
 	ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]int64, error)
 	// DisconnectClients ends sessions. An end whose epoch is not the client's latest changes nothing.
 	DisconnectClients(ctx context.Context, ends []release.ClientEnd) error
-	// TouchClients notes when clients were last heard of.
-	TouchClients(ctx context.Context, nodeID string, clientIDs []string, at time.Time) error
+	// TouchNode notes that the sessions of this node are alive, once per heartbeat interval. One that has fallen silent is ended
+	// by DisconnectClients, which says when it was last heard of.
+	TouchNode(ctx context.Context, nodeID string, at time.Time) error
 	// ReleaseNode ends all sessions that an earlier run of this node left behind. It is called once, before any other.
 	ReleaseNode(ctx context.Context, nodeID string, at time.Time) error
 	// CertificateValid says whether a certificate is known and not revoked.

@@ -83,12 +83,10 @@ func (r *registry) DisconnectClients(_ context.Context, ends []release.ClientEnd
 	return nil
 }
 
-func (r *registry) TouchClients(_ context.Context, _ string, ids []string, _ time.Time) error {
+func (r *registry) TouchNode(_ context.Context, nodeID string, _ time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, id := range ids {
-		r.touched[id]++
-	}
+	r.touched[nodeID]++
 	return nil
 }
 

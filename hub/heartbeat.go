@@ -72,32 +72,19 @@ func (s *session) checkStreams() {
 	}
 }
 
-// touch tells the Registry, once per heartbeat interval, which agents were heard of since the last time.
+// touch tells the Registry once per heartbeat interval that the sessions are alive.
 func (h *Hub) touch() {
 	ticker := time.NewTicker(h.cfg.HeartbeatInterval)
 	defer ticker.Stop()
-	var last int64
 	for {
 		select {
 		case <-h.accepting.Done():
 			return
 		case <-ticker.C:
 		}
-		now := h.cfg.Now()
-		var ids []string
-		for _, s := range h.acceptedSessions() {
-			if s.lastSeen.Load() > last {
-				ids = append(ids, s.id)
-			}
-		}
-		if len(ids) == 0 {
-			continue
-		}
 		ctx, cancel := context.WithTimeout(h.accepting, storeTimeout)
-		if err := h.cfg.Registry.TouchClients(ctx, h.cfg.NodeID, ids, now); err != nil {
-			h.log.Warn("clients not touched", "clients", len(ids), "error", err)
-		} else {
-			last = now.UnixNano()
+		if err := h.cfg.Registry.TouchNode(ctx, h.cfg.NodeID, h.cfg.Now()); err != nil {
+			h.log.Warn("node not touched", "error", err)
 		}
 		cancel()
 	}

@@ -51,10 +51,10 @@ func TestMissedHeartbeatsEndASession(t *testing.T) {
 	}
 	lively.alive()
 	require.Equal(t, 1, b.Connected())
-	eventually(t, "the lively one is touched", func() bool {
+	eventually(t, "the node is touched", func() bool {
 		b.registry.mu.Lock()
 		defer b.registry.mu.Unlock()
-		return b.registry.touched["lively"] > 0
+		return b.registry.touched["node-1"] > 0
 	})
 }
 

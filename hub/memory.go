@@ -109,8 +109,8 @@ func (m *Memory) ConnectClients(_ context.Context, sessions []release.ClientSess
 // DisconnectClients does nothing: who is connected is the hub's to say.
 func (m *Memory) DisconnectClients(context.Context, []release.ClientEnd) error { return nil }
 
-// TouchClients does nothing.
-func (m *Memory) TouchClients(context.Context, string, []string, time.Time) error { return nil }
+// TouchNode does nothing.
+func (m *Memory) TouchNode(context.Context, string, time.Time) error { return nil }
 
 // ReleaseNode does nothing.
 func (m *Memory) ReleaseNode(context.Context, string, time.Time) error { return nil }

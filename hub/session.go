@@ -158,7 +158,7 @@ func (h *Hub) finish(s *session) {
 	} else {
 		s.failPromises(fmt.Errorf("%w: %w", ErrSessionLost, cause))
 	}
-	h.registrar.disconnect(release.ClientEnd{ClientID: s.id, Epoch: s.epoch, Goodbye: goodbye, At: now})
+	h.registrar.disconnect(release.ClientEnd{ClientID: s.id, Epoch: s.epoch, Goodbye: goodbye, At: now, Seen: time.Unix(0, s.lastSeen.Load())})
 	h.watchers.notify(s.id)
 	h.report(s, cause)
 }

@@ -55,6 +55,7 @@ type ClientEnd struct {
 	Epoch    int64
 	Goodbye  bool // the agent left on purpose: offline at once, no grace
 	At       time.Time
+	Seen     time.Time // when the agent was last heard of. Defaults to At.
 }
 
 var clientIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)

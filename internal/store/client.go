@@ -13,7 +13,11 @@ import (
 )
 
 const clientColumns = `id, labels, hostname, os, arch, agent_version, node_id, address, joined_at,
-	connected, goodbye, connected_at, disconnected_at, last_seen_at`
+	connected, goodbye, connected_at, disconnected_at, ` + lastSeen + ` AS last_seen_at`
+
+// lastSeen is when a client was last heard of: of one with a session, when its hub last vouched for it.
+const lastSeen = `CASE WHEN connected AND last_seen_at < COALESCE((SELECT seen_at FROM nodes WHERE nodes.id = node_id), 0)
+	THEN (SELECT seen_at FROM nodes WHERE nodes.id = node_id) ELSE last_seen_at END`
 
 type clientRow struct {
 	ID             string `db:"id"`

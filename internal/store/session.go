@@ -133,10 +133,15 @@ func (s *Store) DisconnectClients(ctx context.Context, ends []release.ClientEnd)
 			rows := make([][]any, len(ids))
 			for i, id := range ids {
 				end := latest[id]
-				rows[i] = []any{id, end.Epoch, end.Goodbye, micros(s.orNow(end.At))}
+				at := s.orNow(end.At)
+				seen := end.Seen
+				if seen.IsZero() {
+					seen = at
+				}
+				rows[i] = []any{id, end.Epoch, end.Goodbye, micros(at), micros(seen)}
 			}
-			with, args := tx.dialect.input("client TEXT, epoch BIGINT, left_it BOOLEAN, since BIGINT", rows)
-			if _, err := tx.exec(ctx, with+`UPDATE clients SET connected = FALSE, goodbye = left_it, disconnected_at = since
+			with, args := tx.dialect.input("client TEXT, epoch BIGINT, left_it BOOLEAN, since BIGINT, heard BIGINT", rows)
+			if _, err := tx.exec(ctx, with+`UPDATE clients SET connected = FALSE, goodbye = left_it, disconnected_at = since, last_seen_at = heard
 				FROM input WHERE id = client AND session_epoch = epoch AND connected`, args...); err != nil {
 				return err
 			}
@@ -154,20 +159,12 @@ func (c conn) lockClients(ctx context.Context, ids []string) error {
 	return c.list(ctx, &locked, `SELECT id FROM clients WHERE id IN (?) ORDER BY id`+c.dialect.lock, ids)
 }
 
-// TouchClients records when agents of a node were last heard of.
-func (s *Store) TouchClients(ctx context.Context, nodeID string, ids []string, at time.Time) error {
-	if len(ids) == 0 {
-		return nil
-	}
+// TouchNode records that a hub holds its sessions: their clients count as seen at that time.
+func (s *Store) TouchNode(ctx context.Context, nodeID string, at time.Time) error {
 	return s.write(ctx, "record heartbeats", func(tx conn) error {
-		for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(ids))), tx.dialect.batch) {
-			if _, err := tx.exec(ctx, `UPDATE clients SET last_seen_at = ? WHERE id IN
-				(SELECT id FROM clients WHERE id IN (?) AND node_id = ? AND connected ORDER BY id`+tx.dialect.lock+`)`,
-				micros(at), some, nodeID); err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err := tx.exec(ctx, `INSERT INTO nodes (id, seen_at) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at`,
+			nodeID, micros(at))
+		return err
 	})
 }
 
@@ -175,7 +172,8 @@ func (s *Store) TouchClients(ctx context.Context, nodeID string, ids []string, a
 func (s *Store) ReleaseNode(ctx context.Context, nodeID string, at time.Time) error {
 	return s.write(ctx, "release sessions of node", func(tx conn) error {
 		// The epoch rises so that nothing of that process can come late.
-		_, err := tx.exec(ctx, `UPDATE clients SET connected = FALSE, goodbye = FALSE, disconnected_at = ?, session_epoch = session_epoch + 1
+		_, err := tx.exec(ctx, `UPDATE clients SET connected = FALSE, goodbye = FALSE, disconnected_at = ?, session_epoch = session_epoch + 1,
+			last_seen_at = `+lastSeen+`
 			WHERE id IN (SELECT id FROM clients WHERE node_id = ? AND connected ORDER BY id`+tx.dialect.lock+`)`, micros(at), nodeID)
 		return err
 	})

@@ -34,13 +34,19 @@ var sessionTests = map[string]func(*fixture){
 		}, c)
 
 		f.advance(time.Minute)
-		require.NoError(f, f.TouchClients(f.ctx(), "node", []string{"h000", "stranger"}, f.now()))
-		require.NoError(f, f.TouchClients(f.ctx(), "other", []string{"h000"}, f.now().Add(time.Hour)))
-		require.NoError(f, f.DisconnectClients(f.ctx(), []release.ClientEnd{{ClientID: "h000", Epoch: 1, At: f.now()}}))
+		require.NoError(f, f.TouchNode(f.ctx(), "node", f.now()))
+		require.NoError(f, f.TouchNode(f.ctx(), "other", f.now().Add(time.Hour)))
+		c, err = f.ClientByID(f.ctx(), "h000")
+		require.NoError(f, err)
+		require.Equal(f, f.now(), *c.LastSeenAt)
+		heard := f.now().Add(time.Second)
+		f.advance(2 * time.Second)
+		require.NoError(f, f.TouchNode(f.ctx(), "node", f.now()))
+		require.NoError(f, f.DisconnectClients(f.ctx(), []release.ClientEnd{{ClientID: "h000", Epoch: 1, At: f.now(), Seen: heard}}))
 		c, err = f.ClientByID(f.ctx(), "h000")
 		require.NoError(f, err)
 		require.Equal(f, release.ClientReconnecting, c.Status)
-		require.Equal(f, f.now(), *c.LastSeenAt)
+		require.Equal(f, heard, *c.LastSeenAt, "what its node says later is not about it")
 		require.Equal(f, f.now(), *c.DisconnectedAt)
 		f.advance(90 * time.Second)
 		f.requireStatus("h000", release.ClientOffline)
@@ -78,7 +84,7 @@ var sessionTests = map[string]func(*fixture){
 			}
 			seen[i], err = f.ConnectClients(f.ctx(), sessions)
 			if err == nil {
-				err = f.TouchClients(f.ctx(), fmt.Sprint("node", i), ids, f.now())
+				err = f.TouchNode(f.ctx(), fmt.Sprint("node", i), f.now())
 			}
 			return err
 		})
