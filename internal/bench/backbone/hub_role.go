@@ -162,7 +162,8 @@ type promisesAnswer struct {
 	Took      time.Duration `json:"took"`
 }
 
-// promises asks agents that take their time, all at once.
+// promises asks agents that take their time. The requests are spread over nine tenths of that time, so that all are in
+// flight at once before the first answer comes: what is measured is lateness, not how long it takes to send so many.
 func (r *hubRole) promises(p promisesPlan) (promisesAnswer, error) {
 	ids, request := clientIDs(p.Agents), message("sleep", []byte(p.Delay.String()))
 	var (
@@ -175,6 +176,9 @@ func (r *hubRole) promises(p promisesPlan) (promisesAnswer, error) {
 	)
 	start := time.Now()
 	for i := range p.InFlight {
+		if due := start.Add(p.Delay * 9 / 10 * time.Duration(i) / time.Duration(p.InFlight)); time.Until(due) > time.Millisecond {
+			time.Sleep(time.Until(due))
+		}
 		all.Go(func() {
 			mu.Lock()
 			flying++
