@@ -15,6 +15,10 @@ const (
 	firstBackoff     = 50 * time.Millisecond
 	lastBackoff      = 5 * time.Second
 	maxAttempts      = 5 // of a call that cannot be put off for ever
+
+	// While agents come one after the other, a call waits so long for company: most of what a call costs it costs once.
+	registerGather = 20 * time.Millisecond
+	registerBusy   = 100 * time.Millisecond // since the last call
 )
 
 // registrar writes down sessions that begin and end. One goroutine does it, so that all that came while one call ran shares
@@ -72,7 +76,11 @@ func (r *registrar) close() {
 
 func (r *registrar) run() {
 	failures := 0
+	var called time.Time
 	for {
+		if time.Since(called) < registerBusy && r.hub.accepting.Err() == nil {
+			pause(r.hub.accepting, registerGather)
+		}
 		connects, ends, closed := r.take()
 		if len(connects)+len(ends) == 0 {
 			if closed {
@@ -81,6 +89,7 @@ func (r *registrar) run() {
 			<-r.wake
 			continue
 		}
+		called = time.Now()
 		if r.storeEnds(ends) {
 			failures = 0
 		} else if failures++; closed && (failures >= maxAttempts || r.hub.ctx.Err() != nil) {
