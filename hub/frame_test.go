@@ -6,10 +6,11 @@ import (
 	"testing"
 
 	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
-	"github.com/stretchr/testify/require"
 )
 
 func length(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }

@@ -39,7 +39,7 @@ func pair(t *testing.T, reader *quic.Config) (from, to *quic.Stream, sender, rec
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	sender, err = quic.DialAddr(ctx, socket.LocalAddr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"test"}}, nil) //nolint:gosec // of this test alone
+	sender, err = quic.DialAddr(ctx, socket.LocalAddr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"test"}}, nil)
 	require.NoError(t, err)
 	from, err = sender.OpenStream()
 	require.NoError(t, err)
