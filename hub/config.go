@@ -81,7 +81,7 @@ type Config struct {
 
 	MaxPromises          int           // requests awaiting an answer. Defaults to 50,000.
 	PromiseWarnThreshold int           // so many of them are logged as a warning. Defaults to 4/5 of MaxPromises.
-	DefaultTimeout       time.Duration // of a Request whose context has no deadline. Defaults to 30 s.
+	DefaultTimeout       time.Duration // of a Request whose context has no deadline; it may take a tenth more. Defaults to 30 s.
 
 	// Handlers answer messages of agents by their type, beside the built-in ping and echo. Defaults to none.
 	Handlers       map[string]Handler

@@ -120,6 +120,7 @@ func (h *Hub) Start(ctx context.Context) error {
 	h.loops.Go(h.logs.run)
 	h.loops.Go(h.checkHeartbeats)
 	h.loops.Go(h.touch)
+	h.loops.Go(h.expirePromises)
 	h.loops.Go(h.measure)
 	h.conns.Go(h.accept)
 	h.log.Info("hub listens", "addr", h.Addr().String(), "node_id", h.cfg.NodeID,
