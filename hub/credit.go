@@ -2,7 +2,6 @@ package hub
 
 import (
 	"container/list"
-	"context"
 	"sync"
 
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -155,13 +154,6 @@ func (c *credits) leave(s *session) {
 	}
 }
 
-// over is a context to ask with, but not to wait.
-var over = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
-
 // uninvited looks for a log stream that was opened without credit. No goroutine waits for such a stream; what it brings
 // stays within its flow control window until a session is looked at.
 func (c *credits) uninvited(s *session) *endError {
@@ -170,7 +162,7 @@ func (c *credits) uninvited(s *session) *endError {
 	if s.offering.reading {
 		return nil
 	}
-	if stream, err := s.conn.AcceptUniStream(over); err == nil {
+	if stream, err := s.conn.AcceptUniStream(noWait); err == nil {
 		return violation("log stream %d was opened without credit", stream.StreamID())
 	}
 	return nil

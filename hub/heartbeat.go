@@ -57,7 +57,7 @@ func (s *session) checkHeartbeat() {
 	}
 }
 
-// noWait is a context that has ended: with it, AcceptStream does not wait.
+// noWait is a context that has ended: with it, AcceptStream and AcceptUniStream do not wait.
 var noWait = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

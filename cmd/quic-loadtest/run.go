@@ -39,6 +39,7 @@ func (o *options) run(ctx context.Context) error {
 	if stopped := ctx.Err() != nil; o.keepAlive && !stopped && (err == nil || errors.Is(err, fleet.ErrNotAccepted)) {
 		o.stay(ctx)
 	}
+	f.Confirm(confirmPatience)
 	result := summary{Snapshot: f.Snapshot(), Took: time.Since(started)}
 	f.Close()
 	progress.stop()
@@ -60,6 +61,9 @@ func (o *options) stay(ctx context.Context) {
 	}
 	<-ctx.Done()
 }
+
+// confirmPatience is how long hubs may take to say that they hold the sessions that a run ends with.
+const confirmPatience = 5 * time.Second
 
 // summary is what a run ends with.
 type summary struct {

@@ -278,14 +278,14 @@ func (a *simulated) finish(s *session, err error) {
 	}
 	s.ended = true
 	s.out = nil
-	a.session = nil
-	a.mu.Unlock()
-	_ = s.conn.CloseWithError(wire.CloseNormal, "")
-	f.stats.accepted.Add(-1)
+	f.stats.accepted.Add(-1) // before the session is gone: who sees that sees this
 	if !f.closing.Load() {
 		f.stats.count(f.stats.dropped, causeOf(err))
 		f.cfg.Logger.Info("session ended", "client_id", a.id, "reason", err)
 	}
+	a.session = nil
+	a.mu.Unlock()
+	_ = s.conn.CloseWithError(wire.CloseNormal, "")
 }
 
 // leave ends the session, if there is one, with a Goodbye.

@@ -46,7 +46,7 @@ func TestFleetConnects(t *testing.T) {
 	require.EqualValues(t, 201, f.Snapshot().Requests)
 
 	f.Close()
-	require.Zero(t, b.hub.Connected())
+	eventually(t, "the hub has taken all off its books", func() bool { return b.hub.Connected() == 0 })
 	s = f.Snapshot()
 	require.Zero(t, s.Accepted)
 	require.Empty(t, s.Dropped, "to leave is not to be dropped")
@@ -82,6 +82,22 @@ func TestAHubThatRestarts(t *testing.T) {
 	require.Equal(t, 200, s.EverAccepted)
 	require.Equal(t, 200, s.DroppedTotal())
 	require.Greater(t, s.Resumed, 150, "a ticket is used up by an attempt that fails")
+}
+
+// A hub that has gone without a word is not one that holds sessions, though no heartbeat was due yet.
+func TestASilentHubIsFoundOut(t *testing.T) {
+	b := startServer(t, func(c *hub.Config) { c.HeartbeatInterval, c.HeartbeatTimeout = time.Hour, 2*time.Hour })
+	cut := b.behindRelay()
+	f := b.fleet(50)
+	require.NoError(t, b.connect(f))
+	f.Confirm(patience)
+	require.Zero(t, f.Snapshot().DroppedTotal())
+	require.GreaterOrEqual(t, f.Snapshot().RoundTrip.Count, uint64(50))
+	cut()
+	require.Equal(t, 50, f.Snapshot().Accepted, "as far as the fleet has seen")
+	f.Confirm(200 * time.Millisecond)
+	require.Equal(t, 50, f.Snapshot().DroppedTotal())
+	require.Zero(t, f.Snapshot().Accepted)
 }
 
 // An agent that the hub does not know gives up at once, and says why.

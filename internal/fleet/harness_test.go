@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,6 +76,45 @@ func (b *server) stop() {
 	defer cancel()
 	require.NoError(b.t, b.hub.Stop(ctx))
 	b.hub = nil
+}
+
+// behindRelay makes later fleets reach the hub through a relay, for one socket of a fleet, and gives what cuts it.
+func (b *server) behindRelay() (cut func()) {
+	b.t.Helper()
+	front, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(b.t, err)
+	back, err := net.Dial("udp", b.addr)
+	require.NoError(b.t, err)
+	b.addr = front.LocalAddr().String()
+	var client atomic.Pointer[net.Addr]
+	var copying sync.WaitGroup
+	copying.Go(func() {
+		buffer := make([]byte, 2048)
+		for {
+			n, from, err := front.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			client.Store(&from)
+			_, _ = back.Write(buffer[:n])
+		}
+	})
+	copying.Go(func() {
+		buffer := make([]byte, 2048)
+		for {
+			n, err := back.Read(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = front.WriteTo(buffer[:n], *client.Load())
+		}
+	})
+	cut = sync.OnceFunc(func() {
+		_, _ = front.Close(), back.Close()
+		copying.Wait()
+	})
+	b.t.Cleanup(cut)
+	return cut
 }
 
 // token makes a join token for so many agents.

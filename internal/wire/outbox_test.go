@@ -64,10 +64,17 @@ type owner struct {
 	failed chan error
 }
 
-func newOwner() *owner { return &owner{failed: make(chan error, 100)} }
+func newOwner() *owner { return &owner{failed: make(chan error, 1)} }
 
-func (o *owner) Wrote(n int)           { o.wrote.Add(int64(n)) }
-func (o *owner) WriteFailed(err error) { o.failed <- err }
+func (o *owner) Wrote(n int) { o.wrote.Add(int64(n)) }
+
+// WriteFailed keeps the first failure.
+func (o *owner) WriteFailed(err error) {
+	select {
+	case o.failed <- err:
+	default:
+	}
+}
 
 // Many send at the same time, at once or in company; each one's frames arrive whole and in its order.
 func TestOutboxKeepsOrder(t *testing.T) {
