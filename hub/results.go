@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 const (
 	maxTail  = 4 << 10 // bytes kept of each output of a step
 	maxError = 1 << 10
+
+	maxResult = 8 << 10 // bytes of a command's typed result
 )
 
 var stateOf = map[quicflowv1.Outcome]release.StepState{
@@ -32,7 +35,7 @@ func (s *session) takeResult(r *quicflowv1.StepResult) *endError {
 	if !ok {
 		return violation("result of step %s: outcome %d is not known", r.StepId, r.Outcome)
 	}
-	size := int64(len(result.StdoutTail)+len(result.StderrTail)+len(result.Error)) + itemOverhead
+	size := int64(len(result.StdoutTail)+len(result.StderrTail)+len(result.Result)+len(result.Error)) + itemOverhead
 	// An error means that the session is over, which its reader is about to find out.
 	if s.hub.resultRoom.take(s, size) == nil {
 		s.hub.results.put(s, result, size)
@@ -55,6 +58,13 @@ func StepResult(clientID string, r *quicflowv1.StepResult) (release.StepResult, 
 		StartedAt:  fromMillis(r.GetStartedUnixMs()),
 		FinishedAt: fromMillis(r.GetFinishedUnixMs()),
 		LogEnd:     r.GetLogEnd(),
+
+		Result:      result(r.GetResult()),
+		ResultInLog: r.GetResultInLog(),
+		StdoutBytes: r.GetStdoutBytes(),
+		StderrBytes: r.GetStderrBytes(),
+		TimedOut:    r.GetTimedOut(),
+		NotStarted:  r.GetNotStarted(),
 	}, ok
 }
 
@@ -110,6 +120,14 @@ func (s *session) ownStep(stepID string) (taskID string, err *endError) {
 func taskOf(stepID string) string {
 	task, _, _ := strings.Cut(stepID, "/")
 	return task
+}
+
+// result gives what an agent calls JSON, if it is that and not too long.
+func result(b []byte) []byte {
+	if len(b) > maxResult || !json.Valid(b) {
+		return nil
+	}
+	return b
 }
 
 func tail(b []byte) []byte { return b[max(0, len(b)-maxTail):] }

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"encoding/json"
 	"regexp"
 	"time"
 )
@@ -25,6 +26,7 @@ type Client struct {
 	OS             string            `json:"os"`
 	Arch           string            `json:"arch"`
 	AgentVersion   string            `json:"agent_version"`
+	Facts          json.RawMessage   `json:"facts,omitempty" doc:"What the agent says of its host: an object"`
 	NodeID         string            `json:"node_id" doc:"The hub that holds, or last held, its session"`
 	Address        string            `json:"address"`
 	JoinedAt       time.Time         `json:"joined_at"`
@@ -46,7 +48,15 @@ type ClientSession struct {
 	JournalID    string
 	Generation   uint64
 	BootID       string
+	FactsHash    uint64 // of what the agent would send as its facts; 0: it has none
 	At           time.Time
+}
+
+// ClientFacts is what an agent says of its host.
+type ClientFacts struct {
+	ClientID string
+	Hash     uint64 // as in ClientSession
+	JSON     []byte // an object
 }
 
 // ClientEnd is what a hub writes when a session ended. Only the session of that epoch is ended by it.

@@ -94,6 +94,14 @@ type StepResult struct {
 	StartedAt  time.Time // zero if it never started
 	FinishedAt time.Time
 	LogEnd     uint64 // length of the step's spool
+
+	// Of commands:
+	Result      []byte // JSON, or empty
+	ResultInLog bool   // Result was too large for a frame: it is what the step wrote to stdout
+	StdoutBytes uint64 // in all
+	StderrBytes uint64
+	TimedOut    bool // with StepFailed: it was stopped as its time was over
+	NotStarted  bool // with StepFailed: the agent found the request wrong before it started anything
 }
 
 // Stream tells the outputs of a step apart.

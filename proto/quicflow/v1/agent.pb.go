@@ -413,6 +413,7 @@ type ToHub struct {
 	//	*ToHub_Goodbye
 	//	*ToHub_Request
 	//	*ToHub_LogOffer
+	//	*ToHub_Facts
 	Body          isToHub_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -518,6 +519,15 @@ func (x *ToHub) GetLogOffer() *LogOffer {
 	return nil
 }
 
+func (x *ToHub) GetFacts() *Facts {
+	if x != nil {
+		if x, ok := x.Body.(*ToHub_Facts); ok {
+			return x.Facts
+		}
+	}
+	return nil
+}
+
 type isToHub_Body interface {
 	isToHub_Body()
 }
@@ -550,6 +560,10 @@ type ToHub_LogOffer struct {
 	LogOffer *LogOffer `protobuf:"bytes,7,opt,name=log_offer,json=logOffer,proto3,oneof"`
 }
 
+type ToHub_Facts struct {
+	Facts *Facts `protobuf:"bytes,8,opt,name=facts,proto3,oneof"`
+}
+
 func (*ToHub_Hello) isToHub_Body() {}
 
 func (*ToHub_Heartbeat) isToHub_Body() {}
@@ -563,6 +577,8 @@ func (*ToHub_Goodbye) isToHub_Body() {}
 func (*ToHub_Request) isToHub_Body() {}
 
 func (*ToHub_LogOffer) isToHub_Body() {}
+
+func (*ToHub_Facts) isToHub_Body() {}
 
 // ToAgent is every frame that a hub sends on a control stream.
 type ToAgent struct {
@@ -769,8 +785,9 @@ type Hello struct {
 	BootId        string                 `protobuf:"bytes,5,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`          // of the host's kernel
 	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Hostname      string                 `protobuf:"bytes,7,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Os            string                 `protobuf:"bytes,8,opt,name=os,proto3" json:"os,omitempty"`     // GOOS
-	Arch          string                 `protobuf:"bytes,9,opt,name=arch,proto3" json:"arch,omitempty"` // GOARCH
+	Os            string                 `protobuf:"bytes,8,opt,name=os,proto3" json:"os,omitempty"`                                  // GOOS
+	Arch          string                 `protobuf:"bytes,9,opt,name=arch,proto3" json:"arch,omitempty"`                              // GOARCH
+	FactsHash     uint64                 `protobuf:"varint,10,opt,name=facts_hash,json=factsHash,proto3" json:"facts_hash,omitempty"` // of the facts that the agent would send; 0: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -868,6 +885,13 @@ func (x *Hello) GetArch() string {
 	return ""
 }
 
+func (x *Hello) GetFactsHash() uint64 {
+	if x != nil {
+		return x.FactsHash
+	}
+	return 0
+}
+
 // Welcome accepts a session. Only now does it exist.
 type Welcome struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
@@ -875,6 +899,7 @@ type Welcome struct {
 	NodeId              string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`       // of the hub
 	SessionEpoch        int64                  `protobuf:"varint,3,opt,name=session_epoch,json=sessionEpoch,proto3" json:"session_epoch,omitempty"`
 	HeartbeatIntervalMs int64                  `protobuf:"varint,4,opt,name=heartbeat_interval_ms,json=heartbeatIntervalMs,proto3" json:"heartbeat_interval_ms,omitempty"`
+	WantFacts           bool                   `protobuf:"varint,5,opt,name=want_facts,json=wantFacts,proto3" json:"want_facts,omitempty"` // the hub does not have the facts of Hello's hash
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -937,6 +962,66 @@ func (x *Welcome) GetHeartbeatIntervalMs() int64 {
 	return 0
 }
 
+func (x *Welcome) GetWantFacts() bool {
+	if x != nil {
+		return x.WantFacts
+	}
+	return false
+}
+
+// Facts tells what the host is. An agent sends it when Welcome asks for it, and when it has changed.
+type Facts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          uint64                 `protobuf:"varint,1,opt,name=hash,proto3" json:"hash,omitempty"` // FNV-1a of json
+	Json          []byte                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"`  // an object, at most 16 KiB; see docs/http-api.md for its fields
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Facts) Reset() {
+	*x = Facts{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Facts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Facts) ProtoMessage() {}
+
+func (x *Facts) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Facts.ProtoReflect.Descriptor instead.
+func (*Facts) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Facts) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *Facts) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 // Refusal ends a session that was not accepted.
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -949,7 +1034,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[4]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1046,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[4]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1059,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Refusal) GetCode() RefusalCode {
@@ -1007,7 +1092,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[5]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1104,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[5]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1117,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Heartbeat) GetSequence() uint64 {
@@ -1051,7 +1136,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[6]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1148,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[6]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1161,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HeartbeatAck) GetSequence() uint64 {
@@ -1097,7 +1182,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[7]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1194,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[7]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1207,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -1156,7 +1241,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[8]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1253,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[8]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1266,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Request) GetId() uint64 {
@@ -1262,7 +1347,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[9]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1359,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[9]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1372,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Response) GetId() uint64 {
@@ -1364,7 +1449,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[10]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1461,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[10]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1474,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -1417,7 +1502,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1514,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1527,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Message) GetType() string {
@@ -1472,6 +1557,7 @@ type StepRequest struct {
 	// Types that are valid to be assigned to Spec:
 	//
 	//	*StepRequest_Script
+	//	*StepRequest_Command
 	Spec          isStepRequest_Spec `protobuf_oneof:"spec"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1479,7 +1565,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1577,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1590,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StepRequest) GetStepId() string {
@@ -1572,6 +1658,15 @@ func (x *StepRequest) GetScript() *ScriptStep {
 	return nil
 }
 
+func (x *StepRequest) GetCommand() *CommandStep {
+	if x != nil {
+		if x, ok := x.Spec.(*StepRequest_Command); ok {
+			return x.Command
+		}
+	}
+	return nil
+}
+
 type isStepRequest_Spec interface {
 	isStepRequest_Spec()
 }
@@ -1580,7 +1675,74 @@ type StepRequest_Script struct {
 	Script *ScriptStep `protobuf:"bytes,8,opt,name=script,proto3,oneof"`
 }
 
+type StepRequest_Command struct {
+	Command *CommandStep `protobuf:"bytes,9,opt,name=command,proto3,oneof"` // action, project, version and previous_version are empty
+}
+
 func (*StepRequest_Script) isStepRequest_Spec() {}
+
+func (*StepRequest_Command) isStepRequest_Spec() {}
+
+// CommandStep runs one command: a built-in one, or a line for the shell.
+type CommandStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`                             // exec_shell, ping, system.info, ...
+	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`                       // JSON object, at most 256 KiB; empty: none
+	TimeoutMs     int64                  `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // counts from the start
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandStep) Reset() {
+	*x = CommandStep{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandStep) ProtoMessage() {}
+
+func (x *CommandStep) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandStep.ProtoReflect.Descriptor instead.
+func (*CommandStep) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CommandStep) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *CommandStep) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *CommandStep) GetTimeoutMs() int64 {
+	if x != nil {
+		return x.TimeoutMs
+	}
+	return 0
+}
 
 // ScriptStep runs pre, main and post in this order, each by the interpreter; the first that fails ends the step.
 type ScriptStep struct {
@@ -1599,7 +1761,7 @@ type ScriptStep struct {
 
 func (x *ScriptStep) Reset() {
 	*x = ScriptStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1773,7 @@ func (x *ScriptStep) String() string {
 func (*ScriptStep) ProtoMessage() {}
 
 func (x *ScriptStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1786,7 @@ func (x *ScriptStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScriptStep.ProtoReflect.Descriptor instead.
 func (*ScriptStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ScriptStep) GetInterpreter() string {
@@ -1703,7 +1865,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1877,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1890,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HealthCheck) GetProbe() isHealthCheck_Probe {
@@ -1826,7 +1988,7 @@ type CancelStep struct {
 
 func (x *CancelStep) Reset() {
 	*x = CancelStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2000,7 @@ func (x *CancelStep) String() string {
 func (*CancelStep) ProtoMessage() {}
 
 func (x *CancelStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2013,7 @@ func (x *CancelStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelStep.ProtoReflect.Descriptor instead.
 func (*CancelStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CancelStep) GetStepId() string {
@@ -1880,7 +2042,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2054,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2067,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StepStatus) GetStepId() string {
@@ -1941,13 +2103,19 @@ type StepResult struct {
 	StartedUnixMs  int64                  `protobuf:"varint,7,opt,name=started_unix_ms,json=startedUnixMs,proto3" json:"started_unix_ms,omitempty"` // 0 if it never started
 	FinishedUnixMs int64                  `protobuf:"varint,8,opt,name=finished_unix_ms,json=finishedUnixMs,proto3" json:"finished_unix_ms,omitempty"`
 	LogEnd         uint64                 `protobuf:"varint,9,opt,name=log_end,json=logEnd,proto3" json:"log_end,omitempty"` // the length of the step's spool: its logs are complete when the hub has stored up to here
+	Result         []byte                 `protobuf:"bytes,10,opt,name=result,proto3" json:"result,omitempty"`               // JSON, of a command with a typed result, at most 8 KiB; a larger one is what the step wrote to stdout
+	ResultInLog    bool                   `protobuf:"varint,11,opt,name=result_in_log,json=resultInLog,proto3" json:"result_in_log,omitempty"`
+	StdoutBytes    uint64                 `protobuf:"varint,12,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"` // in all, of which stdout_tail is the end
+	StderrBytes    uint64                 `protobuf:"varint,13,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
+	TimedOut       bool                   `protobuf:"varint,14,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`       // with OUTCOME_FAILED: it was stopped as its time was over
+	NotStarted     bool                   `protobuf:"varint,15,opt,name=not_started,json=notStarted,proto3" json:"not_started,omitempty"` // with OUTCOME_FAILED: the agent found the request wrong before it started anything
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2127,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2140,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StepResult) GetStepId() string {
@@ -2038,6 +2206,48 @@ func (x *StepResult) GetLogEnd() uint64 {
 	return 0
 }
 
+func (x *StepResult) GetResult() []byte {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *StepResult) GetResultInLog() bool {
+	if x != nil {
+		return x.ResultInLog
+	}
+	return false
+}
+
+func (x *StepResult) GetStdoutBytes() uint64 {
+	if x != nil {
+		return x.StdoutBytes
+	}
+	return 0
+}
+
+func (x *StepResult) GetStderrBytes() uint64 {
+	if x != nil {
+		return x.StderrBytes
+	}
+	return 0
+}
+
+func (x *StepResult) GetTimedOut() bool {
+	if x != nil {
+		return x.TimedOut
+	}
+	return false
+}
+
+func (x *StepResult) GetNotStarted() bool {
+	if x != nil {
+		return x.NotStarted
+	}
+	return false
+}
+
 // ResultAck says that the result is stored for good; the agent may forget it.
 type ResultAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2048,7 +2258,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2270,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2283,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResultAck) GetStepId() string {
@@ -2099,7 +2309,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2321,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2334,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LogChunk) GetStepId() string {
@@ -2189,7 +2399,7 @@ type LogOffer struct {
 
 func (x *LogOffer) Reset() {
 	*x = LogOffer{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2411,7 @@ func (x *LogOffer) String() string {
 func (*LogOffer) ProtoMessage() {}
 
 func (x *LogOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2424,7 @@ func (x *LogOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOffer.ProtoReflect.Descriptor instead.
 func (*LogOffer) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LogOffer) GetBytes() uint64 {
@@ -2234,7 +2444,7 @@ type LogCredit struct {
 
 func (x *LogCredit) Reset() {
 	*x = LogCredit{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2456,7 @@ func (x *LogCredit) String() string {
 func (*LogCredit) ProtoMessage() {}
 
 func (x *LogCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2469,7 @@ func (x *LogCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCredit.ProtoReflect.Descriptor instead.
 func (*LogCredit) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LogCredit) GetBytes() uint64 {
@@ -2280,7 +2490,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2502,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2515,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogAck) GetStepId() string {
@@ -2335,7 +2545,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2557,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2570,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EnrolRequest) GetTokenSecret() string {
@@ -2402,7 +2612,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2624,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2637,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EnrolResponse) GetCertificateDer() []byte {
@@ -2462,7 +2672,7 @@ type EnrolError struct {
 
 func (x *EnrolError) Reset() {
 	*x = EnrolError{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2684,7 @@ func (x *EnrolError) String() string {
 func (*EnrolError) ProtoMessage() {}
 
 func (x *EnrolError) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2697,7 @@ func (x *EnrolError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolError.ProtoReflect.Descriptor instead.
 func (*EnrolError) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EnrolError) GetCode() EnrolErrorCode {
@@ -2515,7 +2725,7 @@ var File_quicflow_v1_agent_proto protoreflect.FileDescriptor
 
 const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x17quicflow/v1/agent.proto\x12\vquicflow.v1\"\xf5\x02\n" +
+	"\x17quicflow/v1/agent.proto\x12\vquicflow.v1\"\xa1\x03\n" +
 	"\x05ToHub\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.quicflow.v1.HelloH\x00R\x05hello\x126\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x16.quicflow.v1.HeartbeatH\x00R\theartbeat\x123\n" +
@@ -2523,7 +2733,8 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x06result\x18\x04 \x01(\v2\x17.quicflow.v1.StepResultH\x00R\x06result\x120\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x14.quicflow.v1.GoodbyeH\x00R\agoodbye\x120\n" +
 	"\arequest\x18\x06 \x01(\v2\x14.quicflow.v1.RequestH\x00R\arequest\x124\n" +
-	"\tlog_offer\x18\a \x01(\v2\x15.quicflow.v1.LogOfferH\x00R\blogOfferB\x06\n" +
+	"\tlog_offer\x18\a \x01(\v2\x15.quicflow.v1.LogOfferH\x00R\blogOffer\x12*\n" +
+	"\x05facts\x18\b \x01(\v2\x12.quicflow.v1.FactsH\x00R\x05factsB\x06\n" +
 	"\x04body\"\xf2\x03\n" +
 	"\aToAgent\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.quicflow.v1.WelcomeH\x00R\awelcome\x120\n" +
@@ -2537,7 +2748,7 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\bresponse\x18\b \x01(\v2\x15.quicflow.v1.ResponseH\x00R\bresponse\x127\n" +
 	"\n" +
 	"log_credit\x18\t \x01(\v2\x16.quicflow.v1.LogCreditH\x00R\tlogCreditB\x06\n" +
-	"\x04body\"\xd3\x02\n" +
+	"\x04body\"\xf2\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12\x1d\n" +
@@ -2550,15 +2761,23 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x06labels\x18\x06 \x03(\v2\x1e.quicflow.v1.Hello.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bhostname\x18\a \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\b \x01(\tR\x02os\x12\x12\n" +
-	"\x04arch\x18\t \x01(\tR\x04arch\x1a9\n" +
+	"\x04arch\x18\t \x01(\tR\x04arch\x12\x1d\n" +
+	"\n" +
+	"facts_hash\x18\n" +
+	" \x01(\x04R\tfactsHash\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x01\n" +
 	"\aWelcome\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\tR\bclientId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12#\n" +
 	"\rsession_epoch\x18\x03 \x01(\x03R\fsessionEpoch\x122\n" +
-	"\x15heartbeat_interval_ms\x18\x04 \x01(\x03R\x13heartbeatIntervalMs\"w\n" +
+	"\x15heartbeat_interval_ms\x18\x04 \x01(\x03R\x13heartbeatIntervalMs\x12\x1d\n" +
+	"\n" +
+	"want_facts\x18\x05 \x01(\bR\twantFacts\"/\n" +
+	"\x05Facts\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\x04R\x04hash\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\"w\n" +
 	"\aRefusal\x12,\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x18.quicflow.v1.RefusalCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
@@ -2588,7 +2807,7 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"7\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"\x9c\x02\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"\xd2\x02\n" +
 	"\vStepRequest\x12\x17\n" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x16\n" +
@@ -2597,8 +2816,14 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\aproject\x18\x05 \x01(\tR\aproject\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12)\n" +
 	"\x10previous_version\x18\a \x01(\tR\x0fpreviousVersion\x121\n" +
-	"\x06script\x18\b \x01(\v2\x17.quicflow.v1.ScriptStepH\x00R\x06scriptB\x06\n" +
-	"\x04spec\"\xde\x02\n" +
+	"\x06script\x18\b \x01(\v2\x17.quicflow.v1.ScriptStepH\x00R\x06script\x124\n" +
+	"\acommand\x18\t \x01(\v2\x18.quicflow.v1.CommandStepH\x00R\acommandB\x06\n" +
+	"\x04spec\"Z\n" +
+	"\vCommandStep\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1d\n" +
+	"\n" +
+	"timeout_ms\x18\x03 \x01(\x03R\ttimeoutMs\"\xde\x02\n" +
 	"\n" +
 	"ScriptStep\x12 \n" +
 	"\vinterpreter\x18\x01 \x01(\tR\vinterpreter\x12\x19\n" +
@@ -2634,7 +2859,7 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"StepStatus\x12\x17\n" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.quicflow.v1.StepStateR\x05state\x12/\n" +
-	"\x06result\x18\x03 \x01(\v2\x17.quicflow.v1.StepResultR\x06result\"\xb5\x02\n" +
+	"\x06result\x18\x03 \x01(\v2\x17.quicflow.v1.StepResultR\x06result\"\xf5\x03\n" +
 	"\n" +
 	"StepResult\x12\x17\n" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12.\n" +
@@ -2647,7 +2872,15 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"stderrTail\x12&\n" +
 	"\x0fstarted_unix_ms\x18\a \x01(\x03R\rstartedUnixMs\x12(\n" +
 	"\x10finished_unix_ms\x18\b \x01(\x03R\x0efinishedUnixMs\x12\x17\n" +
-	"\alog_end\x18\t \x01(\x04R\x06logEnd\"$\n" +
+	"\alog_end\x18\t \x01(\x04R\x06logEnd\x12\x16\n" +
+	"\x06result\x18\n" +
+	" \x01(\fR\x06result\x12\"\n" +
+	"\rresult_in_log\x18\v \x01(\bR\vresultInLog\x12!\n" +
+	"\fstdout_bytes\x18\f \x01(\x04R\vstdoutBytes\x12!\n" +
+	"\fstderr_bytes\x18\r \x01(\x04R\vstderrBytes\x12\x1b\n" +
+	"\ttimed_out\x18\x0e \x01(\bR\btimedOut\x12\x1f\n" +
+	"\vnot_started\x18\x0f \x01(\bR\n" +
+	"notStarted\"$\n" +
 	"\tResultAck\x12\x17\n" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\"\xd2\x01\n" +
 	"\bLogChunk\x12\x17\n" +
@@ -2739,7 +2972,7 @@ func file_quicflow_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_quicflow_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_quicflow_v1_agent_proto_goTypes = []any{
 	(RefusalCode)(0),      // 0: quicflow.v1.RefusalCode
 	(FailureCode)(0),      // 1: quicflow.v1.FailureCode
@@ -2751,71 +2984,75 @@ var file_quicflow_v1_agent_proto_goTypes = []any{
 	(*ToAgent)(nil),       // 7: quicflow.v1.ToAgent
 	(*Hello)(nil),         // 8: quicflow.v1.Hello
 	(*Welcome)(nil),       // 9: quicflow.v1.Welcome
-	(*Refusal)(nil),       // 10: quicflow.v1.Refusal
-	(*Heartbeat)(nil),     // 11: quicflow.v1.Heartbeat
-	(*HeartbeatAck)(nil),  // 12: quicflow.v1.HeartbeatAck
-	(*Goodbye)(nil),       // 13: quicflow.v1.Goodbye
-	(*Request)(nil),       // 14: quicflow.v1.Request
-	(*Response)(nil),      // 15: quicflow.v1.Response
-	(*Failure)(nil),       // 16: quicflow.v1.Failure
-	(*Message)(nil),       // 17: quicflow.v1.Message
-	(*StepRequest)(nil),   // 18: quicflow.v1.StepRequest
-	(*ScriptStep)(nil),    // 19: quicflow.v1.ScriptStep
-	(*HealthCheck)(nil),   // 20: quicflow.v1.HealthCheck
-	(*CancelStep)(nil),    // 21: quicflow.v1.CancelStep
-	(*StepStatus)(nil),    // 22: quicflow.v1.StepStatus
-	(*StepResult)(nil),    // 23: quicflow.v1.StepResult
-	(*ResultAck)(nil),     // 24: quicflow.v1.ResultAck
-	(*LogChunk)(nil),      // 25: quicflow.v1.LogChunk
-	(*LogOffer)(nil),      // 26: quicflow.v1.LogOffer
-	(*LogCredit)(nil),     // 27: quicflow.v1.LogCredit
-	(*LogAck)(nil),        // 28: quicflow.v1.LogAck
-	(*EnrolRequest)(nil),  // 29: quicflow.v1.EnrolRequest
-	(*EnrolResponse)(nil), // 30: quicflow.v1.EnrolResponse
-	(*EnrolError)(nil),    // 31: quicflow.v1.EnrolError
-	nil,                   // 32: quicflow.v1.Hello.LabelsEntry
-	nil,                   // 33: quicflow.v1.ScriptStep.EnvEntry
+	(*Facts)(nil),         // 10: quicflow.v1.Facts
+	(*Refusal)(nil),       // 11: quicflow.v1.Refusal
+	(*Heartbeat)(nil),     // 12: quicflow.v1.Heartbeat
+	(*HeartbeatAck)(nil),  // 13: quicflow.v1.HeartbeatAck
+	(*Goodbye)(nil),       // 14: quicflow.v1.Goodbye
+	(*Request)(nil),       // 15: quicflow.v1.Request
+	(*Response)(nil),      // 16: quicflow.v1.Response
+	(*Failure)(nil),       // 17: quicflow.v1.Failure
+	(*Message)(nil),       // 18: quicflow.v1.Message
+	(*StepRequest)(nil),   // 19: quicflow.v1.StepRequest
+	(*CommandStep)(nil),   // 20: quicflow.v1.CommandStep
+	(*ScriptStep)(nil),    // 21: quicflow.v1.ScriptStep
+	(*HealthCheck)(nil),   // 22: quicflow.v1.HealthCheck
+	(*CancelStep)(nil),    // 23: quicflow.v1.CancelStep
+	(*StepStatus)(nil),    // 24: quicflow.v1.StepStatus
+	(*StepResult)(nil),    // 25: quicflow.v1.StepResult
+	(*ResultAck)(nil),     // 26: quicflow.v1.ResultAck
+	(*LogChunk)(nil),      // 27: quicflow.v1.LogChunk
+	(*LogOffer)(nil),      // 28: quicflow.v1.LogOffer
+	(*LogCredit)(nil),     // 29: quicflow.v1.LogCredit
+	(*LogAck)(nil),        // 30: quicflow.v1.LogAck
+	(*EnrolRequest)(nil),  // 31: quicflow.v1.EnrolRequest
+	(*EnrolResponse)(nil), // 32: quicflow.v1.EnrolResponse
+	(*EnrolError)(nil),    // 33: quicflow.v1.EnrolError
+	nil,                   // 34: quicflow.v1.Hello.LabelsEntry
+	nil,                   // 35: quicflow.v1.ScriptStep.EnvEntry
 }
 var file_quicflow_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: quicflow.v1.ToHub.hello:type_name -> quicflow.v1.Hello
-	11, // 1: quicflow.v1.ToHub.heartbeat:type_name -> quicflow.v1.Heartbeat
-	15, // 2: quicflow.v1.ToHub.response:type_name -> quicflow.v1.Response
-	23, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
-	13, // 4: quicflow.v1.ToHub.goodbye:type_name -> quicflow.v1.Goodbye
-	14, // 5: quicflow.v1.ToHub.request:type_name -> quicflow.v1.Request
-	26, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
-	9,  // 7: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
-	10, // 8: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
-	12, // 9: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
-	14, // 10: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
-	24, // 11: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
-	28, // 12: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
-	13, // 13: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
-	15, // 14: quicflow.v1.ToAgent.response:type_name -> quicflow.v1.Response
-	27, // 15: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
-	32, // 16: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
-	0,  // 17: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
-	18, // 18: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
-	21, // 19: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
-	17, // 20: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
-	22, // 21: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
-	17, // 22: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
-	16, // 23: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
-	1,  // 24: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
-	19, // 25: quicflow.v1.StepRequest.script:type_name -> quicflow.v1.ScriptStep
-	33, // 26: quicflow.v1.ScriptStep.env:type_name -> quicflow.v1.ScriptStep.EnvEntry
-	20, // 27: quicflow.v1.ScriptStep.health:type_name -> quicflow.v1.HealthCheck
-	2,  // 28: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
-	23, // 29: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
-	3,  // 30: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
-	4,  // 31: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
-	31, // 32: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
-	5,  // 33: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	12, // 1: quicflow.v1.ToHub.heartbeat:type_name -> quicflow.v1.Heartbeat
+	16, // 2: quicflow.v1.ToHub.response:type_name -> quicflow.v1.Response
+	25, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
+	14, // 4: quicflow.v1.ToHub.goodbye:type_name -> quicflow.v1.Goodbye
+	15, // 5: quicflow.v1.ToHub.request:type_name -> quicflow.v1.Request
+	28, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
+	10, // 7: quicflow.v1.ToHub.facts:type_name -> quicflow.v1.Facts
+	9,  // 8: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
+	11, // 9: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
+	13, // 10: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
+	15, // 11: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
+	26, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
+	30, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
+	14, // 14: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
+	16, // 15: quicflow.v1.ToAgent.response:type_name -> quicflow.v1.Response
+	29, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
+	34, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
+	0,  // 18: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
+	19, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
+	23, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
+	18, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
+	24, // 22: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
+	18, // 23: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
+	17, // 24: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
+	1,  // 25: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
+	21, // 26: quicflow.v1.StepRequest.script:type_name -> quicflow.v1.ScriptStep
+	20, // 27: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
+	35, // 28: quicflow.v1.ScriptStep.env:type_name -> quicflow.v1.ScriptStep.EnvEntry
+	22, // 29: quicflow.v1.ScriptStep.health:type_name -> quicflow.v1.HealthCheck
+	2,  // 30: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
+	25, // 31: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
+	3,  // 32: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
+	4,  // 33: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
+	33, // 34: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
+	5,  // 35: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_quicflow_v1_agent_proto_init() }
@@ -2831,6 +3068,7 @@ func file_quicflow_v1_agent_proto_init() {
 		(*ToHub_Goodbye)(nil),
 		(*ToHub_Request)(nil),
 		(*ToHub_LogOffer)(nil),
+		(*ToHub_Facts)(nil),
 	}
 	file_quicflow_v1_agent_proto_msgTypes[1].OneofWrappers = []any{
 		(*ToAgent_Welcome)(nil),
@@ -2843,20 +3081,21 @@ func file_quicflow_v1_agent_proto_init() {
 		(*ToAgent_Response)(nil),
 		(*ToAgent_LogCredit)(nil),
 	}
-	file_quicflow_v1_agent_proto_msgTypes[8].OneofWrappers = []any{
+	file_quicflow_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
 		(*Request_Step)(nil),
 		(*Request_CancelStep)(nil),
 		(*Request_Message)(nil),
 	}
-	file_quicflow_v1_agent_proto_msgTypes[9].OneofWrappers = []any{
+	file_quicflow_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
 		(*Response_Step)(nil),
 		(*Response_Message)(nil),
 		(*Response_Failure)(nil),
 	}
-	file_quicflow_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
+	file_quicflow_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
 		(*StepRequest_Script)(nil),
+		(*StepRequest_Command)(nil),
 	}
-	file_quicflow_v1_agent_proto_msgTypes[14].OneofWrappers = []any{
+	file_quicflow_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
 		(*HealthCheck_Http)(nil),
 		(*HealthCheck_Tcp)(nil),
 		(*HealthCheck_Exec)(nil),
@@ -2867,7 +3106,7 @@ func file_quicflow_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quicflow_v1_agent_proto_rawDesc), len(file_quicflow_v1_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
