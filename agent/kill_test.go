@@ -182,7 +182,7 @@ func TestKilledWhileTheScriptRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.victim("")
-	s := p.traced("while [ ! -e $D/go ]; do sleep 0.01; done")
+	s := p.traced("n=0; while [ ! -e $D/go ] && [ $((n+=1)) -lt 3000 ]; do sleep 0.01; done")
 	w.accepted("a", s)
 	w.eventually(func() bool { return p.read("runs") != "" }, "it runs")
 	p.again()
@@ -201,7 +201,7 @@ func TestKilledAndTheScriptEndsMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.victim("")
-	s := p.traced("while [ ! -e $D/go ]; do sleep 0.01; done")
+	s := p.traced("n=0; while [ ! -e $D/go ] && [ $((n+=1)) -lt 3000 ]; do sleep 0.01; done")
 	w.accepted("a", s)
 	w.eventually(func() bool { return p.read("runs") != "" }, "it runs")
 	p.kill()
@@ -247,7 +247,7 @@ func TestStoppedWhileTheScriptRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.victim("")
-	s := p.traced("while [ ! -e $D/go ]; do sleep 0.01; done")
+	s := p.traced("n=0; while [ ! -e $D/go ] && [ $((n+=1)) -lt 3000 ]; do sleep 0.01; done")
 	w.accepted("a", s)
 	w.eventually(func() bool { return p.read("runs") != "" }, "it runs")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
@@ -313,7 +313,7 @@ func TestKilledWhileOutputFlows(t *testing.T) {
 		data[i] = byte(i >> 7 * i)
 	}
 	require.NoError(t, os.WriteFile(p.path("data"), data, 0o600))
-	s := step("a", "0", `for i in 1 2; do cat $D/data; while [ ! -e $D/go ]; do sleep 0.01; done; done`)
+	s := step("a", "0", `for i in 1 2; do cat $D/data; n=0; while [ ! -e $D/go ] && [ $((n+=1)) -lt 3000 ]; do sleep 0.01; done; done`)
 	s.GetScript().Env = map[string]string{"D": p.cfg.DataDir}
 	w.accepted("a", s)
 	w.eventually(func() (some bool) {

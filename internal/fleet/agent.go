@@ -182,6 +182,9 @@ func (a *simulated) connect(turn int) (*session, error) {
 		return nil, fmt.Errorf("resolve: %w", err)
 	}
 	cfg := f.cfg.Identities.of(a.id).TLS(name, &a.tickets, f.cfg.Insecure)
+	if f.cfg.ClassicKeyExchange {
+		cfg.CurvePreferences = []tls.CurveID{tls.X25519}
+	}
 	conn, err := f.sockets[a.number/f.cfg.AgentsPerSocket].Dial(f.ctx, address, cfg, f.quic)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)

@@ -23,6 +23,9 @@ type Config struct {
 	Identities *Identities
 	// Insecure skips checking the hub's certificate. Defaults to false.
 	Insecure bool
+	// ClassicKeyExchange offers X25519 and no ML-KEM, which costs both ends less, and fits a ClientHello into one packet.
+	// Defaults to false, as agents do it.
+	ClassicKeyExchange bool
 	// Concurrency is how many agents dial at the same time. Defaults to 100.
 	Concurrency int
 	// ConnectTimeout is how long an agent that has never been accepted tries, from its first attempt on, before it has

@@ -59,7 +59,7 @@ func TestNotAfterHolds(t *testing.T) {
 func TestReattach(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	step := h.step(`echo begin; echo x >> $T/runs; while [ ! -e $T/go ]; do sleep 0.01; done; echo end`)
+	step := h.step(`echo begin; echo x >> $T/runs; n=0; while [ ! -e $T/go ] && [ $((n+=1)) -lt 3000 ]; do sleep 0.01; done; echo end`)
 	for range 3 {
 		ctx, stop := context.WithCancelCause(context.Background())
 		results := h.start(ctx, step)

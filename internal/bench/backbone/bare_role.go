@@ -83,7 +83,7 @@ func (b *bareServer) start(p hubPlan) (address, error) {
 			go b.hold(conn)
 		}
 	}()
-	return address{Addr: socket.LocalAddr().String(), Heartbeat: preset.Session.HeartbeatInterval.Std()}, nil
+	return address{Addr: socket.LocalAddr().String(), Heartbeat: preset.Session.HeartbeatInterval.Std(), Classic: !preset.TLS.PostQuantum}, nil
 }
 
 // hold answers the first byte on the one stream that a client opens, and reads on.
@@ -162,6 +162,7 @@ type fleetPlan struct {
 	AtOnce    int           `json:"at_once"`    // agents that connect at the same time
 	KeepAlive time.Duration `json:"keepalive"`  // of bare clients, in place of heartbeats
 	Patience  time.Duration `json:"patience"`   // how long an agent tries
+	Classic   bool          `json:"classic"`    // offer no key exchange but X25519
 }
 
 // dialler gives agents their sockets.
@@ -203,13 +204,16 @@ func startBareClients(p fleetPlan) (none, error) {
 	if err != nil {
 		return none{}, err
 	}
-	roots := ca.Pool()
+	roots, classic := ca.Pool(), []tls.CurveID(nil)
+	if p.Classic {
+		classic = []tls.CurveID{tls.X25519}
+	}
 	var group errgroup.Group
 	group.SetLimit(p.AtOnce)
 	for i := range all {
 		group.Go(func() error {
 			secure := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{bareALPN}, ServerName: pki.HubServerName,
-				RootCAs: roots, Certificates: all[i : i+1]}
+				RootCAs: roots, Certificates: all[i : i+1], CurvePreferences: classic}
 			return bareConnect(d, i, secure, p)
 		})
 	}

@@ -29,11 +29,41 @@ func (b *bench) open(ctx context.Context, dir, addr string, server *process) (at
 func (b *bench) send(ctx context.Context, dir string, at address, server, clients *process, n int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.patience, errors.New("not all connected within -patience"))
 	defer cancel()
-	plan := fleetPlan{Dir: dir, Addr: at.Addr, Agents: n, PerSocket: perSocket, AtOnce: b.atOnce, KeepAlive: at.Heartbeat, Patience: b.patience}
-	if err := clients.order(ctx, "start", plan, nil); err != nil {
+	plan := fleetPlan{Dir: dir, Addr: at.Addr, Agents: n, PerSocket: perSocket, AtOnce: b.atOnce, KeepAlive: at.Heartbeat, Patience: b.patience, Classic: at.Classic}
+	shown := make(chan struct{})
+	showing, stop := context.WithCancel(ctx)
+	go func() {
+		defer close(shown)
+		progress(showing, server, n)
+	}()
+	err := clients.order(ctx, "start", plan, nil)
+	stop()
+	<-shown
+	if err != nil {
 		return err
 	}
 	return b.await(ctx, server, n)
+}
+
+// progress says now and then how many clients a server has, until ctx ends.
+func progress(ctx context.Context, server *process, n int) {
+	const interval = 15 * time.Second
+	before := 0
+	for {
+		if wait(ctx, interval); ctx.Err() != nil {
+			return
+		}
+		connected := before
+		if server.order(ctx, "connected", none{}, &connected) != nil {
+			return
+		}
+		use, err := server.usage()
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(os.Stderr, "%d of %d connected, %.0f/s, server %s\n", connected, n, float64(connected-before)/interval.Seconds(), size(use.RSS))
+		before = connected
+	}
 }
 
 // await waits until a server has n clients.
@@ -186,6 +216,11 @@ func (b *bench) memory(ctx context.Context, w *world) error {
 		return err
 	}
 	w.addr = at
+	var fleet fleetStatus
+	if err := w.fleet.order(ctx, "status", none{}, &fleet); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "%d connected in %s; attempts that failed: %v\n", w.agents, short(m.Connecting), fleet.Attempts)
 	if !b.wants("memory") {
 		return nil
 	}

@@ -44,7 +44,7 @@ func (r *fleetRole) start(p fleetPlan) (none, error) {
 	}
 	r.fleet, err = fleet.New(fleet.Config{
 		Servers: []string{p.Addr}, IDs: clientIDs(p.Agents), Identities: fleet.NewIdentities(key, ca.Pool(), certificates),
-		Concurrency: p.AtOnce, ConnectTimeout: p.Patience, AgentsPerSocket: p.PerSocket, Logger: slog.New(slog.DiscardHandler),
+		Concurrency: p.AtOnce, ConnectTimeout: p.Patience, AgentsPerSocket: p.PerSocket, ClassicKeyExchange: p.Classic, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return none{}, err

@@ -30,6 +30,7 @@ type hubPlan struct {
 type address struct {
 	Addr      string        `json:"addr"`
 	Heartbeat time.Duration `json:"heartbeat"` // interval
+	Classic   bool          `json:"classic"`   // its key exchange is X25519 alone
 }
 
 func presetOf(name string) (config.Config, error) {
@@ -86,7 +87,7 @@ func (r *hubRole) start(p hubPlan) (address, error) {
 		return address{}, err
 	}
 	r.payload = make([]byte, p.Payload)
-	return address{Addr: r.hub.Addr().String(), Heartbeat: cfg.HeartbeatInterval}, nil
+	return address{Addr: r.hub.Addr().String(), Heartbeat: cfg.HeartbeatInterval, Classic: cfg.ClassicKeyExchange}, nil
 }
 
 type fleetSize struct {
