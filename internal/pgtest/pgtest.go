@@ -34,12 +34,15 @@ const (
 
 // Server is a running PostgreSQL on a port of the loopback interface. Nothing that it stores survives it.
 type Server struct {
-	dir     string
-	port    int
-	process *exec.Cmd
-	exited  chan struct{} // closed when the process is gone
-	log     *os.File
-	made    atomic.Int64
+	dir      string
+	program  string
+	settings []string
+	who      *syscall.Credential
+	port     int
+	process  *exec.Cmd
+	exited   chan struct{} // closed when the process is gone
+	log      *os.File
+	made     atomic.Int64
 }
 
 // Main starts a server, runs the tests and stops it. It gives the exit code for os.Exit, for use in TestMain. Further
@@ -68,9 +71,14 @@ func Main(m *testing.M, server **Server, checks ...func() error) (code int) {
 	return code
 }
 
-// Start makes a database cluster in a temporary directory and starts a server on it. PostgreSQL does not run as root:
-// if we are, another user is taken for it. Where it is not installed, root installs Debian's package.
-func Start(ctx context.Context) (server *Server, err error) {
+// Durable are the settings of a server that keeps, when it is killed, all that it has confirmed. It would not survive a power
+// cut: that is not what tests can do to it.
+var Durable = []string{"synchronous_commit=on"}
+
+// Start makes a database cluster in a temporary directory and starts a server on it, with settings such as "work_mem=8MB"
+// beside those that make it fast. PostgreSQL does not run as root: if we are, another user is taken for it. Where it is not
+// installed, root installs Debian's package.
+func Start(ctx context.Context, settings ...string) (server *Server, err error) {
 	programs, err := programs(ctx)
 	if err != nil {
 		return nil, err
@@ -103,40 +111,83 @@ func Start(ctx context.Context) (server *Server, err error) {
 	}
 	// The port was free a moment ago, and may have gone to someone else.
 	for attempt := 1; ; attempt++ {
-		server, err = start(ctx, filepath.Join(programs, "postgres"), dir, who)
+		server, err = start(ctx, &Server{program: filepath.Join(programs, "postgres"), dir: dir, settings: settings, who: who})
 		if err == nil || attempt == 3 || ctx.Err() != nil {
 			return server, err
 		}
 	}
 }
 
-func start(ctx context.Context, program, dir string, who *syscall.Credential) (*Server, error) {
-	port, err := freePort()
-	if err != nil {
+func start(ctx context.Context, s *Server) (*Server, error) {
+	var err error
+	if s.port, err = freePort(); err != nil {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
+	if s.log, err = os.Create(filepath.Join(s.dir, "log")); err != nil {
 		return nil, fmt.Errorf("make PostgreSQL's log: %w", err)
 	}
-	s := &Server{dir: dir, port: port, log: log, exited: make(chan struct{})}
-	s.process = exec.Command(program, "-D", filepath.Join(dir, "data"), "-p", strconv.Itoa(port), "-k", dir,
-		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "fsync=off", "-c", "synchronous_commit=off",
-		"-c", "full_page_writes=off", "-c", "deadlock_timeout=200ms", "-c", "log_min_messages=warning")
-	s.process.Dir, s.process.Stdout, s.process.Stderr = dir, log, log
-	// It must not outlive a test binary that was killed.
-	s.process.SysProcAttr = &syscall.SysProcAttr{Credential: who, Pdeathsig: syscall.SIGINT}
-	if err := s.process.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), log.Close())
-	}
-	go func() { // ends with the process, which Stop waits for
-		defer close(s.exited)
-		_ = s.process.Wait()
-	}()
-	if err := s.wait(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w\n%s", err, s.tail()), s.end())
+	if err := s.run(ctx); err != nil {
+		return nil, errors.Join(err, s.end())
 	}
 	return s, nil
+}
+
+// run starts the server's process and waits until it answers.
+func (s *Server) run(ctx context.Context) error {
+	arguments := []string{"-D", filepath.Join(s.dir, "data"), "-p", strconv.Itoa(s.port), "-k", s.dir}
+	for _, setting := range append([]string{"listen_addresses=127.0.0.1", "max_connections=200", "fsync=off", "synchronous_commit=off",
+		"full_page_writes=off", "deadlock_timeout=200ms", "log_min_messages=warning"}, s.settings...) { // the last one counts
+		arguments = append(arguments, "-c", setting)
+	}
+	process, exited := exec.Command(s.program, arguments...), make(chan struct{})
+	process.Dir, process.Stdout, process.Stderr = s.dir, s.log, s.log
+	// It must not outlive a test binary that was killed.
+	process.SysProcAttr = &syscall.SysProcAttr{Credential: s.who, Pdeathsig: syscall.SIGINT}
+	s.process, s.exited = process, exited
+	if err := process.Start(); err != nil {
+		close(exited)
+		return fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	go func() { // ends with the process, which Stop waits for
+		defer close(exited)
+		_ = process.Wait()
+	}()
+	if err := s.wait(ctx); err != nil {
+		return fmt.Errorf("start PostgreSQL: %w\n%s", err, s.tail())
+	}
+	return nil
+}
+
+// Crash kills the server, whose other processes end by themselves, and waits until it is gone.
+func (s *Server) Crash() error {
+	if err := s.process.Process.Kill(); err != nil {
+		return fmt.Errorf("kill PostgreSQL: %w", err)
+	}
+	<-s.exited
+	return nil
+}
+
+// Restart starts the server again after a Crash, at the same address, with what it had confirmed.
+func (s *Server) Restart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("PostgreSQL did not start again in time"))
+	defer cancel()
+	for {
+		err := s.run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		// It does not start before the last process of the one that was killed has ended.
+		select {
+		case <-s.exited:
+		default:
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
 }
 
 // wait returns when the server answers.
@@ -191,6 +242,9 @@ func (s *Server) dsn(database string) string {
 func (s *Server) Stop() error { return errors.Join(s.end(), os.RemoveAll(s.dir)) }
 
 func (s *Server) end() error {
+	if s.process.Process == nil {
+		return s.log.Close() // it never ran
+	}
 	var err error
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL} {
 		_ = s.process.Process.Signal(signal) // fails only if it is gone

@@ -44,3 +44,25 @@ func TestDatabaseIsDroppedWhileInUse(t *testing.T) {
 	require.Error(t, left.Ping())
 	require.NoError(t, left.Close())
 }
+
+// What was confirmed is there again after the server was killed, at the same address.
+func TestCrashAndRestart(t *testing.T) {
+	durable, err := Start(t.Context(), Durable...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, durable.Stop()) })
+	db, err := sql.Open("postgres", durable.Database(t))
+	require.NoError(t, err)
+	defer db.Close()
+	_, err = db.Exec("CREATE TABLE things (id BIGINT)")
+	require.NoError(t, err)
+	for i := range 200 {
+		_, err = db.Exec("INSERT INTO things VALUES ($1)", i)
+		require.NoError(t, err)
+	}
+	require.NoError(t, durable.Crash())
+	require.Error(t, db.Ping())
+	require.NoError(t, durable.Restart(t.Context()))
+	var n int
+	require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM things").Scan(&n))
+	require.Equal(t, 200, n)
+}
