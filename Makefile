@@ -66,6 +66,14 @@ e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 	@scripts/install-deps.sh postgresql
 	go test -count=1 -parallel 4 -timeout 20m ./internal/e2e/...
 
+# A short one is among the end-to-end tests. SEED repeats the dice of an earlier run.
+STEPS ?= 100000
+SEED  ?=
+.PHONY: chaos
+chaos: ## Kill servers, agents and databases while STEPS (100000) host-steps run; count what was lost or doubled
+	@scripts/install-deps.sh postgresql
+	QUICFLOW_CHAOS_STEPS=$(STEPS) QUICFLOW_CHAOS_SEED=$(SEED) go test -count=1 -v -timeout 12h -run '^TestChaos$$' ./internal/e2e
+
 # Each target in turn, as `go test -fuzz` takes one at a time. What it finds it keeps below testdata/fuzz/.
 FUZZTIME ?= 30s
 .PHONY: fuzz

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 
@@ -23,10 +22,10 @@ var postgresServer = sync.OnceValues(func() (*pgtest.Server, error) {
 
 var stopPostgres = func() error { return nil }
 
-// postgresSettings gives a server configuration on a new database.
-func postgresSettings(t *testing.T) string {
+// sharedPostgres gives the address of a new database.
+func sharedPostgres(t *testing.T) string {
 	t.Helper()
 	s, err := postgresServer()
 	require.NoError(t, err)
-	return fmt.Sprintf("database:\n  dsn: %q\n", s.Database(t))
+	return s.Database(t)
 }

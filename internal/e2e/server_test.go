@@ -33,6 +33,7 @@ type server struct {
 // serverConfig says how a server differs from an installed one. The zero value is SQLite and short heartbeats.
 type serverConfig struct {
 	database     string // sqlite, postgres
+	dsn          string // of PostgreSQL. Defaults to a new database on the server that all tests share
 	offlineGrace int    // seconds. Defaults to 60: longer than any restart here
 }
 
@@ -59,7 +60,10 @@ session:
   offline_grace: %d
 `, c.offlineGrace)
 	if c.database == postgres {
-		settings += postgresSettings(t)
+		if c.dsn == "" {
+			c.dsn = sharedPostgres(t)
+		}
+		settings += fmt.Sprintf("database:\n  dsn: %q\n", c.dsn)
 	}
 	config := filepath.Join(s.dir, "server.yaml")
 	require.NoError(t, os.WriteFile(config, []byte(settings), 0o600))
