@@ -116,17 +116,12 @@ while [ $n -lt %d ]; do
 done | tee %s`, parts, copied), object{"task_timeout": "5m", "job_timeout": "10m"})
 	require.NotEmpty(t, id)
 
-	// The agent's side: cut off, and every fifth time killed.
+	// The agent's side.
 	broken := make(chan struct{})
 	go func() {
 		defer close(broken)
-		for i := range disconnects {
+		for range disconnects {
 			time.Sleep(400 * time.Millisecond) // how long it is connected
-			if i%5 == 4 {
-				_ = a.proc.cmd.Process.Kill()
-				<-a.proc.done
-				continue // started again below
-			}
 			r.cut.Store(true)
 			time.Sleep(300 * time.Millisecond) // how long it is not
 			r.cut.Store(false)
@@ -137,7 +132,8 @@ done | tee %s`, parts, copied), object{"task_timeout": "5m", "job_timeout": "10m
 	began := time.Now()
 	for n := 0; !ended; n++ {
 		require.Less(t, time.Since(began), 4*time.Minute, "the stream has no end; %d events came", len(f.events))
-		if !a.proc.running() {
+		if n < disconnects && n%5 == 4 {
+			a.proc.kill9()
 			a.start()
 		}
 		// The reader's side: its first connections are cut off.
