@@ -60,7 +60,7 @@ func (r *clientRow) client(graceStart int64) (release.Client, error) {
 
 func (s *Store) graceStart() int64 { return micros(s.now().Add(-s.config.OfflineGrace)) }
 
-// ClientByID gives a client.
+// ClientByID gives a client, with its facts.
 func (s *Store) ClientByID(ctx context.Context, id string) (release.Client, error) {
 	var row clientRow
 	err := s.read().get(ctx, &row, `SELECT `+clientColumns+` FROM clients WHERE id = ?`, id)
@@ -70,7 +70,14 @@ func (s *Store) ClientByID(ctx context.Context, id string) (release.Client, erro
 	if err != nil {
 		return release.Client{}, fmt.Errorf("read client: %w", err)
 	}
-	return row.client(s.graceStart())
+	client, err := row.client(s.graceStart())
+	if err != nil {
+		return client, err
+	}
+	if err := s.read().get(ctx, (*[]byte)(&client.Facts), `SELECT facts FROM client_facts WHERE client_id = ?`, id); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return client, fmt.Errorf("read facts of client: %w", err)
+	}
+	return client, nil
 }
 
 // ClientFilter picks clients. Its zero value picks all.
