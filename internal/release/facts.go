@@ -3,71 +3,130 @@ package release
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 )
 
-// facts are what an agent says of its host, read when they are asked for.
-type facts struct {
-	text   json.RawMessage
-	object map[string]any
-	read   bool
+// factHolds says whether a term, without its negation, holds for the fact at a path: keys of objects within one another,
+// joined by dots. For a list, it has to hold for an element. An object is set, but equals nothing. Text that is not JSON
+// has no facts.
+func factHolds(text json.RawMessage, path string, t *selectorTerm) bool {
+	value := factAt(text, path)
+	return value != nil && holdsFor(value, t)
 }
 
-// any says whether a term, without its negation, holds for the fact at a path: keys of objects within one another, joined
-// by dots. For a list, it has to hold for an element. An object is set, but equals nothing.
-func (f *facts) any(path string, t *selectorTerm) bool {
-	if !f.read {
-		f.read = true
-		decoder := json.NewDecoder(bytes.NewReader(f.text))
-		decoder.UseNumber()
-		if decoder.Decode(&f.object) != nil {
-			f.object = nil // the store has no facts, or none that it should have
-		}
-	}
-	value, set := lookUp(f.object, path)
-	return set && holdsFor(value, t)
-}
-
-// lookUp takes a key with dots before the way through objects.
-func lookUp(object map[string]any, path string) (any, bool) {
-	if value, set := object[path]; set {
-		return value, value != nil
-	}
-	for i := range len(path) {
-		if path[i] != '.' {
-			continue
-		}
-		if inner, is := object[path[:i]].(map[string]any); is {
-			if value, set := lookUp(inner, path[i+1:]); set {
-				return value, true
-			}
-		}
-	}
-	return nil, false
-}
-
-func holdsFor(value any, t *selectorTerm) bool {
-	switch v := value.(type) {
-	case string:
-		return t.holds(v)
-	case json.Number:
-		return t.holds(v.String())
-	case bool:
-		if v {
-			return t.holds("true")
-		}
-		return t.holds("false")
-	case []any:
+func holdsFor(value json.RawMessage, t *selectorTerm) bool {
+	switch value[0] {
+	case 'n':
+		return false
+	case '{':
+		return t.op == opSet
+	case '"':
+		text, ok := unquote(value)
+		return ok && t.holds(text)
+	case '[':
 		if t.op == opSet {
 			return true
 		}
-		for _, element := range v {
+		var elements []json.RawMessage
+		if json.Unmarshal(value, &elements) != nil {
+			return false
+		}
+		for _, element := range elements {
 			if holdsFor(element, t) {
 				return true
 			}
 		}
 		return false
 	}
-	return t.op == opSet
+	return t.holds(string(value)) // a number, true or false, as it was written
+}
+
+// factAt gives the text of the value at a path, nil if there is none. A key with dots goes before the way through objects.
+// It does not take the rest of the object apart, as it is done for each host of a fleet.
+func factAt(text []byte, path string) (found json.RawMessage) {
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 || text[0] != '{' {
+		return nil
+	}
+	for rest := skipSpace(text[1:]); len(rest) > 0 && rest[0] == '"'; {
+		end := valueEnd(rest)
+		key, ok := unquote(rest[:end])
+		rest = skipSpace(rest[end:])
+		if !ok || len(rest) == 0 || rest[0] != ':' {
+			return nil
+		}
+		rest = skipSpace(rest[1:])
+		end = valueEnd(rest)
+		if end == 0 {
+			return nil
+		}
+		value := rest[:end]
+		if below, is := strings.CutPrefix(path, key); is {
+			if below == "" {
+				return value
+			}
+			if below[0] == '.' && value[0] == '{' {
+				if inner := factAt(value, below[1:]); inner != nil {
+					found = inner
+				}
+			}
+		}
+		rest = skipSpace(rest[end:])
+		if len(rest) == 0 || rest[0] != ',' {
+			break
+		}
+		rest = skipSpace(rest[1:])
+	}
+	return found
+}
+
+func skipSpace(text []byte) []byte { return bytes.TrimLeft(text, " \t\r\n") }
+
+// valueEnd gives the length of the JSON value that text begins with; 0 if it ends too early.
+func valueEnd(text []byte) int {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+			if i >= len(text) {
+				return 0
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 { // behind a number or a word
+				return i
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ':', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return 0
+}
+
+func unquote(quoted []byte) (string, bool) {
+	if len(quoted) < 2 {
+		return "", false
+	}
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return string(quoted[1 : len(quoted)-1]), true
+	}
+	var text string
+	err := json.Unmarshal(quoted, &text)
+	return text, err == nil
 }
 
 // ErrorAt gives an error of a field as one of another field, where the same input has another place.

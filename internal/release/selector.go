@@ -280,10 +280,9 @@ func (t *selectorTerm) String() string {
 
 // Matches says whether a host is picked.
 func (s Selector) Matches(c *Client) bool {
-	f := facts{text: c.Facts}
 	for _, forFacts := range []bool{false, true} { // facts are read only where all else holds
 		for i := range s.terms {
-			if t := &s.terms[i]; (t.fact != "") == forFacts && !t.matches(c, &f) {
+			if t := &s.terms[i]; (t.fact != "") == forFacts && !t.matches(c) {
 				return false
 			}
 		}
@@ -291,10 +290,10 @@ func (s Selector) Matches(c *Client) bool {
 	return true
 }
 
-func (t *selectorTerm) matches(c *Client, f *facts) bool {
+func (t *selectorTerm) matches(c *Client) bool {
 	value, set := c.attribute(t.key)
 	if !set && t.fact != "" {
-		return f.any(t.fact, t) != t.negate
+		return factHolds(c.Facts, t.fact, t) != t.negate
 	}
 	return set && t.holds(value) != t.negate || !set && t.negate
 }

@@ -123,7 +123,7 @@ func (s *Store) Clients(ctx context.Context, f ClientFilter) (clients []release.
 		if err != nil {
 			return nil, 0, release.ErrorAt("selector", err)
 		}
-		picked, err := s.pick(ctx, w, selector)
+		picked, err := s.pick(ctx, w, selector, false)
 		if err != nil {
 			return nil, 0, err
 		}

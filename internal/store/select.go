@@ -19,19 +19,24 @@ const maxLabelSets = 10_000
 // pickedClient is a client that a selector picks.
 type pickedClient struct {
 	id     string
-	status release.ClientStatus
+	status release.ClientStatus // empty: not read
 }
 
 // pick gives the clients that conditions hold for and a selector picks, in the order of their ids. Those that were revoked
-// are not. It reads no more of them than the selector needs: this is done for whole fleets.
-func (s *Store) pick(ctx context.Context, w *where, selector release.Selector) ([]pickedClient, error) {
+// are not. It reads no more of them than the selector needs: this is done for whole fleets. Their status is given if it is
+// asked for.
+func (s *Store) pick(ctx context.Context, w *where, selector release.Selector, withStatus bool) ([]pickedClient, error) {
 	w.add(`revoked_at = 0`)
 	for _, r := range selector.Requires() {
 		s.dialect.require(w, r)
 	}
-	p := picker{graceStart: s.graceStart(), labelSets: map[string]map[string]string{}}
-	columns, from := p.columns(selector)
-	rows, err := s.read().query(ctx, `SELECT `+columns+` FROM `+from+w.String()+` ORDER BY id`, w.args...)
+	p := picker{labelSets: map[string]map[string]string{}}
+	columns, from := p.columns(selector, withStatus)
+	var args []any
+	if p.withStatus {
+		args = append(args, s.graceStart())
+	}
+	rows, err := s.read().query(ctx, `SELECT `+columns+` FROM `+from+w.String()+` ORDER BY id`, append(args, w.args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("read clients: %w", err)
 	}
@@ -53,19 +58,27 @@ func (s *Store) pick(ctx context.Context, w *where, selector release.Selector) (
 
 // picker reads rows into the same client, one after the other.
 type picker struct {
-	graceStart int64
 	client     release.Client
-	row        clientRow
+	withStatus bool
+	status     int
 	labels     sql.RawBytes
 	labelSets  map[string]map[string]string // by their text; nil: labels are not read
 	facts      *string
 	dest       []any
 }
 
-func (p *picker) columns(selector release.Selector) (columns, from string) {
+// statuses are as statusColumn numbers them; its parameter is when the grace began.
+var statuses = []release.ClientStatus{release.ClientOffline, release.ClientReconnecting, release.ClientOnline}
+
+const statusColumn = `CASE WHEN connected THEN 2 WHEN NOT goodbye AND disconnected_at > ? THEN 1 ELSE 0 END`
+
+func (p *picker) columns(selector release.Selector, withStatus bool) (columns, from string) {
 	from = `clients`
-	names := []string{"id", "connected", "goodbye", "disconnected_at"}
-	p.dest = []any{&p.client.ID, &p.row.Connected, &p.row.Goodbye, &p.row.DisconnectedAt}
+	var names []string
+	if p.withStatus = withStatus || selector.Uses("status"); p.withStatus { // first, as it has a parameter
+		names, p.dest = append(names, statusColumn), append(p.dest, &p.status)
+	}
+	names, p.dest = append(names, "id"), append(p.dest, &p.client.ID)
 	for name, dest := range map[string]any{
 		"hostname": &p.client.Hostname, "os": &p.client.OS, "arch": &p.client.Arch, "agent_version": &p.client.AgentVersion, "labels": &p.labels,
 	} {
@@ -84,7 +97,9 @@ func (p *picker) scan(rows *sqlx.Rows) error {
 	if err := rows.Scan(p.dest...); err != nil {
 		return err
 	}
-	p.client.Status = p.row.status(p.graceStart)
+	if p.withStatus {
+		p.client.Status = statuses[p.status]
+	}
 	p.client.Facts = nil
 	if p.facts != nil {
 		p.client.Facts = json.RawMessage(*p.facts)
@@ -125,12 +140,12 @@ func (d dialect) require(w *where, r release.Required) {
 }
 
 // find gives those of the clients, which are sorted, that are known and not revoked.
-func (s *Store) find(ctx context.Context, ids []string) ([]pickedClient, error) {
+func (s *Store) find(ctx context.Context, ids []string, withStatus bool) ([]pickedClient, error) {
 	var picked []pickedClient
 	for some := range slices.Chunk(ids, s.dialect.batch) {
 		w := &where{}
 		w.add(`id IN (?)`, some)
-		found, err := s.pick(ctx, w, release.Selector{})
+		found, err := s.pick(ctx, w, release.Selector{}, withStatus)
 		if err != nil {
 			return nil, err
 		}
@@ -141,11 +156,11 @@ func (s *Store) find(ctx context.Context, ids []string) ([]pickedClient, error) 
 }
 
 // target gives the clients that a task or job is for, and those that are listed but not known.
-func (s *Store) target(ctx context.Context, t release.Targets) (picked []pickedClient, unknown []string, err error) {
+func (s *Store) target(ctx context.Context, t release.Targets, withStatus bool) (picked []pickedClient, unknown []string, err error) {
 	listed := slices.Compact(slices.Sorted(slices.Values(t.Clients)))
 	var known []pickedClient
 	if len(listed) > 0 {
-		if known, err = s.find(ctx, listed); err != nil {
+		if known, err = s.find(ctx, listed, withStatus); err != nil {
 			return nil, nil, err
 		}
 		there := make(map[string]bool, len(known))
@@ -165,7 +180,7 @@ func (s *Store) target(ctx context.Context, t release.Targets) (picked []pickedC
 	if err != nil {
 		return nil, nil, err
 	}
-	if picked, err = s.pick(ctx, &where{}, selector); err != nil {
+	if picked, err = s.pick(ctx, &where{}, selector, withStatus); err != nil {
 		return nil, nil, err
 	}
 	if len(listed) > 0 {
@@ -177,7 +192,7 @@ func (s *Store) target(ctx context.Context, t release.Targets) (picked []pickedC
 // ResolveTargets gives the ids of the clients that a task or job is for, sorted. Clients that are listed must be known;
 // those that were revoked are not.
 func (s *Store) ResolveTargets(ctx context.Context, t release.Targets) ([]string, error) {
-	picked, unknown, err := s.target(ctx, t)
+	picked, unknown, err := s.target(ctx, t, false)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +230,7 @@ func (s *Store) PreviewTargets(ctx context.Context, t release.Targets, sample in
 	if len(t.Clients) == 0 && t.Selector == "" {
 		return TargetPreview{}, release.Invalid("targets", "is empty; list clients or give a selector (* is every known agent)")
 	}
-	picked, unknown, err := s.target(ctx, t)
+	picked, unknown, err := s.target(ctx, t, true)
 	if err != nil {
 		return TargetPreview{}, err
 	}
