@@ -8,7 +8,7 @@ CREATE TABLE client_facts (
     facts     TEXT NOT NULL
 );
 
--- What a task's log takes, and what of it is gone.
+-- What the log of a task or job takes, and what of it is gone.
 ALTER TABLE task_log_heads ADD COLUMN bytes      BIGINT NOT NULL DEFAULT 0; -- of data that is kept
 ALTER TABLE task_log_heads ADD COLUMN cut_seq    BIGINT NOT NULL DEFAULT 0; -- up to this number records are gone
 ALTER TABLE task_log_heads ADD COLUMN cut_bytes  BIGINT NOT NULL DEFAULT 0; -- removed because there were too many
@@ -17,7 +17,13 @@ ALTER TABLE task_log_heads ADD COLUMN removed_at BIGINT NOT NULL DEFAULT 0; -- w
 
 UPDATE task_log_heads SET bytes = (SELECT COALESCE(SUM(LENGTH(data)), 0) FROM task_logs WHERE task_logs.task_id = task_log_heads.task_id);
 
+-- What retention looks for.
+CREATE INDEX tasks_finished ON tasks (finished_at) WHERE finished_at > 0;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at > 0;
+
 -- +goose Down
+DROP INDEX jobs_finished;
+DROP INDEX tasks_finished;
 ALTER TABLE task_log_heads DROP COLUMN removed_at;
 ALTER TABLE task_log_heads DROP COLUMN cut_at;
 ALTER TABLE task_log_heads DROP COLUMN cut_bytes;
