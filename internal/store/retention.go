@@ -138,7 +138,7 @@ func (s *Store) cutPiece(ctx context.Context, taskID string, limit int64, remove
 		}
 		excess := cut.Bytes
 		if limit > 0 {
-			if excess = cut.Bytes - limit*keepShare/100; cut.Bytes <= limit && cut.CutSeq == 0 || excess <= 0 {
+			if excess = cut.Bytes - limit/100*keepShare; excess <= 0 {
 				return nil
 			}
 		}
@@ -189,76 +189,51 @@ type oldJob struct {
 	Records int64  `db:"records"` // of its log
 }
 
-// DeleteJobs deletes the jobs that finished before a moment, with their results and logs, and says how many.
-func (s *Store) DeleteJobs(ctx context.Context, before time.Time) (deleted int, removed Removed, err error) {
+// DeleteOldJobs deletes the jobs that finished before a moment, with their results and logs, and says how many. Like
+// RemoveLogs, it takes many small transactions.
+func (s *Store) DeleteOldJobs(ctx context.Context, before time.Time) (deleted int, removed Removed, err error) {
 	err = s.inPieces(ctx, func() (more bool, err error) {
 		var jobs []oldJob
 		if err := s.read().list(ctx, &jobs, `SELECT num, id, total, COALESCE(seq - cut_seq, 0) AS records FROM jobs LEFT JOIN task_log_heads ON task_id = id
 			WHERE finished_at > 0 AND finished_at < ? ORDER BY finished_at LIMIT ?`, micros(before), jobsAtATime); err != nil {
 			return false, fmt.Errorf("find old jobs: %w", err)
 		}
+		gone := 0
 		for len(jobs) > 0 {
-			n, err := s.deleteSome(ctx, jobs, &removed)
+			looked, n, err := s.deleteSome(ctx, jobs, &removed)
 			if err != nil {
 				return false, err
 			}
-			jobs = jobs[n:]
-			deleted += n
-			more = true
+			jobs = jobs[looked:]
+			gone += n
 		}
-		return more, nil
+		deleted += gone
+		return gone > 0, nil
 	})
 	return deleted, removed, err
 }
 
-// deleteSome deletes the first of some jobs: one that is large in pieces, or as many as make one piece.
-func (s *Store) deleteSome(ctx context.Context, jobs []oldJob, removed *Removed) (n int, err error) {
+// deleteSome deletes the first of some jobs: one that is large in pieces, or as many as make one piece. It says how many
+// it looked at, and how many are gone.
+func (s *Store) deleteSome(ctx context.Context, jobs []oldJob, removed *Removed) (looked, gone int, err error) {
 	if first := jobs[0]; first.Total+first.Records > removeBatch {
 		if err := s.emptyJob(ctx, first, removed); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		n = 1
+		jobs[0].Total, jobs[0].Records = 0, 0
 	}
-	for rows := int64(0); n < len(jobs); n++ {
-		if rows += jobs[n].Total + jobs[n].Records; rows > removeBatch {
+	rows, records := int64(0), int64(0)
+	var ids []string
+	for _, j := range jobs {
+		if rows += j.Total + j.Records; rows > removeBatch {
 			break
 		}
+		ids, records = append(ids, j.ID), records+j.Records
 	}
-	ids, nums := make([]string, n), make([]int64, n)
-	for i, j := range jobs[:n] {
-		ids[i], nums[i] = j.ID, j.Num
-	}
-	slices.Sort(ids)
-	slices.Sort(nums)
-	var records int64
-	err = s.write(ctx, "delete old jobs", func(tx conn) error {
-		records = 0
-		for some := range slices.Chunk(nums, tx.dialect.batch) {
-			if _, err := tx.exec(ctx, `DELETE FROM jobs WHERE num IN (?)`, some); err != nil { // and what hangs on them
-				return err
-			}
-		}
-		for some := range slices.Chunk(ids, tx.dialect.batch) {
-			if _, err := tx.exec(ctx, `DELETE FROM task_log_heads WHERE task_id IN (?)`, some); err != nil {
-				return err
-			}
-			gone, err := tx.exec(ctx, `DELETE FROM task_logs WHERE task_id IN (?)`, some)
-			if err != nil {
-				return err
-			}
-			records += gone
-		}
-		for _, id := range ids {
-			if _, err := tx.exec(ctx, `DELETE FROM step_logs WHERE step_id > ? AND step_id < ?`, id+"/", id+"0"); err != nil { // 0 follows /
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil {
+	if gone, err = s.DeleteJobs(ctx, ids); err == nil {
 		removed.add(records, 0)
 	}
-	return n, err
+	return len(ids), gone, err
 }
 
 // emptyJob removes what hangs on a job, the log and most rows first.

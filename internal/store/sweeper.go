@@ -57,11 +57,11 @@ func (s *Sweeper) Sweep(ctx context.Context) {
 	c := s.config
 	began := time.Now()
 	if c.JobRetention > 0 {
-		deleted, removed, err := c.Store.DeleteJobs(ctx, c.Store.now().Add(-c.JobRetention))
+		deleted, removed, err := c.Store.DeleteOldJobs(ctx, c.Store.now().Add(-c.JobRetention))
 		if deleted > 0 {
 			c.Logger.InfoContext(ctx, "old jobs deleted", "jobs", deleted, "log_records", removed.Records, "took", time.Since(began))
 		}
-		s.failed(ctx, "old jobs not deleted", err)
+		s.failed(ctx, "jobs", err)
 	}
 	if c.LogRetention > 0 {
 		began, upTo := time.Now(), c.Store.now().Add(-c.LogRetention)
@@ -72,7 +72,7 @@ func (s *Sweeper) Sweep(ctx context.Context) {
 		if err == nil {
 			s.logsTo = upTo
 		}
-		s.failed(ctx, "old logs not removed", err)
+		s.failed(ctx, "logs", err)
 	}
 }
 
@@ -82,11 +82,11 @@ func (s *Sweeper) trim(ctx context.Context, all bool) {
 	if removed.Records > 0 {
 		s.config.Logger.WarnContext(ctx, "logs cut by logs.max_bytes", "logs", removed.Logs, "records", removed.Records, "bytes", removed.Bytes, "took", time.Since(began))
 	}
-	s.failed(ctx, "large logs not cut", err)
+	s.failed(ctx, "large logs", err)
 }
 
 func (s *Sweeper) failed(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil {
-		s.config.Logger.ErrorContext(ctx, what, "error", err)
+		s.config.Logger.ErrorContext(ctx, "not removed; trying again in the next round", "what", what, "error", err)
 	}
 }
