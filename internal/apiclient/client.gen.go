@@ -809,19 +809,21 @@ type LogLine struct {
 	Offset int64 `json:"offset"`
 
 	// Seq Rises without gaps within the task
-	Seq  int64       `json:"seq"`
-	Step LogLineStep `json:"step"`
+	Seq int64 `json:"seq"`
 
-	// Stream system: by the agent itself
+	// Step Left out of a notice by the server that lines are no longer kept
+	Step LogLineStep `json:"step,omitempty,omitzero"`
+
+	// Stream system: by the agent itself, or by the server
 	Stream LogLineStream `json:"stream"`
 	Text   string        `json:"text,omitempty,omitzero"`
 	Time   time.Time     `json:"time"`
 }
 
-// LogLineStep defines model for LogLine.Step.
+// LogLineStep Left out of a notice by the server that lines are no longer kept
 type LogLineStep string
 
-// LogLineStream system: by the agent itself
+// LogLineStream system: by the agent itself, or by the server
 type LogLineStream string
 
 // LogPage defines model for LogPage.
@@ -1581,7 +1583,7 @@ type ClientInterface interface {
 
 	// TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 	//
-	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
 	//
 	// Corresponds with GET /api/release/tasks/{task_id}/logs (the `TaskLogs` operationId).
 	TaskLogs(ctx context.Context, taskID string, params *TaskLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2098,7 +2100,7 @@ func (c *API) AbortTask(ctx context.Context, taskID string, body AbortTaskJSONRe
 
 // TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 //
-// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
 //
 // Corresponds with GET /api/release/tasks/{task_id}/logs (the `TaskLogs` operationId).
 func (c *API) TaskLogs(ctx context.Context, taskID string, params *TaskLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
