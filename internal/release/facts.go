@@ -6,12 +6,11 @@ import (
 	"strings"
 )
 
-// factHolds says whether a term, without its negation, holds for the fact at a path: keys of objects within one another,
-// joined by dots. For a list, it has to hold for an element. An object is set, but equals nothing. Text that is not JSON
-// has no facts.
+// factHolds says whether a term, without its negation, holds for a fact at a path: keys of objects within one another,
+// joined by dots. A list stands for each of its elements. An object is set, but equals nothing. Text that is not JSON has
+// no facts.
 func factHolds(text json.RawMessage, path string, t *selectorTerm) bool {
-	value := factAt(text, path)
-	return value != nil && holdsFor(value, t)
+	return anyFact(text, path, func(value json.RawMessage) bool { return holdsFor(value, t) })
 }
 
 func holdsFor(value json.RawMessage, t *selectorTerm) bool {
@@ -41,43 +40,55 @@ func holdsFor(value json.RawMessage, t *selectorTerm) bool {
 	return t.holds(string(value)) // a number, true or false, as it was written
 }
 
-// factAt gives the text of the value at a path, nil if there is none. A key with dots goes before the way through objects.
-// It does not take the rest of the object apart, as it is done for each host of a fleet.
-func factAt(text []byte, path string) (found json.RawMessage) {
-	text = bytes.TrimSpace(text)
-	if len(text) == 0 || text[0] != '{' {
-		return nil
+// anyFact says whether holds is true for a value at a path, of which there may be several: keys may have dots, and the way
+// may lead through lists. It does not take the rest of the text apart, as it is done for each host of a fleet.
+func anyFact(text []byte, path string, holds func(json.RawMessage) bool) bool {
+	text = skipSpace(text)
+	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
+		return false
 	}
-	for rest := skipSpace(text[1:]); len(rest) > 0 && rest[0] == '"'; {
-		end := valueEnd(rest)
-		key, ok := unquote(rest[:end])
-		rest = skipSpace(rest[end:])
-		if !ok || len(rest) == 0 || rest[0] != ':' {
-			return nil
+	isList := text[0] == '['
+	for rest := skipSpace(text[1:]); len(rest) > 0; rest = skipSpace(rest[1:]) {
+		below := path // of the value
+		goesOn := true
+		if !isList {
+			end := valueEnd(rest)
+			if rest[0] != '"' || end == 0 {
+				return false
+			}
+			key, ok := unquote(rest[:end])
+			rest = skipSpace(rest[end:])
+			if !ok || len(rest) == 0 || rest[0] != ':' {
+				return false
+			}
+			rest = skipSpace(rest[1:])
+			below, goesOn = strings.CutPrefix(path, key)
 		}
-		rest = skipSpace(rest[1:])
-		end = valueEnd(rest)
+		end := valueEnd(rest)
 		if end == 0 {
-			return nil
+			return false
 		}
 		value := rest[:end]
-		if below, is := strings.CutPrefix(path, key); is {
-			if below == "" {
-				return value
+		switch {
+		case !goesOn:
+		case isList:
+			if anyFact(value, path, holds) {
+				return true
 			}
-			if below[0] == '.' && value[0] == '{' {
-				if inner := factAt(value, below[1:]); inner != nil {
-					found = inner
-				}
+		case below == "":
+			if holds(value) {
+				return true
+			}
+		case below[0] == '.':
+			if anyFact(value, below[1:], holds) {
+				return true
 			}
 		}
-		rest = skipSpace(rest[end:])
-		if len(rest) == 0 || rest[0] != ',' {
-			break
+		if rest = skipSpace(rest[end:]); len(rest) == 0 || rest[0] != ',' {
+			return false
 		}
-		rest = skipSpace(rest[1:])
 	}
-	return found
+	return false
 }
 
 func skipSpace(text []byte) []byte { return bytes.TrimLeft(text, " \t\r\n") }

@@ -25,13 +25,13 @@ import (
 // Values may be globs, as in id=web-*. A lone * picks every host.
 //
 // The keys id, hostname, os, arch, agent_version and status (online, reconnecting, offline) are the server's own. A key
-// that begins with "facts." (or "fact.") is a path into the facts of the host's agent, such as facts.os.distribution; for
-// a list, one of its elements has to match. All others are labels, where those of factKeys stand for a fact on a host that
+// that begins with "facts." (or "fact.") is a path into the facts of the host's agent, such as facts.network.addresses;
+// of a list, one of the elements has to match. All others are labels, where those of factKeys stand for a fact on a host that
 // has no label of that name.
 type Selector struct{ terms []selectorTerm }
 
 // factKeys are facts that need no path.
-var factKeys = []string{"cpus", "memory_mb", "kernel", "distribution", "virtualization"}
+var factKeys = []string{"cpus", "cpu_model", "memory_mb", "kernel", "distribution", "distribution_version", "virtualization", "capabilities"}
 
 const (
 	factsPrefix = "facts."

@@ -38,7 +38,7 @@ func TestSelector(t *testing.T) {
 		"distribution=debian": true, "!distribution": false, "facts.nothing": false, "!facts.nothing": true, "facts.nothing!=x": true,
 		"facts.big=1e3": true, "facts.big=1000": false, "facts.big<=1000": true, "facts.virtual=false": true, "facts.virtual=true": false,
 		"facts.ips=10.*": true, "facts.ips!=10.*": false, "facts.ips=192.*": false, "facts.ips": true, "facts.ips=5": true,
-		"facts.nested.a": false, "facts.x": false, "facts.cpus in (4,8)": true, "facts.cpus notin (4,8)": false,
+		"facts.nested.a": true, "facts.nested.a=1": true, "facts.nested.a!=1": false, "facts.nested.a>1": false, "facts.nested.b": false, "facts.x": false, "facts.cpus in (4,8)": true, "facts.cpus notin (4,8)": false,
 	} {
 		s, err := ParseSelector(text)
 		require.NoError(t, err, text)

@@ -36,7 +36,7 @@ func (s *Store) pick(ctx context.Context, w *where, selector release.Selector, w
 	if p.withStatus {
 		args = append(args, s.graceStart())
 	}
-	rows, err := s.read().query(ctx, `SELECT `+columns+` FROM `+from+w.String()+` ORDER BY id`, append(args, w.args...)...)
+	rows, err := s.read().query(ctx, `SELECT `+columns+` FROM `+from+w.String(), append(args, w.args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("read clients: %w", err)
 	}
@@ -53,6 +53,8 @@ func (s *Store) pick(ctx context.Context, w *where, selector release.Selector, w
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read clients: %w", err)
 	}
+	// Here, as the database would rather look each client up by its id than read them as they lie.
+	slices.SortFunc(picked, func(a, b pickedClient) int { return strings.Compare(a.id, b.id) })
 	return picked, nil
 }
 
@@ -151,8 +153,7 @@ func (s *Store) find(ctx context.Context, ids []string, withStatus bool) ([]pick
 		}
 		picked = append(picked, found...)
 	}
-	slices.SortFunc(picked, func(a, b pickedClient) int { return strings.Compare(a.id, b.id) })
-	return picked, nil
+	return picked, nil // as the chunks are in order, too
 }
 
 // target gives the clients that a task or job is for, and those that are listed but not known.
