@@ -31,6 +31,7 @@ type Store interface {
 	ClientByID(ctx context.Context, id string) (release.Client, error)
 	Clients(ctx context.Context, filter store.ClientFilter) (clients []release.Client, total int, err error)
 	RevokeClient(ctx context.Context, clientID string) error
+	PreviewTargets(ctx context.Context, targets release.Targets, sample int) (store.TargetPreview, error)
 
 	CreateProject(ctx context.Context, p *release.Project) error
 	Project(ctx context.Context, ref string) (release.Project, error)
@@ -180,6 +181,7 @@ func New(config Config) (http.Handler, error) {
 func (s *server) register(api huma.API) {
 	s.registerHealth(api)
 	s.registerClients(api)
+	s.registerTargetPreview(api)
 	s.registerAgentTokens(api)
 	s.registerProjects(api)
 	s.registerVersions(api)

@@ -149,7 +149,7 @@ func (l *logStream) logs(ctx context.Context) error {
 			return fmt.Errorf("read logs: %w", err)
 		}
 		for _, r := range records {
-			if err := l.gap(r.Seq - 1); err != nil {
+			if err := l.goneBefore(r); err != nil {
 				return err
 			}
 			if err := l.event("log", r.Seq, logLine(r)); err != nil {
@@ -168,6 +168,14 @@ func (l *logStream) logs(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// goneBefore says what is missing in front of a record. A notice stands for what is gone, of whatever agent that was.
+func (l *logStream) goneBefore(r release.LogRecord) error {
+	if r.StepID == "" {
+		return l.event("gap", 0, LogGap{From: l.after + 1, To: r.Seq})
+	}
+	return l.gap(r.Seq - 1)
 }
 
 // gap says that nothing is left between what was written last and a sequence number. A filter leaves gaps of its own.

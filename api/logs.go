@@ -26,8 +26,8 @@ type LogPage struct {
 type LogLine struct {
 	Seq      int64     `json:"seq" doc:"Rises without gaps within the task"`
 	ClientID string    `json:"client_id"`
-	Step     string    `json:"step" enum:"deploy,rollback"`
-	Stream   string    `json:"stream" enum:"stdout,stderr,system" doc:"system: by the agent itself"`
+	Step     string    `json:"step,omitempty" enum:"deploy,rollback" doc:"Left out of a notice by the server that lines are no longer kept"`
+	Stream   string    `json:"stream" enum:"stdout,stderr,system" doc:"system: by the agent itself, or by the server"`
 	Offset   uint64    `json:"offset" doc:"Of the first byte, within the stream of the step"`
 	Time     time.Time `json:"time"`
 	Text     string    `json:"text,omitempty"`
@@ -67,7 +67,7 @@ func (s *server) registerLogs(api huma.API) {
 		OperationID: "task-logs", Method: http.MethodGet, Path: "/api/release/tasks/{task_id}/logs", Tags: []string{"tasks"},
 		Summary: "The log of a task: history, or a live stream by Accept: text/event-stream",
 		Description: "Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), " +
-			"`task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), " +
+			"`task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), " +
 			"`end` (data: LogEnd; nothing follows). Comments keep the connection alive.",
 		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
 			"application/json":  {Schema: schemas.Schema(typeOf[LogPage](), true, "LogPage")},

@@ -25,6 +25,9 @@ import (
 // Admin is the name of the token that every Server has.
 const Admin = "admin"
 
+// MaxLogBytes is how much a log may have before Store.TrimLogs cuts it.
+const MaxLogBytes = 9000
+
 // Server is a running API.
 type Server struct {
 	URL      string
@@ -43,6 +46,7 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	t.Helper()
 	db, err := store.Open(t.Context(), store.Config{
 		Driver: store.SQLite, DSN: filepath.Join(t.TempDir(), "quicflow.db"), Logger: slog.New(slog.DiscardHandler),
+		MaxLogBytes: MaxLogBytes,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })

@@ -629,16 +629,19 @@ type CanaryPromote string
 
 // Client defines model for Client.
 type Client struct {
-	Address        string            `json:"address"`
-	AgentVersion   string            `json:"agent_version"`
-	Arch           string            `json:"arch"`
-	ClientID       string            `json:"client_id"`
-	ConnectedAt    time.Time         `json:"connected_at,omitempty,omitzero"`
-	DisconnectedAt time.Time         `json:"disconnected_at,omitempty,omitzero"`
-	Hostname       string            `json:"hostname"`
-	JoinedAt       time.Time         `json:"joined_at"`
-	Labels         map[string]string `json:"labels"`
-	LastSeenAt     time.Time         `json:"last_seen_at,omitempty,omitzero"`
+	Address        string    `json:"address"`
+	AgentVersion   string    `json:"agent_version"`
+	Arch           string    `json:"arch"`
+	ClientID       string    `json:"client_id"`
+	ConnectedAt    time.Time `json:"connected_at,omitempty,omitzero"`
+	DisconnectedAt time.Time `json:"disconnected_at,omitempty,omitzero"`
+
+	// Facts What the agent says of its host: an object
+	Facts      interface{}       `json:"facts,omitempty,omitzero"`
+	Hostname   string            `json:"hostname"`
+	JoinedAt   time.Time         `json:"joined_at"`
+	Labels     map[string]string `json:"labels"`
+	LastSeenAt time.Time         `json:"last_seen_at,omitempty,omitzero"`
 
 	// NodeID The hub that holds, or last held, its session
 	NodeID string       `json:"node_id"`
@@ -806,19 +809,21 @@ type LogLine struct {
 	Offset int64 `json:"offset"`
 
 	// Seq Rises without gaps within the task
-	Seq  int64       `json:"seq"`
-	Step LogLineStep `json:"step"`
+	Seq int64 `json:"seq"`
 
-	// Stream system: by the agent itself
+	// Step Left out of a notice by the server that lines are no longer kept
+	Step LogLineStep `json:"step,omitempty,omitzero"`
+
+	// Stream system: by the agent itself, or by the server
 	Stream LogLineStream `json:"stream"`
 	Text   string        `json:"text,omitempty,omitzero"`
 	Time   time.Time     `json:"time"`
 }
 
-// LogLineStep defines model for LogLine.Step.
+// LogLineStep Left out of a notice by the server that lines are no longer kept
 type LogLineStep string
 
-// LogLineStream system: by the agent itself
+// LogLineStream system: by the agent itself, or by the server
 type LogLineStream string
 
 // LogPage defines model for LogPage.
@@ -1116,6 +1121,21 @@ type TargetList struct {
 	Total int64 `json:"total"`
 }
 
+// TargetPreview defines model for TargetPreview.
+type TargetPreview struct {
+	// Clients The first 20 of them
+	Clients []Client `json:"clients"`
+	Offline int64    `json:"offline"`
+	Online  int64    `json:"online"`
+
+	// Reconnecting Lost less than session.offline_grace ago
+	Reconnecting int64 `json:"reconnecting"`
+	Total        int64 `json:"total"`
+
+	// Unknown Listed, but no agent is known by that id, or it was revoked
+	Unknown []string `json:"unknown"`
+}
+
 // Targets defines model for Targets.
 type Targets struct {
 	// Clients Client ids; each must be known
@@ -1223,6 +1243,9 @@ type ListClientsParams struct {
 
 	// Search Part of an id or a host name
 	Search *string `form:"search,omitempty" json:"search,omitempty"`
+
+	// Selector As tasks and commands take it; agents that were revoked are not picked
+	Selector *string `form:"selector,omitempty" json:"selector,omitempty"`
 
 	// Limit How many at most
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
@@ -1335,6 +1358,9 @@ type RollbackTaskJSONRequestBody = Intervention
 // ChangeVersionJSONRequestBody defines body for ChangeVersion for application/json ContentType.
 type ChangeVersionJSONRequestBody = VersionChange
 
+// PreviewTargetsJSONRequestBody defines body for PreviewTargets for application/json ContentType.
+type PreviewTargetsJSONRequestBody = Targets
+
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody LoginJSONBody
 
@@ -1431,7 +1457,7 @@ type ClientInterface interface {
 	// Corresponds with GET /api/clients (the `ListClients` operationId).
 	ListClients(ctx context.Context, params *ListClientsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetClient Get an agent
+	// GetClient Get an agent, with the facts of its host
 	//
 	// Corresponds with GET /api/clients/{client_id} (the `GetClient` operationId).
 	GetClient(ctx context.Context, clientID string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1557,7 +1583,7 @@ type ClientInterface interface {
 
 	// TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 	//
-	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
 	//
 	// Corresponds with GET /api/release/tasks/{task_id}/logs (the `TaskLogs` operationId).
 	TaskLogs(ctx context.Context, taskID string, params *TaskLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1658,6 +1684,24 @@ type ClientInterface interface {
 	// Corresponds with PATCH /api/release/versions/{version_id} (the `ChangeVersion` operationId).
 	ChangeVersion(ctx context.Context, versionID string, body ChangeVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// PreviewTargetsWithBody Show whom a selector or a list picks
+	//
+	// Given both, an agent must be listed and match the selector.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+	PreviewTargetsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewTargets Show whom a selector or a list picks
+	//
+	// Given both, an agent must be listed and match the selector.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+	PreviewTargets(ctx context.Context, body PreviewTargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Health How the server is
 	//
 	// Answers 200 as long as the server can answer.
@@ -1750,7 +1794,7 @@ func (c *API) ListClients(ctx context.Context, params *ListClientsParams, reqEdi
 	return c.Client.Do(req)
 }
 
-// GetClient Get an agent
+// GetClient Get an agent, with the facts of its host
 //
 // Corresponds with GET /api/clients/{client_id} (the `GetClient` operationId).
 func (c *API) GetClient(ctx context.Context, clientID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2056,7 +2100,7 @@ func (c *API) AbortTask(ctx context.Context, taskID string, body AbortTaskJSONRe
 
 // TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 //
-// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
 //
 // Corresponds with GET /api/release/tasks/{task_id}/logs (the `TaskLogs` operationId).
 func (c *API) TaskLogs(ctx context.Context, taskID string, params *TaskLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2287,6 +2331,44 @@ func (c *API) ChangeVersion(ctx context.Context, versionID string, body ChangeVe
 	return c.Client.Do(req)
 }
 
+// PreviewTargetsWithBody Show whom a selector or a list picks
+//
+// Given both, an agent must be listed and match the selector.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+func (c *API) PreviewTargetsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewTargetsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewTargets Show whom a selector or a list picks
+//
+// Given both, an agent must be listed and match the selector.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+func (c *API) PreviewTargets(ctx context.Context, body PreviewTargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewTargetsRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // Health How the server is
 //
 // Answers 200 as long as the server can answer.
@@ -2484,6 +2566,18 @@ func NewListClientsRequest(server string, params *ListClientsParams) (*http.Requ
 		if params.Search != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Selector != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "selector", *params.Selector, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3590,6 +3684,46 @@ func NewChangeVersionRequestWithBody(server string, versionID string, contentTyp
 	}
 
 	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPreviewTargetsRequest calls the generic PreviewTargets builder with application/json body
+func NewPreviewTargetsRequest(server string, body PreviewTargetsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPreviewTargetsRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewPreviewTargetsRequestWithBody constructs an http.Request for the PreviewTargets method, with any body, and a specified content type
+func NewPreviewTargetsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/targets/preview")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}

@@ -203,13 +203,14 @@ func (a *App) openStore(ctx context.Context) error {
 		Driver:       store.SQLite,
 		DSN:          a.dir.file("quicflow.db"),
 		OfflineGrace: a.cfg.Session.OfflineGrace.Std(),
+		MaxLogBytes:  int64(a.cfg.Logs.MaxBytes),
 		Logger:       databaseLog(d.LogLevel, a.logger),
 	}
 	if d.Postgres() {
 		cfg.Driver, cfg.DSN = store.Postgres, d.ConnString()
 		cfg.MaxIdleConns, cfg.MaxOpenConns, cfg.ConnMaxLifetime = d.MaxIdleConns, d.MaxOpenConns, d.ConnMaxLifetime.Std()
 	}
-	return a.services.Start(ctx, service.Service{
+	err := a.services.Start(ctx, service.Service{
 		Name: "store",
 		Start: func(ctx context.Context) (err error) {
 			a.store, err = store.Open(ctx, cfg)
@@ -217,6 +218,13 @@ func (a *App) openStore(ctx context.Context) error {
 		},
 		Stop: func(context.Context) error { return a.store.Close() },
 	})
+	if err != nil {
+		return err
+	}
+	sweeper := store.NewSweeper(store.SweeperConfig{
+		Store: a.store, LogRetention: a.cfg.Logs.Retention.Std(), JobRetention: a.cfg.Batch.Retention.Std(), Logger: a.logger,
+	})
+	return a.services.Start(ctx, service.Loop("retention", sweeper.Run))
 }
 
 func (a *App) startHub(ctx context.Context) error {

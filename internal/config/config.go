@@ -11,7 +11,7 @@ import (
 // The tag doc is the comment that Write puts above a key; it starts with the values where they are few.
 //
 // A few keys of the contract are accepted and checked already although what they steer is still to come; their docs say
-// when they take effect: section batch, and logs.retention.
+// when they take effect: section batch.
 type Config struct {
 	Server   Server   `key:"server" doc:"Addresses and state of the server."`
 	TLS      TLS      `key:"tls" doc:"The certificate that agents see. Empty means one by the server's own authority. Agents trust the authority that was in force when they joined."`
@@ -22,7 +22,7 @@ type Config struct {
 	Log      Log      `key:"log" doc:"The server's own log."`
 	Database Database `key:"database" doc:"Where projects, tasks, history and logs are kept. The default is SQLite in the data directory."`
 	Temporal Temporal `key:"temporal" doc:"The Temporal cluster. The default is a Temporal server inside this process, its state beside the database."`
-	Logs     Logs     `key:"logs" doc:"Logs of deployments."`
+	Logs     Logs     `key:"logs" doc:"Logs of deployments and commands."`
 	Metrics  Metrics  `key:"metrics" doc:"Prometheus metrics."`
 }
 
@@ -89,6 +89,7 @@ type Batch struct {
 	JobTimeout     Duration `key:"job_timeout" doc:"Time for a whole job."`
 	MaxRetries     int      `key:"max_retries" doc:"Further attempts for a target on which provably nothing was started."`
 	RetryInterval  Duration `key:"retry_interval" doc:"Time between two attempts."`
+	Retention      Duration `key:"retention" doc:"Jobs and commands are kept this long after their end, with their results and logs."`
 }
 
 // Log is section log.
@@ -135,7 +136,8 @@ type TemporalTLS struct {
 type Logs struct {
 	MaxBufferedBytes int      `key:"max_buffered_bytes" doc:"Memory for logs that agents may send or that are not stored yet, of all agents together; above it agents wait."`
 	CreditBytes      int      `key:"credit_bytes" doc:"Logs that an agent may send at a time; below half of quic.max_connection_receive_window."`
-	Retention        Duration `key:"retention" doc:"Logs are kept this long. Takes effect with the removal of old logs."`
+	Retention        Duration `key:"retention" doc:"The log of a task or job is kept this long after its end."`
+	MaxBytes         int      `key:"max_bytes" doc:"A task or job whose log is larger loses the oldest of it, down to nine tenths."`
 }
 
 // Metrics is section metrics.
@@ -183,6 +185,7 @@ func Standard() Config {
 			JobTimeout:     seconds(600),
 			MaxRetries:     2,
 			RetryInterval:  seconds(1),
+			Retention:      seconds(30 * 24 * 3600),
 		},
 		Log: Log{Level: "info", Format: "text"},
 		Database: Database{
@@ -195,7 +198,7 @@ func Standard() Config {
 			LogLevel:        "warn",
 		},
 		Temporal: Temporal{Namespace: "default"},
-		Logs:     Logs{MaxBufferedBytes: 256 << 20, CreditBytes: 256 << 10, Retention: seconds(30 * 24 * 3600)},
+		Logs:     Logs{MaxBufferedBytes: 256 << 20, CreditBytes: 256 << 10, Retention: seconds(30 * 24 * 3600), MaxBytes: 1 << 30},
 		Metrics:  Metrics{Addr: ":9090"},
 	}
 }

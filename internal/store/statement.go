@@ -100,6 +100,15 @@ func (c conn) get(ctx context.Context, dest any, query string, args ...any) erro
 	return sqlx.GetContext(ctx, c.db, dest, query, args...)
 }
 
+// query gives rows to read one by one; the caller closes them.
+func (c conn) query(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+	query, args, err := c.bind(query, args)
+	if err != nil {
+		return nil, err
+	}
+	return c.db.QueryxContext(ctx, query, args...)
+}
+
 // list reads all rows.
 func (c conn) list(ctx context.Context, dest any, query string, args ...any) error {
 	query, args, err := c.bind(query, args)
