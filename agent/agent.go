@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,9 @@ type Agent struct {
 	cfg     Config
 	journal *journal.Journal
 	steps   *steps
+
+	started  time.Time     // of Run
+	sessions atomic.Uint64 // tried
 
 	mu        sync.Mutex
 	identity  *identity
@@ -89,7 +93,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.journal.Close()) }()
-	a.steps = newSteps(a.cfg, a.journal)
+	a.started = time.Now()
+	a.steps = newSteps(a.cfg, a.journal, a.commands())
 	if err := a.steps.start(); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -89,6 +90,9 @@ type Config struct {
 	MaxJournal int
 	// LogIdle is how long credit for logs is kept without anything to send. A hub takes no more than a minute. Defaults to 10s.
 	LogIdle time.Duration
+	// Commands are types of command beside ping, echo and get_status, or in their place. A type is 1 to 64 small letters,
+	// digits, dots, dashes and underscores. Defaults to none.
+	Commands map[string]command.Command
 	// Handlers answer messages by their type, beside the built-in ping and echo. Defaults to none.
 	Handlers map[string]Handler
 	// OnConnect and OnDisconnect, if set, are called when a session was accepted and when it has ended. They must not
@@ -119,6 +123,11 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("agent.Config.DataDir is empty")
 	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.LogIdle < 0:
 		return c, errors.New("agent.Config has a negative value")
+	}
+	for name, own := range c.Commands {
+		if !commandForm.MatchString(name) || own.Run == nil {
+			return c, fmt.Errorf("agent.Config.Commands: %q is not the name of a command, or has no Run", name)
+		}
 	}
 	for name, value := range c.Labels {
 		if err := validateLabel(name, value); err != nil {
@@ -169,8 +178,11 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Logger = c.Logger.With("client_id", c.ClientID)
 	c.Handlers = maps.Clone(c.Handlers)
+	c.Commands = maps.Clone(c.Commands)
 	return c, nil
 }
+
+var commandForm = regexp.MustCompile(`^[a-z0-9._-]{1,64}$`)
 
 var labelForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`)
 

@@ -49,10 +49,14 @@ var (
 // session is one accepted connection to a hub.
 type session struct {
 	agent    *Agent
+	number   uint64 // of the agent's sessions, from 1
 	conn     *quic.Conn
 	control  *quic.Stream
 	frames   *wire.Reader
 	interval time.Duration // between heartbeats
+	server   string
+	welcome  *quicflowv1.Welcome
+	since    time.Time
 
 	out      *wire.Outbox
 	writers  errgroup.Group // of out
@@ -76,7 +80,7 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 	}
 	defer conn.CloseWithError(wire.CloseNormal, "")
 	s := &session{
-		agent: a, conn: conn,
+		agent: a, number: a.sessions.Add(1), conn: conn,
 		requests: make(chan struct{}, maxRequests),
 		credits:  make(chan uint64, 1),
 		calls:    newCalls(),
@@ -86,6 +90,7 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 		return false, err
 	}
 	a.cfg.Logger.Info("connected", "server", server, "node_id", welcome.NodeId, "session_epoch", welcome.SessionEpoch)
+	s.server, s.welcome, s.since = server, welcome, time.Now()
 	a.setSession(s)
 	a.cfg.OnConnect(welcome)
 	err = s.run(ctx)
@@ -255,11 +260,10 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 // write sends results that are ready, and heartbeats: at their time, and when the host has moved.
 func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 	steps := s.agent.steps
-	sent := map[string]bool{}
 	beat := newHeartbeat(s)
 	defer beat.stop()
 	for {
-		if err := s.writeResults(sent); err != nil {
+		if err := s.writeResults(); err != nil {
 			return err
 		}
 		for ready := false; !ready; {
@@ -283,11 +287,8 @@ func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 
 // writeResults sends each result once a session, until the hub confirms it. Where there are more than the hub reads, the
 // rest follows when it has confirmed some.
-func (s *session) writeResults(sent map[string]bool) error {
-	for _, id := range s.agent.steps.unconfirmedResults() {
-		if sent[id] {
-			continue
-		}
+func (s *session) writeResults() error {
+	for _, id := range s.agent.steps.unsentResults(s.number) {
 		status, err := s.agent.journal.Lookup(id)
 		if err != nil {
 			return fmt.Errorf("read result: %w", err)
@@ -304,7 +305,7 @@ func (s *session) writeResults(sent map[string]bool) error {
 		if err != nil {
 			return err
 		}
-		sent[id] = true
+		s.agent.steps.resultSent(id, s.number)
 	}
 	return nil
 }
