@@ -253,7 +253,10 @@ func TestStoppedWhileTheScriptRuns(t *testing.T) {
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, p.cmd.Wait())
 	p.cmd = nil
-	w.store.with(func() { require.Equal(t, 1, w.store.goodbyes["a"]) })
+	w.eventually(func() (said bool) {
+		w.store.with(func() { said = w.store.goodbyes["a"] == 1 })
+		return said
+	}, "its goodbye is stored")
 	p.again()
 	require.NoError(t, os.WriteFile(p.path("go"), nil, 0o600))
 	w.requireOnce(p, s)
