@@ -14,6 +14,7 @@ import (
 	"github.com/quicflow/quicflow/agent/journal"
 	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 const (
@@ -31,10 +32,13 @@ type Agent struct {
 	started  time.Time     // of Run
 	sessions atomic.Uint64 // tried
 
+	factsWanted chan struct{} // someone asks for a look at the facts
+
 	mu        sync.Mutex
 	identity  *identity
 	session   *session // the accepted one, if there is one
-	alternate string   // where a draining hub told us to go
+	facts     *quicflowv1.Facts
+	alternate string // where a draining hub told us to go
 }
 
 // ErrStopping is the cause of contexts that end because the agent stops.
@@ -46,7 +50,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{cfg: cfg}, nil
+	return &Agent{cfg: cfg, factsWanted: make(chan struct{}, 1)}, nil
 }
 
 // Joined says whether the data directory holds an identity.
@@ -100,17 +104,14 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	defer a.steps.stop()
 
+	a.lookAtFacts(ctx)
+	beside, cancel := context.WithCancelCause(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel(ErrStopping)
+	group.Go(func() { a.keepFacts(beside) })
 	if a.cfg.Identity == nil {
-		renewal, cancel := context.WithCancelCause(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			a.keepRenewing(renewal)
-		}()
-		defer func() {
-			cancel(ErrStopping)
-			<-done
-		}()
+		group.Go(func() { a.keepRenewing(beside) })
 	}
 	return a.keepConnected(ctx)
 }

@@ -93,6 +93,11 @@ type Config struct {
 	// Commands are types of command beside ping, echo and get_status, or in their place. A type is 1 to 64 small letters,
 	// digits, dots, dashes and underscores. Defaults to none.
 	Commands map[string]command.Command
+	// Facts, if set, gives what the agent cannot know itself of its host; package host has one. Defaults to none: hostname, os,
+	// arch, number of CPUs, labels, version and capabilities are told all the same.
+	Facts func(context.Context) Facts
+	// FactsInterval is how often the facts are looked at; changed ones are told. Defaults to 10m.
+	FactsInterval time.Duration
 	// Handlers answer messages by their type, beside the built-in ping and echo. Defaults to none.
 	Handlers map[string]Handler
 	// OnConnect and OnDisconnect, if set, are called when a session was accepted and when it has ended. They must not
@@ -121,7 +126,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, release.Invalid("server", "an agent needs the address of a server")
 	case c.DataDir == "":
 		return c, errors.New("agent.Config.DataDir is empty")
-	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.LogIdle < 0:
+	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.LogIdle < 0 || c.FactsInterval < 0:
 		return c, errors.New("agent.Config has a negative value")
 	}
 	for name, own := range c.Commands {
@@ -157,6 +162,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxSteps == 0 {
 		c.MaxSteps = 16
+	}
+	if c.FactsInterval == 0 {
+		c.FactsInterval = factsInterval
 	}
 	if c.LogIdle == 0 {
 		c.LogIdle = 10 * time.Second

@@ -48,15 +48,16 @@ var (
 
 // session is one accepted connection to a hub.
 type session struct {
-	agent    *Agent
-	number   uint64 // of the agent's sessions, from 1
-	conn     *quic.Conn
-	control  *quic.Stream
-	frames   *wire.Reader
-	interval time.Duration // between heartbeats
-	server   string
-	welcome  *quicflowv1.Welcome
-	since    time.Time
+	agent     *Agent
+	number    uint64 // of the agent's sessions, from 1
+	conn      *quic.Conn
+	control   *quic.Stream
+	frames    *wire.Reader
+	interval  time.Duration // between heartbeats
+	server    string
+	welcome   *quicflowv1.Welcome
+	since     time.Time
+	factsHash uint64 // as in the hello
 
 	out      *wire.Outbox
 	writers  errgroup.Group // of out
@@ -92,6 +93,9 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 	a.cfg.Logger.Info("connected", "server", server, "node_id", welcome.NodeId, "session_epoch", welcome.SessionEpoch)
 	s.server, s.welcome, s.since = server, welcome, time.Now()
 	a.setSession(s)
+	if welcome.WantFacts || a.currentFacts().GetHash() != s.factsHash {
+		s.sendFacts()
+	}
 	a.cfg.OnConnect(welcome)
 	err = s.run(ctx)
 	a.setSession(nil)
@@ -112,10 +116,12 @@ func (s *session) introduce(ctx context.Context) (*quicflowv1.Welcome, error) {
 	stop := context.AfterFunc(ctx, func() { _ = s.control.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	hostname, _ := os.Hostname()
+	s.factsHash = a.currentFacts().GetHash()
 	hello := &quicflowv1.Hello{
 		Protocol: wire.Protocol, AgentVersion: a.cfg.Version,
 		JournalId: a.journal.ID(), Generation: a.journal.Generation(), BootId: a.cfg.BootID,
 		Labels: a.cfg.Labels, Hostname: hostname, Os: runtime.GOOS, Arch: runtime.GOARCH,
+		FactsHash: s.factsHash,
 	}
 	if err := wire.WriteFrame(s.control, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Hello{Hello: hello}}); err != nil {
 		return nil, fmt.Errorf("send hello: %w", err)
