@@ -14,6 +14,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/host"
 )
 
 const (
@@ -94,6 +95,7 @@ func (o *options) agent(ctx context.Context) (*agent.Agent, error) {
 	cfg := agent.Config{
 		Servers: o.servers, ClientID: o.id, Labels: o.labels, Token: token, Insecure: o.insecure,
 		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, Version: version, Logger: o.logger,
+		Commands: host.Commands(), Facts: host.Facts,
 	}
 	dir := o.dataDir
 	if dir == "" {
