@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -43,6 +46,10 @@ type Agent struct {
 
 // ErrStopping is the cause of contexts that end because the agent stops.
 var ErrStopping = errors.New("agent is stopping")
+
+// ErrRestarting, as the cause of the context given to Run, ends Run without a goodbye: the agent is back in a moment, and
+// counts as reconnecting until then.
+var ErrRestarting = errors.New("agent is restarting")
 
 // New checks the configuration. Nothing is opened or started before Join or Run.
 func New(cfg Config) (*Agent, error) {
@@ -173,11 +180,49 @@ func (a *Agent) lock() (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
+	// Whoever wants to signal the agent finds it by the file.
+	if err := errors.Join(file.Truncate(0), writeAt(file, strconv.Itoa(os.Getpid())+"\n")); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
 	return func() {
 		// Unlocked explicitly: a process that is being forked at this moment has the file open too.
 		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
 		_ = file.Close()
 	}, nil
+}
+
+func writeAt(file *os.File, text string) error {
+	_, err := file.WriteAt([]byte(text), 0)
+	return err
+}
+
+// Running gives the process id of the agent that uses a data directory, 0 if none does.
+func Running(dataDir string) (int, error) {
+	file, err := os.Open(filepath.Join(dataDir, lockFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find running agent: %w", err)
+	}
+	defer file.Close()
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if err == nil {
+		return 0, nil
+	}
+	if !errors.Is(err, syscall.EWOULDBLOCK) {
+		return 0, fmt.Errorf("find running agent: %w", err)
+	}
+	text, err := io.ReadAll(io.LimitReader(file, 32))
+	if err != nil {
+		return 0, fmt.Errorf("find running agent: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("find running agent: %s holds no process id", file.Name())
+	}
+	return pid, nil
 }
 
 // sleep waits, and reports false if ctx ended meanwhile.

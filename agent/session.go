@@ -185,7 +185,9 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():
-			s.sayGoodbye(work)
+			if !errors.Is(context.Cause(ctx), ErrRestarting) {
+				s.sayGoodbye(work)
+			}
 			return ErrStopping
 		case <-work.Done():
 			return nil
