@@ -98,7 +98,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	a.journal, err = journal.Open(journal.Config{
-		Path: filepath.Join(a.cfg.DataDir, "journal.db"), MaxEntries: a.cfg.MaxJournal, NoSync: a.cfg.NoSync,
+		Path: filepath.Join(a.cfg.DataDir, "journal.db"), MaxEntries: a.cfg.MaxJournal, MaxRemembered: a.cfg.MaxRemembered, NoSync: a.cfg.NoSync,
 	})
 	if err != nil {
 		return err

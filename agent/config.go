@@ -86,8 +86,11 @@ type Config struct {
 	MaxRetries int
 	// MaxSteps is how many steps run at the same time; more are answered as overloaded. Defaults to 16.
 	MaxSteps int
-	// MaxJournal bounds the steps that the hub has not confirmed. Defaults to 10,000.
+	// MaxJournal bounds the steps that the hub has not confirmed; more are answered as journal_full. Defaults to 10,000.
 	MaxJournal int
+	// MaxRemembered bounds the steps that are confirmed, and remembered until they cannot be asked for again. Defaults to
+	// 100,000.
+	MaxRemembered int
 	// LogIdle is how long credit for logs is kept without anything to send. A hub takes no more than a minute. Defaults to 10s.
 	LogIdle time.Duration
 	// Commands are types of command beside ping, echo and get_status, or in their place. A type is 1 to 64 small letters,
@@ -126,7 +129,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, release.Invalid("server", "an agent needs the address of a server")
 	case c.DataDir == "":
 		return c, errors.New("agent.Config.DataDir is empty")
-	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.LogIdle < 0 || c.FactsInterval < 0:
+	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.MaxRemembered < 0 || c.LogIdle < 0 || c.FactsInterval < 0:
 		return c, errors.New("agent.Config has a negative value")
 	}
 	for name, own := range c.Commands {

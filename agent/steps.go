@@ -119,7 +119,17 @@ func (s *steps) start() error {
 	}
 	// One that has begun keeps its project's turn.
 	slices.SortStableFunc(known, func(a, b journal.Entry) int { return cmp.Compare(s.waiting(a), s.waiting(b)) })
+	if s.journal.Copied() {
+		s.cfg.Logger.Warn("the journal is a copy, so it counts as a new one", "journal_id", s.journal.ID())
+	}
 	for _, k := range known {
+		if !k.Finished && s.journal.Copied() {
+			// The original may have carried it out since the copy was made.
+			if err := s.giveUp(k.StepID, "the agent's journal was restored from a copy; how far the step got cannot be known"); err != nil {
+				return err
+			}
+			continue
+		}
 		if !k.Finished {
 			s.cfg.Logger.Info("step goes on", "step_id", k.StepID)
 			s.resume(s.entries[k.StepID], k.Request)
@@ -178,6 +188,22 @@ func (s *steps) check(id string) error {
 	case len(url.PathEscape(id)) > 255:
 		return fmt.Errorf("%w: its id is too long", errInvalidStep)
 	}
+	return nil
+}
+
+// giveUp ends a step that an earlier life of the agent began, and of which nobody can know.
+func (s *steps) giveUp(id, reason string) error {
+	result := executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, reason)
+	result.StepId = id
+	end, err := spool.End(s.spoolPath(id))
+	if err != nil {
+		s.cfg.Logger.Error("log of step is not complete", "step_id", id, "error", err)
+	}
+	result.LogEnd = end
+	if err := s.journal.Finish(result); err != nil {
+		return err
+	}
+	s.settle(id, result, 0)
 	return nil
 }
 

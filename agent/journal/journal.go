@@ -76,11 +76,12 @@ type Journal struct {
 	db         *bolt.DB
 	id         string
 	generation uint64
+	copied     bool
 }
 
 // The buckets. The sequence of intents and of done is their number of entries.
 var (
-	metaBucket    = []byte("meta")    // journal id, generation, horizon
+	metaBucket    = []byte("meta")    // journal id, generation, horizon, file
 	intentsBucket = []byte("intents") // step id → not_after, request
 	resultsBucket = []byte("results") // step id → result
 	acksBucket    = []byte("acks")    // step id → result acked, log position acked
@@ -90,6 +91,7 @@ var (
 	idKey         = []byte("id")
 	generationKey = []byte("generation")
 	horizonKey    = []byte("horizon")
+	fileKey       = []byte("file") // fileIdentity
 )
 
 // Open opens or makes a journal and raises its generation.
@@ -137,7 +139,16 @@ func (j *Journal) begin(tx *bolt.Tx) error {
 		}
 	}
 	meta := tx.Bucket(metaBucket)
-	if meta.Get(idKey) == nil {
+	// A copy that is put back in the original's place lacks what happened since it was made, and its generation need not show
+	// that: it has become another journal.
+	file, known := fileIdentity(j.cfg.Path), string(meta.Get(fileKey))
+	j.copied = file != "" && known != "" && file != known
+	if file != "" && file != known {
+		if err := meta.Put(fileKey, []byte(file)); err != nil {
+			return err
+		}
+	}
+	if meta.Get(idKey) == nil || j.copied {
 		id, err := uuid.NewRandom()
 		if err != nil {
 			return err
@@ -153,6 +164,10 @@ func (j *Journal) begin(tx *bolt.Tx) error {
 
 // ID is random and was made with the journal.
 func (j *Journal) ID() string { return j.id }
+
+// Copied says that the file is a copy of the journal that was last opened. It has a new id, and what it says of steps that
+// are not finished may be out of date. What it knows it still answers.
+func (j *Journal) Copied() bool { return j.copied }
 
 // Generation rises each time the journal is opened.
 func (j *Journal) Generation() uint64 { return j.generation }

@@ -25,6 +25,7 @@ const (
 	defaultID          = "client-001"
 	defaultJoinTimeout = 30 * time.Second
 	defaultMaxSteps    = 16
+	defaultMaxJournal  = 10_000
 	defaultLogLevel    = "info"
 	tokenVariable      = "QUIC_JOIN_TOKEN"
 )
@@ -42,6 +43,7 @@ type options struct {
 	serverDataDir string
 	retryLimit    int
 	maxSteps      int
+	maxJournal    int
 	joinTimeout   time.Duration
 	joined        func() // to be called when there is an identity
 	logLevel      string
@@ -59,6 +61,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.serverDataDir, "server-data-dir", "", "data directory of a local server, to join without a token (default: the local server's default)")
 	flags.IntVar(&o.retryLimit, "retry-limit", 0, "exit after so many failed attempts to connect in a row; 0 is no limit")
 	flags.IntVar(&o.maxSteps, "max-steps", defaultMaxSteps, "steps that may run at the same time")
+	flags.IntVar(&o.maxJournal, "max-journal", defaultMaxJournal, "steps whose result or output the server has not confirmed; more are refused as journal_full")
 	flags.StringVar(&o.logLevel, "log-level", defaultLogLevel, "debug, info, warn or error")
 }
 
@@ -112,7 +115,7 @@ func (o *options) directory() (string, error) {
 func (o *options) config() (agent.Config, error) {
 	cfg := agent.Config{
 		Servers: o.servers, ClientID: o.id, Labels: o.labels, Insecure: o.insecure,
-		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, Version: version, Logger: o.logger,
+		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, MaxJournal: o.maxJournal, Version: version, Logger: o.logger,
 		Commands: host.Commands(), Facts: host.Facts,
 	}
 	var err error

@@ -175,6 +175,9 @@ func (s *service) text() (string, error) {
 	if s.maxSteps != defaultMaxSteps {
 		args = append(args, "--max-steps", fmt.Sprint(s.maxSteps))
 	}
+	if s.maxJournal != defaultMaxJournal {
+		args = append(args, "--max-journal", fmt.Sprint(s.maxJournal))
+	}
 	if s.logLevel != defaultLogLevel {
 		args = append(args, "--log-level", s.logLevel)
 	}
