@@ -311,25 +311,3 @@ func TestStoppedBeforeTheAnswer(t *testing.T) {
 	result := w.finished(commandStep("1", "read", ""))
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome)
 }
-
-// What changes something is on disk before it begins: it is never taken for new again.
-func TestEffectBeginsOnDisk(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	held := newSlow()
-	first, cfg := w.commands(map[string]command.Command{"effect": {Run: held.run}})
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		_, _ = w.hub.Request(ctx, "a", &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: commandStep("1", "effect", "")}})
-	}()
-	w.eventually(func() bool { return held.runs.Load() == 1 }, "it runs")
-	first.stop()
-	<-answered
-	close(held.open)
-	w.connect(cfg)
-	require.Equal(t, release.StepUnknown, w.result(release.StepID("1", "command", "a", 0)).State)
-	require.EqualValues(t, 1, held.runs.Load())
-}

@@ -107,7 +107,13 @@ func TestFactsAreToldWhenWantedAndWhenChanged(t *testing.T) {
 	cpus.Store(2)
 	cfg := w.config("a")
 	cfg.Servers, cfg.Token, cfg.Identity = []string{listener.Addr().String()}, "", w.identity("a")
-	cfg.Facts = func(context.Context) agent.Facts { return agent.Facts{Hostname: "h", CPUs: int(cpus.Load())} }
+	var looks atomic.Int64
+	cfg.Facts = func(context.Context) agent.Facts {
+		defer looks.Add(1)
+		return agent.Facts{Hostname: "h", CPUs: int(cpus.Load())}
+	}
+	connected := make(chan struct{}, 1)
+	cfg.OnConnect = func(*quicflowv1.Welcome) { connected <- struct{}{} }
 	a := run(t, cfg)
 
 	hello, next, conn := h.session(true)
@@ -118,7 +124,10 @@ func TestFactsAreToldWhenWantedAndWhenChanged(t *testing.T) {
 	require.Equal(t, facts.Hash, hello.FactsHash)
 	require.Contains(t, string(facts.Json), `"cpus":2`)
 
+	await(t, connected)
+	before := looks.Load()
 	a.RefreshFacts() // nothing has changed, so nothing is told
+	w.eventually(func() bool { return looks.Load() > before }, "the agent looks")
 	cpus.Store(3)
 	a.RefreshFacts()
 	changed := next().GetFacts()
@@ -128,6 +137,7 @@ func TestFactsAreToldWhenWantedAndWhenChanged(t *testing.T) {
 
 	hello, next, _ = h.session(false)
 	require.Equal(t, changed.Hash, hello.FactsHash)
+	await(t, connected)
 	cpus.Store(4)
 	a.RefreshFacts()
 	require.Contains(t, string(next().GetFacts().GetJson()), `"cpus":4`, "nothing was told before, as the hub has it")
