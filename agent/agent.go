@@ -47,8 +47,8 @@ type Agent struct {
 // ErrStopping is the cause of contexts that end because the agent stops.
 var ErrStopping = errors.New("agent is stopping")
 
-// ErrRestarting, as the cause of the context given to Run, ends Run without a goodbye: the agent is back in a moment, and
-// counts as reconnecting until then.
+// ErrRestarting is what ends Run without a goodbye, as the cause of its context: the agent is back in a moment, and counts as
+// reconnecting until then.
 var ErrRestarting = errors.New("agent is restarting")
 
 // New checks the configuration. Nothing is opened or started before Join or Run.

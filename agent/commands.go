@@ -322,9 +322,10 @@ func (r *commandRun) abandon(reason error) bool {
 func (r *commandRun) conclude(result *quicflowv1.StepResult) {
 	s := r.s
 	for stream, capture := range r.captures {
-		if stream == quicflowv1.Stream_STREAM_STDOUT {
+		switch stream {
+		case quicflowv1.Stream_STREAM_STDOUT:
 			result.StdoutTail, result.StdoutBytes = capture.Tail(), capture.Total()
-		} else if stream == quicflowv1.Stream_STREAM_STDERR {
+		case quicflowv1.Stream_STREAM_STDERR:
 			result.StderrTail, result.StderrBytes = capture.Tail(), capture.Total()
 		}
 	}

@@ -52,7 +52,7 @@ func TestQuickCommandsAreAnsweredAtOnce(t *testing.T) {
 	_, cfg := w.commands(nil)
 	result := w.finished(commandStep("1", "echo", `{"a": [1, "x"]}`))
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome)
-	require.Equal(t, `{"a":[1,"x"]}`, string(result.Result))
+	require.JSONEq(t, `{"a":[1,"x"]}`, string(result.Result))
 	require.Positive(t, result.StartedUnixMs)
 
 	var pong agent.Pong
@@ -75,7 +75,7 @@ func TestQuickCommandsAreAnsweredAtOnce(t *testing.T) {
 	}
 	w.forgotten(cfg.DataDir)
 	again := w.finished(commandStep("1", "echo", `{}`))
-	require.Equal(t, `{"a":[1,"x"]}`, string(again.Result), "it is known, and does not run again")
+	require.JSONEq(t, `{"a":[1,"x"]}`, string(again.Result), "it is known, and does not run again")
 	// A result that an answer carried is not sent once more.
 	w.store.with(func() { require.Equal(t, 1, w.store.deliverd[release.StepID("2", "command", "a", 0)]) })
 }

@@ -43,6 +43,9 @@ type Resumer interface {
 	Resume(ctx context.Context, step *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult
 }
 
+// Welcome is what a hub says to a session that it accepts.
+type Welcome = quicflowv1.Welcome
+
 // Handler answers a message. Several may run at the same time; ctx ends with the session.
 type Handler func(ctx context.Context, message *quicflowv1.Message) (*quicflowv1.Message, error)
 

@@ -37,8 +37,9 @@ func TestFactsAreOrderedAndBounded(t *testing.T) {
 	require.NoError(t, err)
 	var f agent.Facts
 	require.NoError(t, json.Unmarshal(text, &f))
-	require.Equal(t, fmt.Sprintf(`{"hostname":"web-1","os":%q,"distribution":"debian","arch":%q,"cpus":4,"memory_mb":1024,"labels":{"env":"prod","zone":"eu"},`+
-		`"agent_version":"1.2.3","capabilities":["echo","exec_shell","get_status","ping","script"]}`, f.OS, f.Arch), string(text))
+	want := fmt.Sprintf(`{"hostname":"web-1","os":%q,"distribution":"debian","arch":%q,"cpus":4,"memory_mb":1024,"labels":{"env":"prod","zone":"eu"},`+
+		`"agent_version":"1.2.3","capabilities":["echo","exec_shell","get_status","ping","script"]}`, f.OS, f.Arch)
+	require.Equal(t, []byte(want), text, "in this order")
 
 	cfg.Facts = func(context.Context) agent.Facts {
 		f := agent.Facts{Hostname: "web-1"}

@@ -19,7 +19,7 @@ func TestDecodeNamesTheField(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		``: "", `{}`: "", ` {"name":"x","count":3,"all":true,"env":{"a":"b"}} `: "",
-		`{"nmae":"x"}`:        "payload.nmae: this command has no such field",
+		`{"named":"x"}`:       "payload.named: this command has no such field",
 		`{"count":"3"}`:       "payload.count: it is a string, not a whole number of 0 or more",
 		`{"count":-1}`:        "payload.count: it is a number -1, not a whole number of 0 or more",
 		`{"all":1}`:           "payload.all: it is a number, not true or false",

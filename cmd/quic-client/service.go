@@ -113,7 +113,7 @@ func (s *service) install(ctx context.Context) error {
 		_, err := fmt.Fprintf(s.out, "# %s\n%s\n# systemctl daemon-reload\n# systemctl enable --now %s\n", path, text, filepath.Base(path))
 		return err
 	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // a unit is for everyone to read
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write unit: %w", err)
 	}
 	if err := systemctl(ctx, s.out, "daemon-reload"); err != nil {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/agent"
-	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // trialVariable tells a program that it is tried: it says on acceptedFD when a server has accepted its session, and ends when
@@ -177,7 +176,7 @@ func onTrial(ctx context.Context, cfg *agent.Config) (context.Context, func()) {
 	accepted, life := os.NewFile(acceptedFD, "accepted"), os.NewFile(lifeFD, "life")
 	ctx, cancel := context.WithCancelCause(ctx)
 	var once sync.Once
-	cfg.OnConnect = func(*quicflowv1.Welcome) {
+	cfg.OnConnect = func(*agent.Welcome) {
 		once.Do(func() {
 			_, _ = accepted.WriteString("accepted\n")
 			_ = accepted.Close()

@@ -51,9 +51,7 @@ func runClient() {
 		case crashes:
 			os.Exit(3)
 		case silent:
-			for {
-				time.Sleep(time.Hour)
-			}
+			<-time.After(time.Hour)
 		}
 	}
 	main()
