@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -31,7 +32,6 @@ type Store interface {
 	ChunkSteps(ctx context.Context, taskID string, step release.StepName, chunk int) ([]release.Step, error)
 	MarkDispatched(ctx context.Context, taskID string, step release.StepName, clientIDs []string) (marked []string, halted bool, err error)
 	ConcludeSteps(ctx context.Context, conclusions []store.Conclusion) error
-	RecordResults(ctx context.Context, results []release.StepResult) ([]release.Step, error)
 }
 
 var _ Store = (*store.Store)(nil)
@@ -52,19 +52,20 @@ var _ Hub = (*hub.Hub)(nil)
 
 // Bus tells that something of a task was stored.
 type Bus interface {
-	Subscribe(topic string) (changed <-chan struct{}, cancel func())
 	Notify(topic string)
 }
 
-// Config holds what New needs. All fields but Now and Logger are required.
+// Config holds what New needs. All fields but Results, Now, Logger and Limits are required.
 type Config struct {
 	Store  Store
 	Hub    Hub
 	Bus    Bus
-	NodeID string           // of this server; names its hub's queue
-	Now    func() time.Time // Defaults to time.Now
-	Logger *slog.Logger     // Defaults to slog.Default()
-	Limits Limits
+	NodeID string // of this server; names its hub's queue
+	// Results is told what the hub stores. Without it a dispatch learns that from the store, some seconds later.
+	Results *Results
+	Now     func() time.Time // Defaults to time.Now
+	Logger  *slog.Logger     // Defaults to slog.Default()
+	Limits  Limits
 }
 
 // Limits bound how long dispatching waits. The zero value means the defaults.
@@ -99,13 +100,17 @@ func (l Limits) withDefaults() Limits {
 
 // Activities carries out the activities of package workflows.
 type Activities struct {
-	store  Store
-	hub    Hub
-	bus    Bus
-	nodeID string
-	now    func() time.Time
-	log    *slog.Logger
-	limits Limits
+	store   Store
+	hub     Hub
+	bus     Bus
+	results *Results
+	nodeID  string
+	now     func() time.Time
+	log     *slog.Logger
+	limits  Limits
+
+	mu    sync.Mutex
+	slots map[string]*slots // of the jobs that are dispatched, by id
 }
 
 // New checks a Config and fills its defaults.
@@ -119,7 +124,11 @@ func New(c Config) (*Activities, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Activities{store: c.Store, hub: c.Hub, bus: c.Bus, nodeID: c.NodeID, now: c.Now, log: c.Logger, limits: c.Limits.withDefaults()}, nil
+	if c.Results == nil {
+		c.Results = new(Results)
+	}
+	return &Activities{store: c.Store, hub: c.Hub, bus: c.Bus, results: c.Results, nodeID: c.NodeID, now: c.Now, log: c.Logger,
+		limits: c.Limits.withDefaults(), slots: map[string]*slots{}}, nil
 }
 
 // Register makes the activities known to a worker, under the names of package workflows.
