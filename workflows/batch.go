@@ -28,7 +28,7 @@ type BatchState struct {
 	Rounds    int        // that were dispatched
 	Deadline  time.Time  // of the job; it moves by the time that the job was paused
 	PausedAt  time.Time  // zero while it is not paused
-	WaitUntil time.Time  // for hosts that are offline
+	WaitUntil time.Time  // for hosts that are offline; zero once that is over
 	Failing   bool       // more failed than is tolerated: what runs is seen through, and that is the end
 	Ending    job.Status // StatusCancelled or StatusTimeout once that was decided
 	Avoid     []string   // queues that did not answer in the last round
@@ -159,9 +159,13 @@ func (b *batchRun) idle(ctx workflow.Context, standing JobStanding) error {
 	inFlight, done := b.beginWork(ctx)
 	defer done()
 	request := JobHostsRequest{JobID: b.input.JobID, Until: b.state.WaitUntil}
-	err := workflow.ExecuteActivity(hostsOptions(inFlight), ActivityAwaitJobHosts, request).Get(ctx, nil)
+	var answer JobHostsAnswer
+	err := workflow.ExecuteActivity(hostsOptions(inFlight), ActivityAwaitJobHosts, request).Get(ctx, &answer)
 	if err != nil && b.state.Ending == "" {
 		return fmt.Errorf("wait for hosts: %w", err)
+	}
+	if answer.Over {
+		b.state.WaitUntil = time.Time{}
 	}
 	return nil
 }
@@ -314,17 +318,26 @@ func (b *batchRun) dispatch(ctx workflow.Context, chunks []Chunk, counts job.Cou
 	share := shares(chunks, b.state.Plan.Options.Concurrency)
 	budget := budgetLeft(b.state.Plan.Options, b.state.Plan.Total, counts)
 	open := b.window(chunks)
-	return b.dispatchAll(ctx, chunks, func(chunk Chunk) any {
+	hosts, undecided := 0, 0
+	for _, chunk := range chunks {
+		hosts += chunk.Size
+	}
+	err := b.dispatchAll(ctx, chunks, func(chunk Chunk) any {
 		part := -1
 		if budget >= 0 {
 			part = budget / open
 		}
 		return JobDispatchRequest{JobID: b.input.JobID, Chunk: chunk.Number, Parallel: share[chunk.Queue], Budget: part}
 	}, func(report DispatchReport) {
+		undecided += report.Undecided
 		if budget >= 0 {
 			budget = max(0, budget-report.Charged)
 		}
 	})
+	if err == nil && undecided == hosts {
+		return b.sleep(ctx, replanInterval) // whatever holds them, a moment later it may not
+	}
+	return err
 }
 
 // window is how many chunks are in flight at once. Each has a place at work at least.

@@ -80,10 +80,16 @@ type JobRetryAnswer struct {
 }
 
 // JobHostsRequest asks AwaitJobHosts to wait until some of the hosts that are waited for have a session. Those that have
-// none at its end are offline.
+// none by then are offline.
 type JobHostsRequest struct {
 	JobID string
 	Until time.Time
+}
+
+// JobHostsAnswer is AwaitJobHosts' answer.
+type JobHostsAnswer struct {
+	Back int  // hosts whose turn it is now
+	Over bool // no one is waited for any more
 }
 
 // Limits of a batch job's dispatching.
