@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -32,6 +33,7 @@ type Store interface {
 	ChunkSteps(ctx context.Context, taskID string, step release.StepName, chunk int) ([]release.Step, error)
 	MarkDispatched(ctx context.Context, taskID string, step release.StepName, clientIDs []string) (marked []string, halted bool, err error)
 	ConcludeSteps(ctx context.Context, conclusions []store.Conclusion) error
+	JobStore
 }
 
 var _ Store = (*store.Store)(nil)
@@ -66,6 +68,7 @@ type Config struct {
 	Now     func() time.Time // Defaults to time.Now
 	Logger  *slog.Logger     // Defaults to slog.Default()
 	Limits  Limits
+	Jobs    job.Limits // defaults for what the options of a job leave open
 }
 
 // Limits bound how long dispatching waits. The zero value means the defaults.
@@ -100,14 +103,15 @@ func (l Limits) withDefaults() Limits {
 
 // Activities carries out the activities of package workflows.
 type Activities struct {
-	store   Store
-	hub     Hub
-	bus     Bus
-	results *Results
-	nodeID  string
-	now     func() time.Time
-	log     *slog.Logger
-	limits  Limits
+	store     Store
+	hub       Hub
+	bus       Bus
+	results   *Results
+	nodeID    string
+	now       func() time.Time
+	log       *slog.Logger
+	limits    Limits
+	jobLimits job.Limits
 
 	mu    sync.Mutex
 	slots map[string]*slots // of the jobs that are dispatched, by id
@@ -128,7 +132,7 @@ func New(c Config) (*Activities, error) {
 		c.Results = new(Results)
 	}
 	return &Activities{store: c.Store, hub: c.Hub, bus: c.Bus, results: c.Results, nodeID: c.NodeID, now: c.Now, log: c.Logger,
-		limits: c.Limits.withDefaults(), slots: map[string]*slots{}}, nil
+		limits: c.Limits.withDefaults(), jobLimits: c.Jobs, slots: map[string]*slots{}}, nil
 }
 
 // Register makes the activities known to a worker, under the names of package workflows.
@@ -140,6 +144,15 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 		workflows.ActivityPlanChunks:    a.PlanChunks,
 		workflows.ActivityCountTargets:  a.CountTargets,
 		workflows.ActivityDispatchChunk: a.DispatchChunk,
+
+		workflows.ActivityLoadJob:          a.LoadJob,
+		workflows.ActivityRecordJob:        a.RecordJob,
+		workflows.ActivitySetJobHalt:       a.SetJobHalt,
+		workflows.ActivityPlanJobChunks:    a.PlanJobChunks,
+		workflows.ActivityDispatchJobChunk: a.DispatchJobChunk,
+		workflows.ActivityCountJob:         a.CountJob,
+		workflows.ActivityRetryJob:         a.RetryJob,
+		workflows.ActivityAwaitJobHosts:    a.AwaitJobHosts,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

@@ -198,7 +198,7 @@ func (d *dispatch) begin(ctx context.Context, hosts *errgroup.Group, steps []*di
 	for _, step := range steps {
 		request, longest, err := d.errand.request(ctx, &step.Step)
 		if errors.Is(err, release.ErrInvalid) || errors.Is(err, release.ErrNotFound) {
-			over = append(over, conclusion{step: step, verdict: verdictRefused, why: err.Error()})
+			over = append(over, conclusion{step: step, verdict: verdictHopeless, why: err.Error()})
 			continue
 		}
 		if err != nil {

@@ -31,9 +31,10 @@ type errand interface {
 type verdict int
 
 const (
-	verdictOffline verdict = iota // nothing was started there
-	verdictRefused                // nor there: the agent does not do it, or the request cannot be made
-	verdictUnknown                // no one can know
+	verdictOffline  verdict = iota // nothing was started there
+	verdictRefused                 // nor there: the agent does not do it now
+	verdictHopeless                // nor there: the request is wrong, or nothing that the agent does
+	verdictUnknown                 // no one can know
 )
 
 // conclusion is a verdict on a step.
@@ -74,7 +75,7 @@ func (e *releaseErrand) conclude(ctx context.Context, conclusions []conclusion) 
 	all := make([]store.Conclusion, len(conclusions))
 	for i, c := range conclusions {
 		target := map[verdict]release.TargetState{
-			verdictOffline: release.TargetOffline, verdictRefused: release.TargetFailed, verdictUnknown: release.TargetUnknown,
+			verdictOffline: release.TargetOffline, verdictRefused: release.TargetFailed, verdictHopeless: release.TargetFailed, verdictUnknown: release.TargetUnknown,
 		}[c.verdict]
 		all[i] = store.Conclusion{StepID: c.step.ID, Target: target, Error: c.why, At: c.at}
 	}

@@ -188,7 +188,7 @@ func (v *visit) turnedDown(ctx context.Context, failure *quicflowv1.Failure) err
 		}
 		return v.conclude(ctx, v.step, verdictRefused, "not started: "+failure.GetMessage())
 	case quicflowv1.FailureCode_FAILURE_CODE_INVALID, quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED:
-		return v.conclude(ctx, v.step, verdictRefused, "not started: "+failure.GetMessage())
+		return v.conclude(ctx, v.step, verdictHopeless, "not started: "+failure.GetMessage())
 	}
 	return v.conclude(ctx, v.step, verdictUnknown, "the agent had an error of its own: "+failure.GetMessage())
 }

@@ -29,6 +29,8 @@ type BatchState struct {
 	Deadline  time.Time  // of the job; it moves by the time that the job was paused
 	PausedAt  time.Time  // zero while it is not paused
 	WaitUntil time.Time  // for hosts that are offline; zero once that is over
+	NextTry   time.Time  // of hosts that are tried again; the earliest that is known
+	Idle      int        // rounds in a row without anyone to go over
 	Failing   bool       // more failed than is tolerated: what runs is seen through, and that is the end
 	Ending    job.Status // StatusCancelled or StatusTimeout once that was decided
 	Avoid     []string   // queues that did not answer in the last round
@@ -104,11 +106,8 @@ func (b *batchRun) goOver(ctx workflow.Context) error {
 			if b.state.Status == job.StatusPaused {
 				continue
 			}
-			if answer.Retried > 0 && answer.Retried == standing.Counts.Open()-standing.Waiting {
-				// No one else is left to go over meanwhile.
-				if err := b.sleep(ctx, b.state.Plan.Options.RetryInterval.Std()); err != nil || b.state.Ending != "" {
-					return err
-				}
+			if next := workflow.Now(ctx); answer.Retried > 0 && b.state.NextTry.Before(next) {
+				b.state.NextTry = next.Add(b.state.Plan.Options.RetryInterval.Std())
 			}
 		}
 		chunks, err := b.planChunks(ctx)
@@ -116,6 +115,7 @@ func (b *batchRun) goOver(ctx workflow.Context) error {
 			return err
 		}
 		if len(chunks) > 0 {
+			b.state.Idle = 0
 			err = b.dispatch(ctx, chunks, standing.Counts)
 		} else {
 			err = b.idle(ctx, standing)
@@ -154,7 +154,13 @@ func (b *batchRun) judge(ctx workflow.Context, counts job.Counts) (over bool, er
 // idle waits where no host can be gone over now: for hosts that are offline, or for the time of the next try.
 func (b *batchRun) idle(ctx workflow.Context, standing JobStanding) error {
 	if standing.Waiting == 0 || standing.Waiting < standing.Counts.Open() {
-		return b.sleep(ctx, replanInterval)
+		pause := b.state.NextTry.Sub(workflow.Now(ctx))
+		if pause <= 0 {
+			// It was hosts of an earlier try, or the clocks of two servers differ.
+			pause = min(replanInterval<<b.state.Idle, max(replanInterval, b.state.Plan.Options.RetryInterval.Std()))
+			b.state.Idle = min(b.state.Idle+1, 10)
+		}
+		return b.sleep(ctx, pause)
 	}
 	inFlight, done := b.beginWork(ctx)
 	defer done()

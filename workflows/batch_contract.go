@@ -135,4 +135,3 @@ func budgetLeft(o job.Options, total int, c job.Counts) int {
 	}
 	return max(0, o.MaxFailures.Of(total)-c.Charged())
 }
-
