@@ -23,7 +23,8 @@ import (
 type crowd struct {
 	env     *testsuite.TestWorkflowEnvironment
 	options job.Options
-	hubs    int // that hold the sessions; 0 means one
+	now     func() time.Time // of the run before
+	hubs    int              // that hold the sessions; 0 means one
 
 	mu      sync.Mutex
 	hosts   []*jobHost
