@@ -24,7 +24,7 @@ type JobStore interface {
 	SetJobHalt(ctx context.Context, jobID string, halted bool) error
 	PlanJobChunks(ctx context.Context, jobID string, size int, defaultNode string) ([]store.ChunkPlan, error)
 	JobChunk(ctx context.Context, jobID string, chunk int) ([]job.Target, error)
-	MarkJobDispatched(ctx context.Context, jobID string, clientIDs []string) (marked []string, halted bool, err error)
+	MarkJobChunk(ctx context.Context, jobID string, chunk int, clientIDs []string) (marked []string, halted bool, err error)
 	ConcludeJobTargets(ctx context.Context, jobID string, conclusions []store.JobConclusion) error
 	RetryJob(ctx context.Context, jobID string, r store.JobRetry) (retried int, err error)
 	AwaitingJobTargets(ctx context.Context, jobID string) (waiting, connected int, err error)
@@ -216,7 +216,7 @@ func (e *jobErrand) request(_ context.Context, step *release.Step) (*quicflowv1.
 }
 
 func (e *jobErrand) mark(ctx context.Context, clientIDs []string) ([]string, bool, error) {
-	return e.store.MarkJobDispatched(ctx, e.id, clientIDs)
+	return e.store.MarkJobChunk(ctx, e.id, e.chunk, clientIDs)
 }
 
 func (e *jobErrand) conclude(ctx context.Context, conclusions []conclusion) error {
