@@ -234,7 +234,7 @@ func (a *App) startHub(ctx context.Context) error {
 	}
 	metrics, err := hub.NewMetrics(a.registry)
 	if err == nil {
-		err = a.registry.Register(telemetry.NewRollouts(a.store, a.logger))
+		err = errors.Join(a.registry.Register(telemetry.NewRollouts(a.store, a.logger)), a.registry.Register(telemetry.NewJobs(a.store, a.logger)))
 	}
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
