@@ -104,11 +104,12 @@ type Config struct {
 	// the control stream.
 	QUIC *quic.Config
 
-	OnStored func(taskID string) // called after results or logs of a task were committed; must not block. Defaults to nil.
-	Hooks    Hooks               // Defaults to none.
-	Metrics  *Metrics            // Defaults to metrics that no one sees.
-	Logger   *slog.Logger        // Defaults to slog.Default().
-	Now      func() time.Time    // Defaults to time.Now.
+	OnStored  func(taskID string)  // called after results or logs of a task were committed; must not block. Defaults to nil.
+	OnResults func([]release.Step) // called with what results changed, after they were committed; must not block. Defaults to nil.
+	Hooks     Hooks                // Defaults to none.
+	Metrics   *Metrics             // Defaults to metrics that no one sees.
+	Logger    *slog.Logger         // Defaults to slog.Default().
+	Now       func() time.Time     // Defaults to time.Now.
 }
 
 // maxUniStreams is enough for the log streams of a session: one is read, one follows it, and QUIC has to tell the agent about

@@ -239,6 +239,7 @@ type jobHead struct {
 	ID         string     `db:"id"`
 	Status     job.Status `db:"status"`
 	Halted     bool       `db:"halted"`
+	CreatedAt  int64      `db:"created_at"`
 	FinishedAt int64      `db:"finished_at"`
 	Chunk      int        `db:"chunk"`
 	Decided    int64      `db:"decided"`
@@ -260,7 +261,7 @@ func (h *jobHead) move(from, to job.State, n int) {
 	h.moved[to] += n
 }
 
-const selectHead = `SELECT num, id, status, halted, finished_at, chunk, decided, n_pending, n_running FROM jobs`
+const selectHead = `SELECT num, id, status, halted, created_at, finished_at, chunk, decided, n_pending, n_running FROM jobs`
 
 // lockJob locks a job; every write to what belongs to it begins so.
 func (c conn) lockJob(ctx context.Context, id string) (*jobHead, error) {
@@ -346,6 +347,10 @@ func (s *Store) SetJobProgress(ctx context.Context, jobID string, p JobProgress)
 		var finishedAt int64
 		if p.Status.Terminal() {
 			finishedAt = at
+			if head.FinishedAt == 0 {
+				total := tx.ended[p.Status]
+				tx.ended[p.Status] = job.Total{Jobs: total.Jobs + 1, Took: total.Took + time.Duration(at-head.CreatedAt)*time.Microsecond}
+			}
 		}
 		if _, err := tx.exec(ctx, `UPDATE jobs SET status = ?, reason = ?, updated_at = ?,
 			finished_at = CASE WHEN finished_at = 0 THEN ? ELSE finished_at END WHERE num = ?`,

@@ -3,23 +3,33 @@ package store
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/quicflow/quicflow/internal/job"
+	"github.com/quicflow/quicflow/internal/release"
 )
 
 // PlanJobChunks cuts the targets of a job that are to be carried out into chunks of at most size hosts of one node: those that are
-// pending, but not those that wait for a session or a time to come, and those that are running. A host that has never had a session
-// counts to defaultNode. The chunks replace all of an earlier plan and have new numbers.
+// pending, but not those that wait for a session or a time to come, and those that are running; of a halted job only these. A host
+// that has never had a session counts to defaultNode. The chunks replace all of an earlier plan and have new numbers.
 func (s *Store) PlanJobChunks(ctx context.Context, jobID string, size int, defaultNode string) (plans []ChunkPlan, err error) {
 	if size < 1 {
 		return nil, fmt.Errorf("plan chunks: size %d is less than 1", size)
 	}
 	// Not in the transaction, as nothing depends on it: what is decided in between is not marked.
-	num, err := s.read().jobNumber(ctx, jobID)
+	var head struct {
+		Num    int64 `db:"num"`
+		Halted bool  `db:"halted"`
+	}
+	err = s.read().get(ctx, &head, `SELECT num, halted FROM jobs WHERE id = ?`, jobID)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = release.NotFound("job", jobID)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("plan chunks: %w", err)
 	}
@@ -28,8 +38,8 @@ func (s *Store) PlanJobChunks(ctx context.Context, jobID string, size int, defau
 		NodeID   string `db:"node_id"`
 	}
 	if err := s.read().list(ctx, &rows, `SELECT t.client_id, COALESCE(c.node_id, '') AS node_id FROM job_targets t LEFT JOIN clients c ON c.id = t.client_id
-		WHERE t.job = ? AND (t.state = 'running' OR t.state = 'pending' AND NOT t.waits AND t.not_before <= ?) ORDER BY t.client_id`,
-		num, micros(s.now())); err != nil {
+		WHERE t.job = ? AND (t.state = 'running' OR t.state = 'pending' AND NOT CAST(? AS BOOLEAN) AND NOT t.waits AND t.not_before <= ?) ORDER BY t.client_id`,
+		head.Num, head.Halted, micros(s.now())); err != nil {
 		return nil, fmt.Errorf("plan chunks: %w", err)
 	}
 	byNode := map[string][]string{}
@@ -92,6 +102,17 @@ func (s *Store) JobChunk(ctx context.Context, jobID string, chunk int) ([]job.Ta
 //
 // If the job is halted, or has ended, halted is true and nothing is marked: marked has only those that were running before.
 func (s *Store) MarkJobDispatched(ctx context.Context, jobID string, clientIDs []string) (marked []string, halted bool, err error) {
+	return s.markJob(ctx, jobID, 0, clientIDs)
+}
+
+// MarkJobChunk is MarkJobDispatched for hosts of a chunk. Once there is a newer plan nothing is marked, and halted is true: a host
+// may be at a later epoch by then than whoever has the old chunk knows of.
+func (s *Store) MarkJobChunk(ctx context.Context, jobID string, chunk int, clientIDs []string) (marked []string, halted bool, err error) {
+	return s.markJob(ctx, jobID, chunk, clientIDs)
+}
+
+// markJob takes a chunk of 0 as any.
+func (s *Store) markJob(ctx context.Context, jobID string, chunk int, clientIDs []string) (marked []string, halted bool, err error) {
 	ids := slices.Compact(slices.Sorted(slices.Values(clientIDs)))
 	err = s.writeShared(ctx, "mark commands as dispatched", func(ctx context.Context, tx conn) error {
 		marked, halted = nil, false
@@ -103,6 +124,16 @@ func (s *Store) MarkJobDispatched(ctx context.Context, jobID string, clientIDs [
 		halted = head.Halted || head.FinishedAt != 0
 		if len(ids) == 0 {
 			return nil
+		}
+		if chunk != 0 {
+			var known bool
+			if err := tx.get(ctx, &known, `SELECT EXISTS (SELECT 1 FROM job_chunks WHERE job = ? AND chunk = ?)`, head.Num, chunk); err != nil {
+				return err
+			}
+			if !known {
+				halted = true
+				return nil
+			}
 		}
 		in, list := tx.dialect.in(ids)
 		if !halted {

@@ -27,6 +27,7 @@ type conn struct {
 
 	outcomes map[release.StepState]int // of steps that the transaction settles
 	commands map[job.State]int         // of targets of jobs that it decides
+	ended    map[job.Status]job.Total  // of jobs that it ends
 }
 
 func (s *Store) read() conn { return conn{db: s.reader, dialect: s.dialect} }
@@ -37,7 +38,8 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	c := conn{db: tx, dialect: s.dialect, outcomes: make(map[release.StepState]int), commands: make(map[job.State]int)}
+	c := conn{db: tx, dialect: s.dialect, outcomes: make(map[release.StepState]int), commands: make(map[job.State]int),
+		ended: make(map[job.Status]job.Total)}
 	if err := fn(c); err != nil {
 		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
 			err = errors.Join(err, undo)
