@@ -36,12 +36,12 @@ func (m MultiCommand) order(kind job.Kind) order {
 
 // HostResult is what became of a command on one host among others.
 type HostResult struct {
-	ClientID  string          `json:"client_id"`
-	CommandID string          `json:"command_id"`
-	Status    string          `json:"status" enum:"pending,executing,completed,failed,timeout,cancelled"`
-	Outcome   job.State       `json:"outcome" enum:"pending,running,succeeded,failed,timeout,refused,unknown,offline,cancelled,skipped"`
-	Result    json.RawMessage `json:"result,omitempty" doc:"Of exec_shell an Output, of which at most 64 KiB of each stream are here"`
-	Error     string          `json:"error,omitempty" doc:"One line: why it did not succeed"`
+	ClientID  string    `json:"client_id"`
+	CommandID string    `json:"command_id"`
+	Status    string    `json:"status" enum:"pending,executing,completed,failed,timeout,cancelled"`
+	Outcome   job.State `json:"outcome" enum:"pending,running,succeeded,failed,timeout,refused,unknown,offline,cancelled,skipped"`
+	Result    AnyJSON   `json:"result,omitempty" doc:"Of exec_shell an Output, of which at most 64 KiB of each stream are here"`
+	Error     string    `json:"error,omitempty" doc:"One line: why it did not succeed"`
 }
 
 // MultiAnswer is what became of a command on all of its hosts.
@@ -133,7 +133,7 @@ func (s *server) multi(ctx context.Context, in MultiCommand) (MultiAnswer, error
 }
 
 func hostResult(t *job.Target, o outcome) HostResult {
-	r := HostResult{ClientID: t.ClientID, CommandID: t.ID(), Status: t.State.CommandStatus(), Outcome: t.State, Result: o.result, Error: oneLine(t)}
+	r := HostResult{ClientID: t.ClientID, CommandID: t.ID(), Status: t.State.CommandStatus(), Outcome: t.State, Result: AnyJSON(o.result), Error: oneLine(t)}
 	if r.Error == "" {
 		r.Error = o.problem
 	}

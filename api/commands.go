@@ -31,26 +31,26 @@ type CommandAnswer struct {
 
 // CommandInfo is what became of a command on a host.
 type CommandInfo struct {
-	ID         string          `json:"command_id"`
-	JobID      string          `json:"job_id"`
-	ClientID   string          `json:"client_id"`
-	Type       string          `json:"command_type"`
-	Payload    *Payload        `json:"payload,omitempty" doc:"Not in lists"`
-	Status     string          `json:"status" enum:"pending,executing,completed,failed,timeout,cancelled"`
-	Outcome    job.State       `json:"outcome" enum:"pending,running,succeeded,failed,timeout,refused,unknown,offline,cancelled,skipped" doc:"The status, exactly"`
-	Result     json.RawMessage `json:"result,omitempty" doc:"Of exec_shell an Output; of other commands what they give. Not in lists"`
-	Error      string          `json:"error,omitempty" doc:"One line: why it did not succeed"`
-	ExitCode   *int            `json:"exit_code,omitempty"`
-	Stdout     string          `json:"stdout,omitempty" doc:"As in Output, at most 1 MiB. Not in lists"`
-	Stderr     string          `json:"stderr,omitempty"`
-	StdoutCut  bool            `json:"stdout_truncated,omitempty"`
-	StderrCut  bool            `json:"stderr_truncated,omitempty"`
-	Attempt    int             `json:"attempt" doc:"1 at first; each new try that was decided on raises it"`
-	Timeout    Seconds         `json:"timeout"`
-	CreatedBy  string          `json:"created_by"`
-	CreatedAt  time.Time       `json:"created_at"`
-	StartedAt  *time.Time      `json:"started_at,omitempty"`
-	FinishedAt *time.Time      `json:"finished_at,omitempty"`
+	ID         string     `json:"command_id"`
+	JobID      string     `json:"job_id"`
+	ClientID   string     `json:"client_id"`
+	Type       string     `json:"command_type"`
+	Payload    *Payload   `json:"payload,omitempty" doc:"Not in lists"`
+	Status     string     `json:"status" enum:"pending,executing,completed,failed,timeout,cancelled"`
+	Outcome    job.State  `json:"outcome" enum:"pending,running,succeeded,failed,timeout,refused,unknown,offline,cancelled,skipped" doc:"The status, exactly"`
+	Result     AnyJSON    `json:"result,omitempty" doc:"Of exec_shell an Output; of other commands what they give. Not in lists"`
+	Error      string     `json:"error,omitempty" doc:"One line: why it did not succeed"`
+	ExitCode   *int       `json:"exit_code,omitempty"`
+	Stdout     string     `json:"stdout,omitempty" doc:"As in Output, at most 1 MiB. Not in lists"`
+	Stderr     string     `json:"stderr,omitempty"`
+	StdoutCut  bool       `json:"stdout_truncated,omitempty"`
+	StderrCut  bool       `json:"stderr_truncated,omitempty"`
+	Attempt    int        `json:"attempt" doc:"1 at first; each new try that was decided on raises it"`
+	Timeout    Seconds    `json:"timeout"`
+	CreatedBy  string     `json:"created_by"`
+	CreatedAt  time.Time  `json:"created_at"`
+	StartedAt  *time.Time `json:"started_at,omitempty"`
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
 }
 
 // CommandList is a page of commands, the newest first.
@@ -163,7 +163,7 @@ func (s *server) command(ctx context.Context, id string) (CommandInfo, error) {
 		return CommandInfo{}, err
 	}
 	info := commandInfo(&j, &t)
-	info.Payload, info.Result = payloadOf(j.Command), o.result
+	info.Payload, info.Result = payloadOf(j.Command), AnyJSON(o.result)
 	if info.Error == "" {
 		info.Error = o.problem
 	}

@@ -73,6 +73,7 @@ type JobSummary struct {
 var jobEvents = map[string]reflect.Type{
 	"JobStartEvent": typeOf[JobStartEvent](), "JobResultEvent": typeOf[JobResultEvent](),
 	"JobProgressEvent": typeOf[JobProgressEvent](), "JobCompleteEvent": typeOf[JobCompleteEvent](),
+	"Output": typeOf[Output](), // of a result
 }
 
 // StreamQuery is what is wanted of a job's stream.

@@ -39,6 +39,20 @@ func (p Payload) MarshalJSON() ([]byte, error) { return json.RawMessage(p).Marsh
 // UnmarshalJSON implements json.Unmarshaler.
 func (p *Payload) UnmarshalJSON(text []byte) error { return (*json.RawMessage)(p).UnmarshalJSON(text) }
 
+// AnyJSON is any JSON value.
+type AnyJSON json.RawMessage
+
+// Schema implements huma.SchemaProvider.
+func (AnyJSON) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Extensions: map[string]any{"x-go-type": "json.RawMessage"}}
+}
+
+// MarshalJSON implements json.Marshaler.
+func (v AnyJSON) MarshalJSON() ([]byte, error) { return json.RawMessage(v).MarshalJSON() }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (v *AnyJSON) UnmarshalJSON(text []byte) error { return (*json.RawMessage)(v).UnmarshalJSON(text) }
+
 // Seconds is a duration of requests that give a number.
 type Seconds float64
 

@@ -38,10 +38,10 @@ func (MessageSeconds) Schema(huma.Registry) *huma.Schema {
 
 // MessageBody is what a message says.
 type MessageBody struct {
-	Type    string          `json:"type" minLength:"1" maxLength:"200" example:"ping"`
-	Payload json.RawMessage `json:"payload,omitempty" doc:"A text is sent as it is, anything else as JSON"`
-	Base64  string          `json:"payload_base64,omitempty" doc:"In place of payload: bytes"`
-	Timeout MessageSeconds  `json:"timeout,omitempty"`
+	Type    string         `json:"type" minLength:"1" maxLength:"200" example:"ping"`
+	Payload AnyJSON        `json:"payload,omitempty" doc:"A text is sent as it is, anything else as JSON"`
+	Base64  string         `json:"payload_base64,omitempty" doc:"In place of payload: bytes"`
+	Timeout MessageSeconds `json:"timeout,omitempty"`
 }
 
 // NewMessage is a message for one agent.
@@ -74,13 +74,13 @@ const (
 
 // MessageAnswer is how a message to one agent fared.
 type MessageAnswer struct {
-	Success  bool            `json:"success" doc:"It was answered, or sent where no answer was wanted"`
-	ClientID string          `json:"client_id"`
-	Outcome  MessageOutcome  `json:"outcome" enum:"answered,sent,failed,offline,busy,timeout,lost"`
-	Error    string          `json:"error,omitempty"`
-	Type     string          `json:"type,omitempty" doc:"Of the answer"`
-	Payload  json.RawMessage `json:"payload,omitempty" doc:"Of the answer: JSON where it is JSON, else text"`
-	Base64   string          `json:"payload_base64,omitempty" doc:"In place of payload where the answer is not UTF-8"`
+	Success  bool           `json:"success" doc:"It was answered, or sent where no answer was wanted"`
+	ClientID string         `json:"client_id"`
+	Outcome  MessageOutcome `json:"outcome" enum:"answered,sent,failed,offline,busy,timeout,lost"`
+	Error    string         `json:"error,omitempty"`
+	Type     string         `json:"type,omitempty" doc:"Of the answer"`
+	Payload  AnyJSON        `json:"payload,omitempty" doc:"Of the answer: JSON where it is JSON, else text"`
+	Base64   string         `json:"payload_base64,omitempty" doc:"In place of payload where the answer is not UTF-8"`
 }
 
 // BroadcastAnswer is how a message to many agents fared.
@@ -175,9 +175,10 @@ func (s *server) send(ctx context.Context, in NewMessage) (MessageAnswer, error)
 		switch {
 		case len(m.Payload) == 0:
 		case json.Valid(m.Payload) && utf8.Valid(m.Payload):
-			answer.Payload = m.Payload
+			answer.Payload = AnyJSON(m.Payload)
 		case utf8.Valid(m.Payload):
-			answer.Payload, _ = json.Marshal(string(m.Payload)) // a text: cannot fail
+			words, _ := json.Marshal(string(m.Payload)) // a text: cannot fail
+			answer.Payload = words
 		default:
 			answer.Base64 = base64.StdEncoding.EncodeToString(m.Payload)
 		}

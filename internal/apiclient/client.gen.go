@@ -1515,7 +1515,7 @@ type CommandInfo struct {
 
 	// Error One line: why it did not succeed
 	Error      string    `json:"error,omitempty,omitzero"`
-	ExitCode   int64     `json:"exit_code,omitempty,omitzero"`
+	ExitCode   *int64    `json:"exit_code,omitempty"`
 	FinishedAt time.Time `json:"finished_at,omitempty,omitzero"`
 	JobID      string    `json:"job_id"`
 
@@ -1526,7 +1526,7 @@ type CommandInfo struct {
 	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
 
 	// Result Of exec_shell an Output; of other commands what they give. Not in lists
-	Result          interface{}       `json:"result,omitempty,omitzero"`
+	Result          json.RawMessage   `json:"result,omitempty,omitzero"`
 	StartedAt       time.Time         `json:"started_at,omitempty,omitzero"`
 	Status          CommandInfoStatus `json:"status"`
 	Stderr          string            `json:"stderr,omitempty,omitzero"`
@@ -1652,7 +1652,7 @@ type HostResult struct {
 	Outcome HostResultOutcome `json:"outcome"`
 
 	// Result Of exec_shell an Output, of which at most 64 KiB of each stream are here
-	Result interface{}      `json:"result,omitempty,omitzero"`
+	Result json.RawMessage  `json:"result,omitempty,omitzero"`
 	Status HostResultStatus `json:"status"`
 }
 
@@ -1739,7 +1739,7 @@ type JobOptions struct {
 	MaxFailures string `json:"max_failures,omitempty,omitzero"`
 
 	// Retries How often a host that did not start it is tried again. Defaults to batch.max_retries
-	Retries int64 `json:"retries,omitempty,omitzero"`
+	Retries *int64 `json:"retries,omitempty"`
 
 	// RetryInterval Between two tries. Defaults to batch.retry_interval
 	//
@@ -1782,7 +1782,7 @@ type JobResultEvent struct {
 	Outcome JobResultEventOutcome `json:"outcome"`
 
 	// Result Of exec_shell an Output, of which at most 64 KiB of each stream are here
-	Result interface{}          `json:"result,omitempty,omitzero"`
+	Result json.RawMessage      `json:"result,omitempty,omitzero"`
 	Status JobResultEventStatus `json:"status"`
 	Type   JobResultEventType   `json:"type"`
 }
@@ -1840,7 +1840,7 @@ type JobTarget struct {
 
 	// Error One line: why it did not succeed
 	Error      string         `json:"error,omitempty,omitzero"`
-	ExitCode   int64          `json:"exit_code,omitempty,omitzero"`
+	ExitCode   *int64         `json:"exit_code,omitempty"`
 	FinishedAt time.Time      `json:"finished_at,omitempty,omitzero"`
 	StartedAt  time.Time      `json:"started_at,omitempty,omitzero"`
 	State      JobTargetState `json:"state"`
@@ -1929,7 +1929,7 @@ type MessageAnswer struct {
 	Outcome  MessageAnswerOutcome `json:"outcome"`
 
 	// Payload Of the answer: JSON where it is JSON, else text
-	Payload interface{} `json:"payload,omitempty,omitzero"`
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
 
 	// PayloadBase64 In place of payload where the answer is not UTF-8
 	PayloadBase64 string `json:"payload_base64,omitempty,omitzero"`
@@ -2043,7 +2043,7 @@ type NewBatch struct {
 	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
 
 	// Retries How often a host that did not start it is tried again. Defaults to batch.max_retries
-	Retries int64 `json:"retries,omitempty,omitzero"`
+	Retries *int64 `json:"retries,omitempty"`
 
 	// RetryInterval Between two tries. Defaults to batch.retry_interval
 	//
@@ -2079,7 +2079,7 @@ type NewBroadcast struct {
 	All bool `json:"all,omitempty,omitzero"`
 
 	// Payload A text is sent as it is, anything else as JSON
-	Payload interface{} `json:"payload,omitempty,omitzero"`
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
 
 	// PayloadBase64 In place of payload: bytes
 	PayloadBase64 string `json:"payload_base64,omitempty,omitzero"`
@@ -2115,7 +2115,7 @@ type NewMessage struct {
 	ClientID string `json:"client_id"`
 
 	// Payload A text is sent as it is, anything else as JSON
-	Payload interface{} `json:"payload,omitempty,omitzero"`
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
 
 	// PayloadBase64 In place of payload: bytes
 	PayloadBase64 string `json:"payload_base64,omitempty,omitzero"`
@@ -2127,7 +2127,7 @@ type NewMessage struct {
 	Type string `json:"type"`
 
 	// Wait Wait for the agent's answer. True where it is left out; without it is only known that the message was sent
-	Wait bool `json:"wait,omitempty,omitzero"`
+	Wait *bool `json:"wait,omitempty"`
 }
 
 // NewProject defines model for NewProject.
@@ -2173,6 +2173,22 @@ type NewVersion struct {
 
 // NewVersionStatus Only active versions are deployed
 type NewVersionStatus string
+
+// Output defines model for Output.
+type Output struct {
+	// ExitCode Left out where no exit code decided the outcome
+	ExitCode        *int64 `json:"exit_code,omitempty"`
+	Stderr          string `json:"stderr"`
+	StderrBytes     int64  `json:"stderr_bytes"`
+	StderrTruncated bool   `json:"stderr_truncated"`
+
+	// Stdout As text: bytes that are not UTF-8 are replaced; the log has them
+	Stdout      string `json:"stdout"`
+	StdoutBytes int64  `json:"stdout_bytes"`
+
+	// StdoutTruncated Stdout is only the end, or not all of it is stored yet; stdout_bytes says how much there was
+	StdoutTruncated bool `json:"stdout_truncated"`
+}
 
 // Override defines model for Override.
 type Override struct {
@@ -2380,7 +2396,7 @@ type Target struct {
 
 	// Error One line: why it did not succeed
 	Error      string    `json:"error,omitempty,omitzero"`
-	ExitCode   int64     `json:"exit_code,omitempty,omitzero"`
+	ExitCode   *int64    `json:"exit_code,omitempty"`
 	FinishedAt time.Time `json:"finished_at,omitempty,omitzero"`
 
 	// PreviousVersion What ran before the task; empty if nothing did
