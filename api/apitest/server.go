@@ -1,4 +1,5 @@
-// Package apitest runs the API for tests: over HTTP, on a real store, with rollouts that a test steers by hand.
+// Package apitest runs the API for tests: over HTTP, on a real store, with rollouts and jobs that a test steers by hand, and
+// agents where it wants some.
 package apitest
 
 import (
@@ -16,8 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/api"
+	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/bus"
+	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
@@ -32,9 +35,13 @@ type Server struct {
 	Store    *store.Store
 	Bus      *bus.Bus
 	Rollouts *Rollouts
+	Jobs     *Jobs
+	Hub      *hub.Hub // does not listen before StartAgents
 
 	t        testing.TB
 	http     *httptest.Server
+	ca       *pki.CA
+	mu       sync.Mutex
 	position map[string]uint64 // by step and stream: how much was logged
 }
 
@@ -50,9 +57,11 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	_, err = db.EnsureAdminToken(t.Context(), Admin, hash)
 	require.NoError(t, err)
 
-	s := &Server{Token: token, Store: db, Bus: bus.New(bus.Config{}), Rollouts: &Rollouts{}, t: t, position: map[string]uint64{}}
+	s := &Server{Token: token, Store: db, Bus: bus.New(bus.Config{}), Rollouts: &Rollouts{}, Jobs: &Jobs{}, t: t, position: map[string]uint64{}}
+	s.Hub = s.newHub()
+	t.Cleanup(s.Jobs.running.Wait)
 	config := api.Config{
-		Store: db, Rollouts: s.Rollouts, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
+		Store: db, Rollouts: s.Rollouts, Jobs: s.Jobs, Messages: s.Hub, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {
