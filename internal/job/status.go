@@ -1,6 +1,9 @@
 package job
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Status is where a job stands.
 type Status string
@@ -75,6 +78,9 @@ func States() []State {
 	return []State{StatePending, StateRunning, StateSucceeded, StateFailed, StateTimeout, StateRefused, StateUnknown, StateOffline,
 		StateCancelled, StateSkipped}
 }
+
+// Valid says whether there is such a state.
+func (s State) Valid() bool { return slices.Contains(States(), s) }
 
 // CommandStates are the states that CommandStatus tells with this word, none for a word that is not one of its.
 func CommandStates(status string) []State {
