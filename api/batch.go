@@ -143,6 +143,9 @@ func jobTarget(t *job.Target) JobTarget {
 // jobCommand gives the command of a request, and what it calls the fields of it.
 func (b NewBatch) jobCommand() (c job.Command, fields map[string]string, err error) {
 	fields = map[string]string{"targets": "target_clients", "targets.clients": "target_clients", "targets.selector": "selector"}
+	if b.Selector != "" {
+		fields["targets"] = "selector"
+	}
 	switch {
 	case b.Command != "" && b.Type != "":
 		return c, nil, release.Invalid("command", "give command or command_type, not both")

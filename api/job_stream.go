@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -148,16 +149,19 @@ func (s *server) newJobStream(id string, q StreamQuery, out *eventWriter) *jobSt
 }
 
 // resume goes on after an event.
-func (l *jobStream) resume(after string) (err error) {
+func (l *jobStream) resume(after string) error {
 	if client, ok := strings.CutPrefix(after, atEnd); ok {
 		l.finished, l.lastID = true, client
 		return nil
 	}
-	if after != "" {
-		if l.read, err = store.ParseTargetCursor(after); err != nil {
-			return release.Invalid("after", "%q is no id of an event of this stream", after)
-		}
+	if after == "" {
+		return nil
 	}
+	place, err := strconv.ParseUint(after, 10, 63)
+	if err != nil {
+		return release.Invalid("after", "%q is no id of an event of this stream", after)
+	}
+	l.read = store.TargetCursor(place)
 	return nil
 }
 
@@ -225,8 +229,8 @@ func (l *jobStream) results(ctx context.Context, j job.Job) (all bool, err error
 		}
 		l.read = next
 		for _, t := range targets {
-			if !mayBeTriedAgain(&t, j.Options) {
-				l.hold(t, store.CursorOf(&t).String())
+			if t.State.Decided() && !mayBeTriedAgain(&t, j.Options) {
+				l.hold(t, strconv.FormatInt(t.Decided, 10))
 			}
 		}
 		if len(targets) == 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/service"
 	"github.com/quicflow/quicflow/internal/store"
 )
 
@@ -40,6 +42,7 @@ type Server struct {
 
 	t        testing.TB
 	http     *httptest.Server
+	end      func()
 	ca       *pki.CA
 	mu       sync.Mutex
 	position map[string]uint64 // by step and stream: how much was logged
@@ -69,13 +72,23 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	}
 	handler, err := api.New(config)
 	require.NoError(t, err)
-	srv := httptest.NewServer(handler)
+	base, end := context.WithCancelCause(context.Background())
+	srv := httptest.NewUnstartedServer(handler)
+	srv.Config.BaseContext = func(net.Listener) context.Context { return base }
+	srv.Start()
 	t.Cleanup(func() {
 		srv.CloseClientConnections()
 		srv.Close()
+		end(nil)
 	})
-	s.URL, s.http = srv.URL, srv
+	s.URL, s.http, s.end = srv.URL, srv, func() { end(service.ErrStopped) }
 	return s
+}
+
+// Stop ends the API as the server does: requests first. It returns when all have been answered.
+func (s *Server) Stop() {
+	s.end()
+	s.http.Close()
 }
 
 // Cut ends all connections, as a restart of the server would.
@@ -84,6 +97,9 @@ func (s *Server) Cut() { s.http.CloseClientConnections() }
 type fingerprint [32]byte
 
 func (f fingerprint) Fingerprint() [32]byte { return f }
+
+// Context ends with the test.
+func (s *Server) Context() context.Context { return s.t.Context() }
 
 // Request makes a request with the token.
 func (s *Server) Request(method, path string, body io.Reader) *http.Request {

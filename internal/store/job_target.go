@@ -39,7 +39,7 @@ func (r *jobTargetRow) target(jobID string) job.Target {
 		JobID: jobID, ClientID: r.ClientID, State: job.State(r.State), Epoch: r.Epoch, Error: r.Error,
 		StdoutBytes: r.StdoutBytes, StderrBytes: r.StderrBytes, ResultInLog: r.ResultInLog,
 		StartedAt: pointerFromMicros(r.StartedAt), FinishedAt: pointerFromMicros(r.FinishedAt), NotBefore: pointerFromMicros(r.NotBefore),
-		WaitsForSession: r.Waits,
+		WaitsForSession: r.Waits, Decided: r.Decided,
 	}
 	if r.ExitCode.Valid {
 		code := int(r.ExitCode.Int64)
