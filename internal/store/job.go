@@ -484,13 +484,7 @@ func (c conn) postgres() bool { return c.dialect.lock != "" }
 
 // copyIn sends rows by PostgreSQL's COPY.
 func (c conn) copyIn(ctx context.Context, table string, columns []string, n int, row func(i int) []any) error {
-	preparer, ok := c.db.(interface {
-		PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-	})
-	if !ok {
-		return fmt.Errorf("copy to %s: no transaction", table)
-	}
-	statement, err := preparer.PrepareContext(ctx, pq.CopyIn(table, columns...))
+	statement, err := c.prepare(ctx, pq.CopyIn(table, columns...))
 	if err != nil {
 		return err
 	}

@@ -128,4 +128,3 @@ func (s *Store) MarkJobDispatched(ctx context.Context, jobID string, clientIDs [
 	}
 	return marked, halted, nil
 }
-

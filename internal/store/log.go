@@ -74,7 +74,11 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 	}
 	stepIDs := slices.Sorted(maps.Keys(ids))
 	tasks := map[string]bool{}
-	for some := range slices.Chunk(stepIDs, tx.dialect.batch) {
+	ofTasks, err := a.loadCommands(ctx, tx, stepIDs, tasks)
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(ofTasks, tx.dialect.batch) {
 		var rows []logStep
 		if err := tx.list(ctx, &rows, `SELECT id, task_id, client_id FROM steps WHERE id IN (?)`, some); err != nil {
 			return err
@@ -109,6 +113,31 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 		}
 	}
 	return nil
+}
+
+// loadCommands takes the steps of jobs out of some, and gives the rest.
+func (a *appender) loadCommands(ctx context.Context, tx conn, stepIDs []string, jobs map[string]bool) (rest []string, err error) {
+	commands := map[string]commandID{}
+	keys := map[targetKey]bool{}
+	for _, id := range stepIDs {
+		if c, ok := parseCommand(id); ok {
+			commands[id] = c
+			keys[targetKey{c.jobID, c.clientID}] = true
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	known, err := tx.targetStates(ctx, slices.Collect(maps.Keys(keys)))
+	if err != nil {
+		return nil, err
+	}
+	for id, c := range commands {
+		if t, ok := known[targetKey{c.jobID, c.clientID}]; ok && c.epoch >= 0 && c.epoch <= t.Epoch {
+			a.steps[id] = logStep{ID: id, TaskID: c.jobID, ClientID: c.clientID}
+			jobs[c.jobID] = true
+		}
+	}
+	return rest, nil
 }
 
 func (a *appender) take(r release.LogRecord) {
@@ -242,11 +271,14 @@ func (s *Store) LogHead(ctx context.Context, taskID string) (int64, error) {
 	return seq, nil
 }
 
-// LogsComplete says whether all that the finished steps of a task printed is stored, and names the clients of those
+// LogsComplete says whether all that the finished steps of a task or job printed is stored, and names the clients of those
 // where some is missing.
 func (s *Store) LogsComplete(ctx context.Context, taskID string) (complete bool, missing []string, err error) {
-	err = s.read().list(ctx, &missing, `SELECT DISTINCT s.client_id FROM steps s LEFT JOIN step_logs l ON l.step_id = s.id
-		WHERE s.task_id = ? AND s.log_end > COALESCE(l.position, 0) ORDER BY s.client_id`, taskID)
+	err = s.read().list(ctx, &missing, `SELECT s.client_id AS client_id FROM steps s LEFT JOIN step_logs l ON l.step_id = s.id
+		WHERE s.task_id = ? AND s.log_end > COALESCE(l.position, 0)
+		UNION SELECT t.client_id AS client_id FROM jobs j JOIN job_targets t ON t.job = j.num
+		LEFT JOIN step_logs l ON l.step_id = j.id || '/command/' || t.client_id || '/' || t.epoch
+		WHERE j.id = ? AND t.log_end > COALESCE(l.position, 0) ORDER BY client_id`, taskID, taskID)
 	if err != nil {
 		return false, nil, fmt.Errorf("compare logs with results: %w", err)
 	}

@@ -94,7 +94,7 @@ func (s *Store) sessionRow(c release.ClientSession) ([]any, error) {
 		c.JournalID, int64(c.Generation), c.BootID, micros(s.orNow(c.At))}, nil
 }
 
-// forgetSteps makes the undecided steps of the clients unknown.
+// forgetSteps makes the undecided steps of the clients unknown, those of jobs, too.
 func (s *Store) forgetSteps(ctx context.Context, tx conn, clientIDs []string) error {
 	if len(clientIDs) == 0 {
 		return nil
@@ -111,7 +111,10 @@ func (s *Store) forgetSteps(ctx context.Context, tx conn, clientIDs []string) er
 	_, err := settle(ctx, tx, steps, func(step *stepRow) (outcome, bool) {
 		return outcome{state: release.StepUnknown, err: journalReset, exit: noExit, finished: at}, step.State == release.StepDispatched
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.forgetCommands(ctx, tx, clientIDs)
 }
 
 // DisconnectClients records the ends of sessions. One that another session has followed is left out.

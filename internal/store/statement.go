@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/pressly/goose/v3"
 
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -25,6 +26,7 @@ type conn struct {
 	dialect dialect
 
 	outcomes map[release.StepState]int // of steps that the transaction settles
+	commands map[job.State]int         // of targets of jobs that it decides
 }
 
 func (s *Store) read() conn { return conn{db: s.reader, dialect: s.dialect} }
@@ -35,8 +37,8 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	outcomes := make(map[release.StepState]int)
-	if err := fn(conn{db: tx, dialect: s.dialect, outcomes: outcomes}); err != nil {
+	c := conn{db: tx, dialect: s.dialect, outcomes: make(map[release.StepState]int), commands: make(map[job.State]int)}
+	if err := fn(c); err != nil {
 		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
 			err = errors.Join(err, undo)
 		}
@@ -45,7 +47,7 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("%s: commit: %w", what, err)
 	}
-	s.outcomes.add(outcomes)
+	s.outcomes.add(c)
 	return nil
 }
 

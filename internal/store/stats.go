@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -18,23 +19,35 @@ func (s *Store) StepOutcomes() map[release.StepState]int {
 	return maps.Clone(s.outcomes.byState)
 }
 
-// outcomeCounts counts what was committed.
-type outcomeCounts struct {
-	mu      sync.Mutex
-	byState map[release.StepState]int
+// CommandOutcomes counts how hosts ended for jobs, as was stored since Open by results or one by one by the server. One that was
+// unknown and then got its result counts as both.
+func (s *Store) CommandOutcomes() map[job.State]int {
+	s.outcomes.mu.Lock()
+	defer s.outcomes.mu.Unlock()
+	return maps.Clone(s.outcomes.commands)
 }
 
-func (o *outcomeCounts) add(counts map[release.StepState]int) {
-	if len(counts) == 0 {
+// outcomeCounts counts what was committed.
+type outcomeCounts struct {
+	mu       sync.Mutex
+	byState  map[release.StepState]int
+	commands map[job.State]int
+}
+
+func (o *outcomeCounts) add(c conn) {
+	if len(c.outcomes) == 0 && len(c.commands) == 0 {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.byState == nil {
-		o.byState = make(map[release.StepState]int)
+		o.byState, o.commands = make(map[release.StepState]int), make(map[job.State]int)
 	}
-	for state, n := range counts {
+	for state, n := range c.outcomes {
 		o.byState[state] += n
+	}
+	for state, n := range c.commands {
+		o.commands[state] += n
 	}
 }
 

@@ -3,9 +3,10 @@
 // The SQL is the same for both where it can be; dialect.go has the rest. Everything that comes in numbers (sessions,
 // results, log records, dispatches) is written by a few statements a call, however many rows there are.
 //
-// Locks are taken in one order, so that PostgreSQL does not run into deadlocks: clients, tasks, targets, installations;
+// Locks are taken in one order, so that PostgreSQL does not run into deadlocks: clients, tasks, targets, installations, jobs;
 // and several rows of a table in the order of their key. Whoever writes a target or a step of it holds the row of the
-// target. Logs are apart from all that: their only lock is the head of the task.
+// target. Whoever writes a target of a job holds the row of the job, which is why it may count and number them. Logs are apart from
+// all that: their only lock is the head of the task or job.
 package store
 
 import (
