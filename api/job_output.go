@@ -44,7 +44,7 @@ type outcome struct {
 // outcomeOf puts together what a host gave, up to limit bytes of each stream: from the log where all of it is stored, else from
 // the ends that came with the result.
 func (s *server) outcomeOf(ctx context.Context, t *job.Target, limit int) (o outcome, err error) {
-	if !t.State.Decided() || t.StartedAt == nil && t.ExitCode == nil && len(t.Result) == 0 {
+	if !ran(t) {
 		return outcome{}, nil
 	}
 	o.output = &Output{ExitCode: t.ExitCode, StdoutBytes: t.StdoutBytes, StderrBytes: t.StderrBytes}
@@ -67,6 +67,17 @@ func (s *server) outcomeOf(ctx context.Context, t *job.Target, limit int) (o out
 	}
 	o.result, err = json.Marshal(o.output)
 	return o, err
+}
+
+// ran says whether there is an outcome of the host's own.
+func ran(t *job.Target) bool {
+	switch t.State {
+	case job.StateSucceeded, job.StateFailed, job.StateTimeout:
+		return true
+	case job.StateCancelled, job.StateUnknown:
+		return t.ExitCode != nil || t.StdoutBytes > 0 || t.StderrBytes > 0 || len(t.Result) > 0
+	}
+	return false
 }
 
 // resultFromLog reads a typed result that was too large to come in one piece.

@@ -251,7 +251,10 @@ func (l *jobStream) results(ctx context.Context, j job.Job) (all bool, err error
 // mayBeTriedAgain says whether the result of a host is told only at the end of the job. What it says of a host as it is stored
 // stays so until the host is tried again.
 func mayBeTriedAgain(t *job.Target, o job.Options) bool {
-	return job.RetryState(t.State, o) && o.Retries != nil && t.Epoch < *o.Retries
+	if t.State == job.StateOffline && o.WaitOffline > 0 {
+		return true
+	}
+	return job.RetryState(t.State, o) && o.Retries != nil && t.Epoch < *o.Retries && !t.Hopeless
 }
 
 // readLast reads the results that are told at the end of the job, by client id.

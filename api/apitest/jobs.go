@@ -94,7 +94,9 @@ func (s *Server) End(jobID, client string, r release.StepResult) {
 // Conclude stores what the server concludes about a job on a client.
 func (s *Server) Conclude(jobID, client string, state job.State, why string) {
 	s.t.Helper()
-	require.NoError(s.t, s.Store.ConcludeJobTargets(s.t.Context(), jobID, []store.JobConclusion{{ClientID: client, State: state, Error: why, At: time.Now()}}))
+	target, err := s.Store.JobTarget(s.t.Context(), jobID, client)
+	require.NoError(s.t, err)
+	require.NoError(s.t, s.Store.ConcludeJobTargets(s.t.Context(), jobID, []store.JobConclusion{{ClientID: client, Epoch: target.Epoch, State: state, Error: why, At: time.Now()}}))
 	s.Bus.Notify(bus.Task(jobID))
 }
 

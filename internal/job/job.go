@@ -75,6 +75,7 @@ type Target struct {
 	StartedAt       *time.Time      `json:"started_at,omitempty"`
 	FinishedAt      *time.Time      `json:"finished_at,omitempty"`
 	Decided         int64           `json:"-"` // its place in the order of the job's results; 0 if it has none
+	Hopeless        bool            `json:"-"` // another try would end the same
 	NotBefore       *time.Time      `json:"-"` // of the next try
 	WaitsForSession bool            `json:"-"` // it is offline and waited for
 }
