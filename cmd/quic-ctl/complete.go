@@ -16,7 +16,7 @@ func (c *cli) completeTypes(cmd *cobra.Command) {
 // completeClients gives the ids of agents that begin with what is there. Without a server there are none.
 func (c *cli) completeClients(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	const none = cobra.ShellCompDirectiveNoFileComp
-	if len(args) > 0 || cmd.ArgsLenAtDash() >= 0 {
+	if len(args) > 0 { // what stands after -- may be a file
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	return c.complete(func(api *apiclient.API) ([]string, error) {
