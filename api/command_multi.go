@@ -41,6 +41,7 @@ type HostResult struct {
 	Status    string    `json:"status" enum:"pending,executing,completed,failed,timeout,cancelled"`
 	Outcome   job.State `json:"outcome" enum:"pending,running,succeeded,failed,timeout,refused,unknown,offline,cancelled,skipped"`
 	Result    AnyJSON   `json:"result,omitempty" doc:"Of exec_shell an Output, of which at most 64 KiB of each stream are here"`
+	Output    *Output   `json:"output,omitempty" doc:"What it printed besides a result of another kind, such as container.logs"`
 	Error     string    `json:"error,omitempty" doc:"One line: why it did not succeed"`
 }
 
@@ -123,7 +124,7 @@ func (s *server) multi(ctx context.Context, in MultiCommand) (MultiAnswer, error
 	}
 	limit := min(MaxResultOutput, maxMultiOutput/(2*len(targets)))
 	for i := range targets {
-		o, err := s.outcomeOf(ctx, &targets[i], limit)
+		o, err := s.outcomeOf(ctx, &targets[i], limit, limit)
 		if err != nil {
 			return MultiAnswer{}, err
 		}
@@ -136,6 +137,9 @@ func hostResult(t *job.Target, o outcome) HostResult {
 	r := HostResult{ClientID: t.ClientID, CommandID: t.ID(), Status: t.State.CommandStatus(), Outcome: t.State, Result: AnyJSON(o.result), Error: oneLine(t)}
 	if r.Error == "" {
 		r.Error = o.problem
+	}
+	if o.typed && !t.ResultInLog && o.output.StdoutBytes+o.output.StderrBytes > 0 {
+		r.Output = o.output
 	}
 	return r
 }

@@ -137,7 +137,7 @@ func TestCommandOutcomes(t *testing.T) {
 // result where the log has a gap.
 func TestLongOutput(t *testing.T) {
 	s := apitest.Start(t)
-	clients := s.AddClients(4, nil)
+	clients := s.AddClients(5, nil)
 	j := s.AddJob(job.Options{}, clients...)
 	get := func(client string) api.CommandInfo {
 		status, body := do(t, s, "GET", "/api/command/"+job.CommandID(j.ID, client), "")
@@ -192,6 +192,24 @@ func TestLongOutput(t *testing.T) {
 	info = get(clients[3])
 	require.JSONEq(t, result, string(info.Result))
 	require.Empty(t, info.Error)
+
+	// A typed result beside what was printed.
+	s.End(j.ID, clients[4], release.StepResult{Result: []byte(`{"id":"c0ffee"}`), StdoutTail: []byte("a log line\n")})
+	info = get(clients[4])
+	require.JSONEq(t, `{"id":"c0ffee"}`, string(info.Result))
+	require.Equal(t, "a log line\n", info.Stdout)
+	s.EndJob(j.ID)
+	events(t, s.Request("GET", "/api/batch/jobs/"+j.ID+"/stream", nil), func(e jobEvent) bool {
+		switch e.ClientID {
+		case clients[4]:
+			require.Equal(t, "a log line\n", e.Output.Stdout)
+		case clients[2]:
+			require.Equal(t, api.MaxResultOutput, len(e.Result.Stdout), "a host among others shows less") //nolint:testifylint // it is long
+			require.True(t, e.Result.StdoutTruncated)
+			require.EqualValues(t, 5*len(big), e.Result.StdoutBytes)
+		}
+		return true
+	})
 }
 
 func TestCancelCommand(t *testing.T) {

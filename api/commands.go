@@ -158,7 +158,7 @@ func (s *server) command(ctx context.Context, id string) (CommandInfo, error) {
 	if err != nil {
 		return CommandInfo{}, err
 	}
-	o, err := s.outcomeOf(ctx, &t, MaxOutput)
+	o, err := s.outcomeOf(ctx, &t, MaxOutput, MaxResult)
 	if err != nil {
 		return CommandInfo{}, err
 	}

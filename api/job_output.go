@@ -16,6 +16,7 @@ import (
 // Limits of what answers show of the output of a host, for each of stdout and stderr, in bytes. The log has all of it.
 const (
 	MaxOutput       = 1 << 20  // of GET /api/command/{command_id}
+	MaxResult       = 16 << 20 // the same, of a typed result that is in the log
 	MaxResultOutput = 64 << 10 // of a host among others
 	maxMultiOutput  = 64 << 20 // of all hosts of POST /api/command/multi
 	maxLogRecord    = 64 << 10 // a record of the log is never longer
@@ -37,19 +38,20 @@ type Output struct {
 type outcome struct {
 	output  *Output         // nil if nothing ran
 	result  json.RawMessage // of a command with a typed result, else the output; nil if there is none
+	typed   bool            // result is not the output
 	problem string          // why there is no result though the host gave one
 	pending bool            // more is to come from the log
 }
 
-// outcomeOf puts together what a host gave, up to limit bytes of each stream: from the log where all of it is stored, else from
-// the ends that came with the result.
-func (s *server) outcomeOf(ctx context.Context, t *job.Target, limit int) (o outcome, err error) {
+// outcomeOf puts together what a host gave, up to limit bytes of each stream, or of a typed result up to resultLimit: from the log
+// where all of it is stored, else from the ends that came with the result.
+func (s *server) outcomeOf(ctx context.Context, t *job.Target, limit, resultLimit int) (o outcome, err error) {
 	if !ran(t) {
 		return outcome{}, nil
 	}
 	o.output = &Output{ExitCode: t.ExitCode, StdoutBytes: t.StdoutBytes, StderrBytes: t.StderrBytes}
 	if t.ResultInLog {
-		return o, s.resultFromLog(ctx, t, &o)
+		return o, s.resultFromLog(ctx, t, resultLimit, &o)
 	}
 	stdout, whole, err := s.stream(ctx, t, release.StreamStdout, t.Stdout, t.StdoutBytes, limit, &o)
 	if err != nil {
@@ -62,7 +64,7 @@ func (s *server) outcomeOf(ctx context.Context, t *job.Target, limit int) (o out
 	}
 	o.output.Stderr, o.output.StderrTruncated = text(stderr, !whole), !whole
 	if len(t.Result) > 0 {
-		o.result = t.Result
+		o.result, o.typed = t.Result, true
 		return o, nil
 	}
 	o.result, err = json.Marshal(o.output)
@@ -81,15 +83,15 @@ func ran(t *job.Target) bool {
 }
 
 // resultFromLog reads a typed result that was too large to come in one piece.
-func (s *server) resultFromLog(ctx context.Context, t *job.Target, o *outcome) error {
-	result, whole, err := s.stream(ctx, t, release.StreamStdout, nil, t.StdoutBytes, MaxOutput, o)
+func (s *server) resultFromLog(ctx context.Context, t *job.Target, limit int, o *outcome) error {
+	result, whole, err := s.stream(ctx, t, release.StreamStdout, nil, t.StdoutBytes, limit, o)
 	switch {
 	case err != nil:
 		return err
 	case whole && json.Valid(result):
-		o.result = result
-	case t.StdoutBytes > MaxOutput:
-		o.problem = fmt.Sprintf("the result has %d bytes; at most %d are shown here, the log of the job has all of it", t.StdoutBytes, MaxOutput)
+		o.result, o.typed = result, true
+	case t.StdoutBytes > int64(limit):
+		o.problem = fmt.Sprintf("the result has %d bytes, more than are shown here; GET /api/command/%s has it", t.StdoutBytes, t.ID())
 	case o.pending:
 		o.problem = "the result is not stored yet, or no longer"
 	default:

@@ -74,7 +74,6 @@ type JobSummary struct {
 var jobEvents = map[string]reflect.Type{
 	"JobStartEvent": typeOf[JobStartEvent](), "JobResultEvent": typeOf[JobResultEvent](),
 	"JobProgressEvent": typeOf[JobProgressEvent](), "JobCompleteEvent": typeOf[JobCompleteEvent](),
-	"Output": typeOf[Output](), // of a result
 }
 
 // StreamQuery is what is wanted of a job's stream.
@@ -288,7 +287,7 @@ func (l *jobStream) hold(t job.Target, id string) {
 func (l *jobStream) tellHeld(ctx context.Context) (all bool, err error) {
 	for len(l.held) > 0 {
 		next := l.held[0]
-		o, err := l.server.outcomeOf(ctx, &next.target, MaxResultOutput)
+		o, err := l.server.outcomeOf(ctx, &next.target, MaxResultOutput, MaxResultOutput)
 		if err != nil {
 			return false, fmt.Errorf("read output: %w", err)
 		}

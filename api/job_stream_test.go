@@ -30,6 +30,7 @@ type jobEvent struct {
 	Status    string
 	Outcome   string
 	Result    api.Output
+	Output    api.Output
 	Error     string
 	Counts    job.Counts
 	Summary   map[string]int

@@ -3,6 +3,7 @@ package apitest
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,18 +49,26 @@ func (s *Server) SetJob(jobID string, status job.Status, reason string) {
 	s.Bus.Notify(bus.Task(jobID))
 }
 
-// Print stores a piece of what the command of a job writes on a client, to stdout or stderr.
+// maxRecord is about what agents put into a record of a log.
+const maxRecord = 30 << 10
+
+// Print stores what the command of a job writes on a client, to stdout or stderr.
 func (s *Server) Print(jobID, client string, stream release.Stream, data string) {
 	s.t.Helper()
 	step := release.StepID(jobID, job.StepCommand, client, 0)
+	var records []release.LogRecord
 	s.mu.Lock()
-	from, offset := s.position[step], s.position[step+string(stream)]
-	s.position[step] += uint64(len(data))
-	s.position[step+string(stream)] += uint64(len(data))
+	for piece := range slices.Chunk([]byte(data), maxRecord) {
+		n := uint64(len(piece))
+		from, offset := s.position[step], s.position[step+string(stream)]
+		s.position[step] += n
+		s.position[step+string(stream)] += n
+		records = append(records, release.LogRecord{
+			StepID: step, ClientID: client, Position: from, Next: from + n, Stream: stream, Offset: offset, Time: time.Now(), Data: piece,
+		})
+	}
 	s.mu.Unlock()
-	_, err := s.Store.AppendLogs(s.t.Context(), []release.LogRecord{{
-		StepID: step, ClientID: client, Position: from, Next: from + uint64(len(data)), Stream: stream, Offset: offset, Time: time.Now(), Data: []byte(data),
-	}})
+	_, err := s.Store.AppendLogs(s.t.Context(), records)
 	require.NoError(s.t, err)
 	s.Bus.Notify(bus.Task(jobID))
 }

@@ -97,6 +97,16 @@ func TestCommand(t *testing.T) {
 	require.JSONEq(t, `{"cpus":9007199254740993}`, r.out)
 	require.Contains(t, r.out, "9007199254740993")
 
+	carry(s, func(string) (string, release.StepResult) {
+		return "a log line\n", release.StepResult{Result: []byte(`{"id":"c0ffee"}`)}
+	})
+	r = quicCtl(t, s, "command", "client-1", "--type", "container.logs", "--payload", `{"container":"shop"}`)
+	require.Zero(t, r.code, r.err)
+	require.Equal(t, "a log line\n", r.out)
+	r = quicCtl(t, s, "batch", "run", "--clients", "client-1", "--type", "container.logs", "--stream")
+	require.Contains(t, r.out, "client-1 │ a log line\n")
+	require.NotContains(t, r.out, "c0ffee")
+
 	s.Jobs.OnStart(nil)
 	r = quicCtl(t, s, "command", "client-1", "--detach", "--", "sleep", "9")
 	require.Zero(t, r.code, r.err)

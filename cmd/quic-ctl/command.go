@@ -192,6 +192,12 @@ func (c *cli) awaitCommand(ctx context.Context, api *apiclient.API, id string, l
 		if err := c.writeJSON(info); err != nil {
 			return err
 		}
+	case !live && info.Stdout+info.Stderr != "" && len(info.Result) > 0: // what it printed says more than the result beside it
+		fmt.Fprint(c.out, c.shown(c.out, info.Stdout))
+		fmt.Fprint(c.err, c.shown(c.err, info.Stderr))
+		if info.StdoutTruncated || info.StderrTruncated {
+			say("! this is only the end; all of it: quic-ctl batch logs " + jobID)
+		}
 	case !live && len(info.Result) > 0:
 		if err := c.writeJSON(info.Result); err != nil {
 			return err

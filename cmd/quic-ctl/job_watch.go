@@ -145,16 +145,14 @@ func (p *resultPrinter) print(r apiclient.JobResultEvent) {
 		return
 	}
 	p.width = max(p.width, len(r.ClientID))
-	var output apiclient.Output
-	printed := false
-	if len(r.Result) > 0 {
-		if json.Unmarshal(r.Result, &output) == nil && hasOutput(r.Result) {
-			printed = p.lines(r.ClientID, "", output.Stdout)
-			printed = p.lines(r.ClientID, caution, output.Stderr) || printed
-		} else {
-			printed = p.lines(r.ClientID, "", string(r.Result))
-		}
+	output, printed := r.Output, false
+	if hasOutput(r.Result) {
+		_ = json.Unmarshal(r.Result, &output) // a host's output that is none is shown as none
+	} else if len(r.Result) > 0 && output.StdoutBytes+output.StderrBytes == 0 {
+		printed = p.lines(r.ClientID, "", string(r.Result))
 	}
+	printed = p.lines(r.ClientID, "", output.Stdout) || printed
+	printed = p.lines(r.ClientID, caution, output.Stderr) || printed
 	if output.StdoutTruncated || output.StderrTruncated {
 		p.line(r.ClientID, faint, fmt.Sprintf("… cut; all of it: quic-ctl batch logs %s --client %s", p.jobID, r.ClientID))
 	}

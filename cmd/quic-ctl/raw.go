@@ -54,3 +54,11 @@ func safeLines(text string) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// shown is text of a host as a writer may have it.
+func (c *cli) shown(w io.Writer, text string) string {
+	if isTerminal(w) {
+		return safeLines(text)
+	}
+	return text
+}

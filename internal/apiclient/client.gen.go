@@ -1650,6 +1650,7 @@ type HostResult struct {
 	// Error One line: why it did not succeed
 	Error   string            `json:"error,omitempty,omitzero"`
 	Outcome HostResultOutcome `json:"outcome"`
+	Output  Output            `json:"output,omitempty,omitzero"`
 
 	// Result Of exec_shell an Output, of which at most 64 KiB of each stream are here
 	Result json.RawMessage  `json:"result,omitempty,omitzero"`
@@ -1780,6 +1781,7 @@ type JobResultEvent struct {
 	Error   string                `json:"error,omitempty,omitzero"`
 	JobID   string                `json:"job_id"`
 	Outcome JobResultEventOutcome `json:"outcome"`
+	Output  Output                `json:"output,omitempty,omitzero"`
 
 	// Result Of exec_shell an Output, of which at most 64 KiB of each stream are here
 	Result json.RawMessage      `json:"result,omitempty,omitzero"`
