@@ -416,9 +416,6 @@ func (s *Store) DeleteJobs(ctx context.Context, ids []string) (deleted int, err 
 				continue
 			}
 			delete(heads, id) // should it be named twice
-			if err := deleteLogs(ctx, tx, id); err != nil {
-				return err
-			}
 			if _, err := tx.exec(ctx, `DELETE FROM jobs WHERE id = ?`, id); err != nil {
 				return err
 			}
@@ -430,21 +427,6 @@ func (s *Store) DeleteJobs(ctx context.Context, ids []string) (deleted int, err 
 		return 0, err
 	}
 	return deleted, nil
-}
-
-// deleteLogs deletes all that a task or job printed. Its head goes first: who appends waits for its lock, and finds nothing then.
-func deleteLogs(ctx context.Context, tx conn, id string) error {
-	for _, statement := range []string{
-		`DELETE FROM task_log_heads WHERE task_id = ?`,
-		`DELETE FROM step_logs WHERE step_id > CAST(? AS TEXT) || '/' AND step_id < CAST(? AS TEXT) || '0'`, // '0' comes after '/'
-		`DELETE FROM task_logs WHERE task_id = ?`,
-	} {
-		args := []any{id, id}
-		if _, err := tx.exec(ctx, statement, args[:strings.Count(statement, "?")]...); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // in gives a condition for a column to be one of the texts, behind its name, and its only argument: however many there are, they

@@ -41,9 +41,9 @@ CREATE TABLE job_specs (
 );
 
 -- The hosts of jobs. There are very many, and each is written at least three times: so no index by client or state (what asks by
--- client goes over the jobs), and a number for the job.
+-- client goes over the jobs), no foreign key (jobs_deleted does its work), and a number for the job.
 CREATE TABLE job_targets (
-    job           BIGINT NOT NULL REFERENCES jobs (num) ON DELETE CASCADE,
+    job           BIGINT NOT NULL,
     client_id     TEXT COLLATE "C" NOT NULL,
     place         BIGINT NOT NULL, -- among the job's targets, from 0
     state         TEXT NOT NULL DEFAULT 'pending',
@@ -77,10 +77,37 @@ CREATE TABLE job_chunks (
     PRIMARY KEY (job, chunk)
 );
 
--- The heads of logs serve tasks and jobs. Whoever deletes either deletes its head, its task_logs and its step_logs.
+-- The heads of logs serve tasks and jobs; so triggers delete them, and the logs, with either.
 ALTER TABLE task_log_heads DROP CONSTRAINT task_log_heads_task_id_fkey;
 
+-- +goose StatementBegin
+CREATE FUNCTION jobs_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM job_targets WHERE job = OLD.num;
+    DELETE FROM task_log_heads WHERE task_id = OLD.id;
+    DELETE FROM step_logs WHERE step_id > OLD.id || '/' AND step_id < OLD.id || '0'; -- what comes after '/'
+    DELETE FROM task_logs WHERE task_id = OLD.id;
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION jobs_deleted();
+
+-- +goose StatementBegin
+CREATE FUNCTION tasks_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM task_log_heads WHERE task_id = OLD.id;
+    DELETE FROM step_logs WHERE step_id > OLD.id || '/' AND step_id < OLD.id || '0'; -- what comes after '/'
+    DELETE FROM task_logs WHERE task_id = OLD.id;
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER tasks_deleted AFTER DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION tasks_deleted();
+
 -- +goose Down
+DROP TRIGGER jobs_deleted ON jobs;
+DROP FUNCTION jobs_deleted();
+DROP TRIGGER tasks_deleted ON tasks;
+DROP FUNCTION tasks_deleted();
 DELETE FROM task_logs WHERE task_id IN (SELECT id FROM jobs);
 DELETE FROM step_logs WHERE split_part(step_id, '/', 1) IN (SELECT id FROM jobs);
 DELETE FROM task_log_heads WHERE task_id NOT IN (SELECT id FROM tasks);

@@ -41,10 +41,10 @@ CREATE TABLE job_specs (
 );
 
 -- The hosts of jobs. There are very many, and each is written at least three times: so no index by client or state (what asks by
--- client goes over the jobs), and a number for the job, which is compared faster than a text.
+-- client goes over the jobs), no foreign key (jobs_deleted does its work), and a number for the job, which is compared faster than a text.
 -- With a rowid, as to update a row of a table without one takes half as long again.
 CREATE TABLE job_targets (
-    job           BIGINT NOT NULL REFERENCES jobs (num) ON DELETE CASCADE,
+    job           BIGINT NOT NULL,
     client_id     TEXT NOT NULL,
     place         BIGINT NOT NULL, -- among the job's targets, from 0
     state         TEXT NOT NULL DEFAULT 'pending',
@@ -78,7 +78,7 @@ CREATE TABLE job_chunks (
     PRIMARY KEY (job, chunk)
 );
 
--- The heads of logs serve tasks and jobs. Whoever deletes either deletes its head, its task_logs and its step_logs.
+-- The heads of logs serve tasks and jobs; so triggers delete them, and the logs, with either.
 CREATE TABLE log_heads_of_both (
     task_id TEXT PRIMARY KEY,
     seq     BIGINT NOT NULL DEFAULT 0
@@ -87,7 +87,26 @@ INSERT INTO log_heads_of_both (task_id, seq) SELECT task_id, seq FROM task_log_h
 DROP TABLE task_log_heads;
 ALTER TABLE log_heads_of_both RENAME TO task_log_heads;
 
+-- +goose StatementBegin
+CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
+    DELETE FROM job_targets WHERE job = OLD.num;
+    DELETE FROM task_log_heads WHERE task_id = OLD.id;
+    DELETE FROM step_logs WHERE step_id > OLD.id || '/' AND step_id < OLD.id || '0'; -- what comes after '/'
+    DELETE FROM task_logs WHERE task_id = OLD.id;
+END;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE TRIGGER tasks_deleted AFTER DELETE ON tasks BEGIN
+    DELETE FROM task_log_heads WHERE task_id = OLD.id;
+    DELETE FROM step_logs WHERE step_id > OLD.id || '/' AND step_id < OLD.id || '0'; -- what comes after '/'
+    DELETE FROM task_logs WHERE task_id = OLD.id;
+END;
+-- +goose StatementEnd
+
 -- +goose Down
+DROP TRIGGER jobs_deleted;
+DROP TRIGGER tasks_deleted;
 DELETE FROM task_logs WHERE task_id IN (SELECT id FROM jobs);
 DELETE FROM step_logs WHERE substr(step_id, 1, instr(step_id, '/') - 1) IN (SELECT id FROM jobs);
 CREATE TABLE log_heads_of_tasks (
