@@ -64,7 +64,7 @@ func (c *cli) send() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			api, err := c.api()
+			api, err := c.apiThatWaits(m.timeout)
 			if err != nil {
 				return err
 			}
@@ -120,7 +120,7 @@ func (c *cli) broadcast() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			api, err := c.api()
+			api, err := c.apiThatWaits(m.timeout)
 			if err != nil {
 				return err
 			}
