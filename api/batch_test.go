@@ -238,9 +238,9 @@ func TestRetryRunsWhatDidNotSucceed(t *testing.T) {
 		require.Equal(t, 7, stored.Options.Concurrency)
 		require.Contains(t, s.Jobs.Calls(), "start "+again.ID)
 	}
-	status, text = do(t, s, "POST", base, `{"include_unkown":true}`)
+	status, text = do(t, s, "POST", base, `{"include_others":true}`)
 	require.Equal(t, 422, status)
-	require.Equal(t, "body.include_unkown", read[problem](t, text).Errors[0].Location)
+	require.Equal(t, "body.include_others", read[problem](t, text).Errors[0].Location)
 
 	unsure := s.AddJob(job.Options{}, clients[:2]...)
 	s.End(unsure.ID, clients[0], release.StepResult{})

@@ -5,8 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -276,7 +275,7 @@ func TestInterruptedWaitsSayHowToGoOn(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		// The interruption comes as soon as something is waited for.
 		forward := httputil.NewSingleHostReverseProxy(target)
-		forward.ErrorLog = log.New(io.Discard, "", 0)
+		forward.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasPrefix(r.URL.Path, "/api/batch/jobs/") {
 				cancel()

@@ -46,7 +46,7 @@ func (c *cli) watchJob(ctx context.Context, api *apiclient.API, id string, strea
 			printer.print(*event.Result)
 		case event.Progress != nil:
 			p := event.Progress
-			view.show(jobLine(*p), string(p.Status), fmt.Sprint(p.Counts), p.Counts.Total-p.Counts.Pending-p.Counts.Running, p.Counts.Total, time.Now())
+			view.show(jobLine(*p), p.Status, fmt.Sprint(p.Counts), p.Counts.Total-p.Counts.Pending-p.Counts.Running, p.Counts.Total, time.Now())
 		case event.Complete != nil:
 			view.end()
 			if stream && c.json() {
