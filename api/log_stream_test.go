@@ -116,7 +116,7 @@ func TestStreamResumes(t *testing.T) {
 		want[i] = fmt.Sprintf("line %d\n", i)
 	}
 	require.Equal(t, want, got)
-	require.Equal(t, api.LogEnd{Status: release.StatusSucceeded, LogsComplete: true, Missing: []string{}}, end)
+	require.Equal(t, api.LogEnd{Status: string(release.StatusSucceeded), LogsComplete: true, Missing: []string{}}, end)
 
 	// The history says the same, by pages and by host.
 	var history []string
@@ -194,7 +194,7 @@ func TestStreamEndsWithoutMissingLogs(t *testing.T) {
 		return true
 	})
 	require.Equal(t, "end", last.name)
-	require.Equal(t, api.LogEnd{Status: release.StatusSucceeded, Missing: clients}, read[api.LogEnd](t, last.data))
+	require.Equal(t, api.LogEnd{Status: string(release.StatusSucceeded), Missing: clients}, read[api.LogEnd](t, last.data))
 	require.Less(t, time.Since(began), 10*time.Second)
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-const jobTargetColumns = `t.client_id, t.state, t.epoch, t.decided, t.waits, t.not_before, t.started_at, t.finished_at, t.exit_code, t.error,
+const jobTargetColumns = `t.client_id, t.state, t.epoch, t.decided, t.hopeless, t.waits, t.not_before, t.started_at, t.finished_at, t.exit_code, t.error,
 	t.stdout, t.stderr, t.stdout_bytes, t.stderr_bytes, t.result, t.result_in_log`
 
 type jobTargetRow struct {
@@ -20,6 +20,7 @@ type jobTargetRow struct {
 	State       string        `db:"state"`
 	Epoch       int           `db:"epoch"`
 	Decided     int64         `db:"decided"`
+	Hopeless    bool          `db:"hopeless"`
 	Waits       bool          `db:"waits"`
 	NotBefore   int64         `db:"not_before"`
 	StartedAt   int64         `db:"started_at"`
@@ -39,7 +40,7 @@ func (r *jobTargetRow) target(jobID string) job.Target {
 		JobID: jobID, ClientID: r.ClientID, State: job.State(r.State), Epoch: r.Epoch, Error: r.Error,
 		StdoutBytes: r.StdoutBytes, StderrBytes: r.StderrBytes, ResultInLog: r.ResultInLog,
 		StartedAt: pointerFromMicros(r.StartedAt), FinishedAt: pointerFromMicros(r.FinishedAt), NotBefore: pointerFromMicros(r.NotBefore),
-		WaitsForSession: r.Waits,
+		WaitsForSession: r.Waits, Decided: r.Decided, Hopeless: r.Hopeless,
 	}
 	if r.ExitCode.Valid {
 		code := int(r.ExitCode.Int64)

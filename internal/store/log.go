@@ -217,8 +217,13 @@ func pick(rows map[string][]any, keys []string) [][]any {
 	return picked
 }
 
-// LogFilter picks log records of a task. Its zero value picks all.
-type LogFilter struct{ ClientID string }
+// LogFilter picks log records of a task or job. Its zero value picks all.
+type LogFilter struct {
+	ClientID   string
+	StepID     string
+	Stream     release.Stream
+	FromOffset uint64 // only records that begin here in their stream, or later
+}
 
 // Logs gives the records of a task or job behind a sequence number, in their order, at most limit (0: no limit). Where some
 // are gone, a notice stands for them, which has the number of the last of these; see release.LogRecord.
@@ -228,6 +233,15 @@ func (s *Store) Logs(ctx context.Context, taskID string, afterSeq int64, filter 
 	w.add(`seq > ?`, afterSeq)
 	if filter.ClientID != "" {
 		w.add(`client_id = ?`, filter.ClientID)
+	}
+	if filter.StepID != "" {
+		w.add(`step_id = ?`, filter.StepID)
+	}
+	if filter.Stream != "" {
+		w.add(`stream = ?`, string(filter.Stream))
+	}
+	if filter.FromOffset > 0 {
+		w.add(`stream_offset >= ?`, int64(filter.FromOffset))
 	}
 	var rows []struct {
 		TaskID   string `db:"task_id"`
