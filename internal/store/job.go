@@ -473,17 +473,16 @@ func (c conn) postgres() bool { return c.dialect.lock != "" }
 
 // copyIn sends rows by PostgreSQL's COPY.
 func (c conn) copyIn(ctx context.Context, table string, columns []string, n int, row func(i int) []any) error {
-	statement, err := c.prepare(ctx, pq.CopyIn(table, columns...))
+	statement, err := c.prepare(ctx, `COPY `+table+` (`+strings.Join(columns, ", ")+`) FROM STDIN`)
 	if err != nil {
 		return err
 	}
+	defer statement.Close()
 	for i := range n {
 		if _, err := statement.ExecContext(ctx, row(i)...); err != nil {
-			return errors.Join(err, statement.Close())
+			return err
 		}
 	}
-	if _, err := statement.ExecContext(ctx); err != nil {
-		return errors.Join(err, statement.Close())
-	}
-	return statement.Close()
+	_, err = statement.ExecContext(ctx)
+	return err
 }
