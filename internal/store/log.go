@@ -104,6 +104,8 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 			a.heads[row.TaskID], a.bytes[row.TaskID] = row.Seq, row.Bytes
 		}
 	}
+	// What was deleted since has no head, and gets no more logs.
+	maps.DeleteFunc(a.steps, func(_ string, step logStep) bool { _, ok := a.heads[step.TaskID]; return !ok })
 	for some := range slices.Chunk(stepIDs, tx.dialect.batch) {
 		var rows []struct {
 			StepID   string `db:"step_id"`
@@ -146,9 +148,6 @@ func (a *appender) loadCommands(ctx context.Context, tx conn, stepIDs []string, 
 
 func (a *appender) take(r release.LogRecord) {
 	step, ok := a.steps[r.StepID]
-	if ok {
-		_, ok = a.heads[step.TaskID] // gone with a job that retention deletes at this moment
-	}
 	if !ok || step.ClientID != r.ClientID {
 		a.unknown[r.StepID] = true
 		if !ok {
