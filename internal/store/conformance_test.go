@@ -36,6 +36,7 @@ func TestConformance(t *testing.T) {
 		t.Run(string(driver), func(t *testing.T) {
 			for _, group := range []map[string]func(*fixture){
 				tokenTests, joinTests, sessionTests, clientTests, projectTests, taskTests, chunkTests, stepTests, resultTests, logTests, statsTests,
+				jobTests, jobResultTests, jobRetryTests, jobReadTests,
 			} {
 				for name, test := range group {
 					t.Run(name, func(t *testing.T) {

@@ -100,6 +100,8 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 			a.heads[row.TaskID] = row.Seq
 		}
 	}
+	// What was deleted since has no head, and gets no more logs.
+	maps.DeleteFunc(a.steps, func(_ string, step logStep) bool { _, ok := a.heads[step.TaskID]; return !ok })
 	for some := range slices.Chunk(stepIDs, tx.dialect.batch) {
 		var rows []struct {
 			StepID   string `db:"step_id"`

@@ -32,7 +32,7 @@ CREATE TABLE jobs (
     n_skipped    BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_unfinished ON jobs (num) WHERE finished_at = 0;
-CREATE INDEX jobs_of_client ON jobs (only_client, num) WHERE only_client <> '';
+CREATE INDEX jobs_of_client ON jobs (only_client, num);
 
 CREATE TABLE job_specs (
     job     BIGINT PRIMARY KEY REFERENCES jobs (num) ON DELETE CASCADE,
@@ -65,7 +65,7 @@ CREATE TABLE job_targets (
     result_in_log BOOLEAN NOT NULL DEFAULT FALSE,
     log_end       BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (job, client_id)
-);
+) WITH (fillfactor = 50);
 CREATE INDEX job_targets_decided ON job_targets (job, decided) WHERE decided > 0;
 CREATE INDEX job_targets_waiting ON job_targets (job, client_id) WHERE waits;
 

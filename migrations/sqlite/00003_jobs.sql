@@ -32,7 +32,7 @@ CREATE TABLE jobs (
     n_skipped    BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_unfinished ON jobs (num) WHERE finished_at = 0;
-CREATE INDEX jobs_of_client ON jobs (only_client, num) WHERE only_client <> '';
+CREATE INDEX jobs_of_client ON jobs (only_client, num);
 
 CREATE TABLE job_specs (
     job     BIGINT PRIMARY KEY REFERENCES jobs (num) ON DELETE CASCADE,
