@@ -37,7 +37,7 @@ func (s *Store) AppendLogs(ctx context.Context, records []release.LogRecord) ([]
 	var acks []release.LogAck
 	var a appender
 	err := s.write(ctx, "append logs", func(tx conn) error {
-		a = appender{positions: map[string]uint64{}, acks: map[string]uint64{}}
+		a = appender{positions: map[string]uint64{}, acks: map[string]uint64{}, last: map[string]*neighbour{}}
 		if err := a.load(ctx, tx, records); err != nil {
 			return err
 		}
