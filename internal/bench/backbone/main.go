@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/bench/rig"
 )
 
 // memProfileRate samples the heap finely enough for shares of a few kilobytes a connection, and seldom enough to be cheap.
@@ -26,7 +28,7 @@ func main() {
 	if len(os.Args) == 2 {
 		if handlers, ok := roles()[os.Args[1]]; ok {
 			runtime.MemProfileRate = memProfileRate
-			exit(play(handlers))
+			exit(rig.Play(handlers))
 		}
 	}
 	o, err := parse(os.Args[1:])
@@ -50,10 +52,10 @@ func exit(err error) {
 }
 
 // roles are what the processes of a measurement do.
-func roles() map[string]map[string]handler {
-	return map[string]map[string]handler{
+func roles() map[string]map[string]rig.Handler {
+	return map[string]map[string]rig.Handler{
 		"role-hub":         new(hubRole).handlers(),
-		"role-fleet":       new(fleetRole).handlers(),
+		"role-fleet":       new(rig.Fleet).Handlers(),
 		"role-bare-server": new(bareServer).handlers(),
 		"role-bare-client": bareClient{}.handlers(),
 	}
@@ -106,7 +108,7 @@ func parse(arguments []string) (options, error) {
 	f.DurationVar(&o.patience, "patience", 15*time.Minute, "longest time for all agents to connect")
 	f.IntVar(&o.atOnce, "at-once", 100, "agents that connect at the same time")
 	f.StringVar(&o.gogc, "gogc", "100", "GOGC of every process")
-	f.StringVar(&o.out, "out", "", "file for the figures as JSON; empty means none")
+	f.StringVar(&o.out, "out", "", "file for the figures as JSON; empty means rig.None")
 	if err := f.Parse(arguments); err != nil {
 		return o, err
 	}
@@ -160,7 +162,7 @@ func run(ctx context.Context, o options) (err error) {
 	b.report = newReport(o)
 	b.report.print()
 	// What was measured is worth keeping even if the rest fails.
-	defer func() { err = errors.Join(err, b.report.write(o.out)) }()
+	defer func() { err = errors.Join(err, rig.WriteReport(o.out, b.report)) }()
 	if o.wants("throughput") {
 		if err := b.throughput(ctx); err != nil {
 			return fmt.Errorf("throughput: %w", err)
@@ -191,6 +193,6 @@ func raiseFileLimit() {
 }
 
 // start runs this program in a role.
-func (b *bench) start(ctx context.Context, role string) (*process, error) {
-	return start(ctx, b.program, role, "GOGC="+b.gogc)
+func (b *bench) start(ctx context.Context, role string) (*rig.Process, error) {
+	return rig.Start(ctx, b.program, role, "GOGC="+b.gogc)
 }

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bufio"
@@ -19,8 +19,8 @@ import (
 // goodbye is how long a role may take to end by itself.
 const goodbye = 5 * time.Second
 
-// process is a role that runs, seen from its parent. Its methods are for one goroutine.
-type process struct {
+// Process is a role that runs, seen from its parent. Its methods are for one goroutine.
+type Process struct {
 	name    string
 	command *exec.Cmd
 	in      io.WriteCloser
@@ -28,9 +28,9 @@ type process struct {
 	ended   chan struct{}
 }
 
-// start runs a program in a role. The end of ctx kills it.
-func start(ctx context.Context, program, role string, env ...string) (*process, error) {
-	p := &process{name: role, command: exec.Command(program, role), replies: make(chan []byte), ended: make(chan struct{})}
+// Start runs a program in a role. The end of ctx kills it.
+func Start(ctx context.Context, program, role string, env ...string) (*Process, error) {
+	p := &Process{name: role, command: exec.Command(program, role), replies: make(chan []byte), ended: make(chan struct{})}
 	p.command.Env = append(os.Environ(), env...)
 	p.command.Stderr = os.Stderr
 	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent, which ends the others
@@ -63,8 +63,8 @@ func start(ctx context.Context, program, role string, env ...string) (*process, 
 	return p, nil
 }
 
-// order has the process do something and waits for its answer, as long as ctx allows. After an error the process is of no more use.
-func (p *process) order(ctx context.Context, do string, with, answer any) error {
+// Order has the process do something and waits for its answer, as long as ctx allows. After an error the process is of no more use.
+func (p *Process) Order(ctx context.Context, do string, with, answer any) error {
 	text, err := json.Marshal(with)
 	if err != nil {
 		return err
@@ -97,8 +97,8 @@ func (p *process) order(ctx context.Context, do string, with, answer any) error 
 	}
 }
 
-// stop ends the process: by the end of its input, or, where that is not enough, by force. A nil process is no error.
-func (p *process) stop() {
+// Stop ends the process: by the end of its input, or, where that is not enough, by force. A nil process is no error.
+func (p *Process) Stop() {
 	if p == nil {
 		return
 	}
@@ -108,48 +108,48 @@ func (p *process) stop() {
 	p.drain()
 }
 
-// kill ends the process as a power cut would.
-func (p *process) kill() {
+// Kill ends the process as a power cut would.
+func (p *Process) Kill() {
 	_ = p.command.Process.Kill()
 	p.drain()
 }
 
-func (p *process) drain() {
+func (p *Process) drain() {
 	for range p.replies { // an answer that no one waits for
 	}
 	<-p.ended
 }
 
-// usage is what the system says of a process.
-type usage struct {
+// Usage is what the system says of a process.
+type Usage struct {
 	RSS  int64         `json:"rss"`      // bytes
 	Peak int64         `json:"peak_rss"` // bytes
 	CPU  time.Duration `json:"cpu"`
 }
 
-// usage reads /proc/PID.
-func (p *process) usage() (usage, error) {
+// Usage reads /proc/PID.
+func (p *Process) Usage() (Usage, error) {
 	dir := "/proc/" + strconv.Itoa(p.command.Process.Pid)
 	stat, err := os.ReadFile(dir + "/stat")
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	// Field 3 of proc_pid_stat(5) is the first after the name, which may hold anything.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 13 {
-		return usage{}, errors.New("/proc/PID/stat is too short")
+		return Usage{}, errors.New("/proc/PID/stat is too short")
 	}
-	var u usage
+	var u Usage
 	for _, field := range fields[11:13] { // utime and stime
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return usage{}, err
+			return Usage{}, err
 		}
 		u.CPU += time.Duration(ticks) * (time.Second / 100)
 	}
 	status, err := os.ReadFile(dir + "/status")
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(line, ":")
