@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -209,7 +208,7 @@ func startBareClients(p rig.FleetPlan) (rig.None, error) {
 }
 
 // bareConnect tries until the server has answered on the connection: one that has too many in its queue refuses some, also
-// after the handshake is over.
+// after the handshake is over, and one that has no time lets some time out.
 func bareConnect(d *dialler, i int, secure *tls.Config, p rig.FleetPlan) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.Patience)
 	defer cancel()
@@ -219,8 +218,7 @@ func bareConnect(d *dialler, i int, secure *tls.Config, p rig.FleetPlan) error {
 			go echoAll(conn)
 			return nil
 		}
-		var refused *quic.TransportError
-		if !errors.As(err, &refused) || refused.ErrorCode != quic.ConnectionRefused {
+		if ctx.Err() != nil {
 			return fmt.Errorf("connection %d: %w", i, err)
 		}
 		wait(ctx, 50*time.Millisecond)
