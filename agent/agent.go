@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/quicflow/quicflow/agent/journal"
 	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 const (
@@ -27,14 +32,24 @@ type Agent struct {
 	journal *journal.Journal
 	steps   *steps
 
+	started  time.Time     // of Run
+	sessions atomic.Uint64 // tried
+
+	factsWanted chan struct{} // someone asks for a look at the facts
+
 	mu        sync.Mutex
 	identity  *identity
 	session   *session // the accepted one, if there is one
-	alternate string   // where a draining hub told us to go
+	facts     *quicflowv1.Facts
+	alternate string // where a draining hub told us to go
 }
 
 // ErrStopping is the cause of contexts that end because the agent stops.
 var ErrStopping = errors.New("agent is stopping")
+
+// ErrRestarting is what ends Run without a goodbye, as the cause of its context: the agent is back in a moment, and counts as
+// reconnecting until then.
+var ErrRestarting = errors.New("agent is restarting")
 
 // New checks the configuration. Nothing is opened or started before Join or Run.
 func New(cfg Config) (*Agent, error) {
@@ -42,7 +57,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{cfg: cfg}, nil
+	return &Agent{cfg: cfg, factsWanted: make(chan struct{}, 1)}, nil
 }
 
 // Joined says whether the data directory holds an identity.
@@ -83,29 +98,27 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	a.journal, err = journal.Open(journal.Config{
-		Path: filepath.Join(a.cfg.DataDir, "journal.db"), MaxEntries: a.cfg.MaxJournal, NoSync: a.cfg.NoSync,
+		Path: filepath.Join(a.cfg.DataDir, "journal.db"), MaxEntries: a.cfg.MaxJournal, MaxRemembered: a.cfg.MaxRemembered, NoSync: a.cfg.NoSync,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.journal.Close()) }()
-	a.steps = newSteps(a.cfg, a.journal)
+	a.started = time.Now()
+	a.steps = newSteps(a.cfg, a.journal, a.commands())
 	if err := a.steps.start(); err != nil {
 		return err
 	}
 	defer a.steps.stop()
 
+	a.lookAtFacts(ctx)
+	beside, cancel := context.WithCancelCause(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel(ErrStopping)
+	group.Go(func() { a.keepFacts(beside) })
 	if a.cfg.Identity == nil {
-		renewal, cancel := context.WithCancelCause(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			a.keepRenewing(renewal)
-		}()
-		defer func() {
-			cancel(ErrStopping)
-			<-done
-		}()
+		group.Go(func() { a.keepRenewing(beside) })
 	}
 	return a.keepConnected(ctx)
 }
@@ -167,11 +180,49 @@ func (a *Agent) lock() (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
+	// Whoever wants to signal the agent finds it by the file.
+	if err := errors.Join(file.Truncate(0), writeAt(file, strconv.Itoa(os.Getpid())+"\n")); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
 	return func() {
 		// Unlocked explicitly: a process that is being forked at this moment has the file open too.
 		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
 		_ = file.Close()
 	}, nil
+}
+
+func writeAt(file *os.File, text string) error {
+	_, err := file.WriteAt([]byte(text), 0)
+	return err
+}
+
+// Running gives the process id of the agent that uses a data directory, 0 if none does.
+func Running(dataDir string) (int, error) {
+	file, err := os.Open(filepath.Join(dataDir, lockFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find running agent: %w", err)
+	}
+	defer file.Close()
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if err == nil {
+		return 0, nil
+	}
+	if !errors.Is(err, syscall.EWOULDBLOCK) {
+		return 0, fmt.Errorf("find running agent: %w", err)
+	}
+	text, err := io.ReadAll(io.LimitReader(file, 32))
+	if err != nil {
+		return 0, fmt.Errorf("find running agent: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("find running agent: %s holds no process id", file.Name())
+	}
+	return pid, nil
 }
 
 // sleep waits, and reports false if ctx ended meanwhile.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -41,6 +42,9 @@ type Executor interface {
 type Resumer interface {
 	Resume(ctx context.Context, step *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult
 }
+
+// Welcome is what a hub says to a session that it accepts.
+type Welcome = quicflowv1.Welcome
 
 // Handler answers a message. Several may run at the same time; ctx ends with the session.
 type Handler func(ctx context.Context, message *quicflowv1.Message) (*quicflowv1.Message, error)
@@ -85,10 +89,21 @@ type Config struct {
 	MaxRetries int
 	// MaxSteps is how many steps run at the same time; more are answered as overloaded. Defaults to 16.
 	MaxSteps int
-	// MaxJournal bounds the steps that the hub has not confirmed. Defaults to 10,000.
+	// MaxJournal bounds the steps that the hub has not confirmed; more are answered as journal_full. Defaults to 10,000.
 	MaxJournal int
+	// MaxRemembered bounds the steps that are confirmed, and remembered until they cannot be asked for again. Defaults to
+	// 100,000.
+	MaxRemembered int
 	// LogIdle is how long credit for logs is kept without anything to send. A hub takes no more than a minute. Defaults to 10s.
 	LogIdle time.Duration
+	// Commands are types of command beside ping, echo and get_status, or in their place. A type is 1 to 64 small letters,
+	// digits, dots, dashes and underscores. Defaults to none.
+	Commands map[string]command.Command
+	// Facts, if set, gives what the agent cannot know itself of its host; package host has one. Defaults to none: hostname, os,
+	// arch, number of CPUs, labels, version and capabilities are told all the same.
+	Facts func(context.Context) Facts
+	// FactsInterval is how often the facts are looked at; changed ones are told. Defaults to 10m.
+	FactsInterval time.Duration
 	// Handlers answer messages by their type, beside the built-in ping and echo. Defaults to none.
 	Handlers map[string]Handler
 	// OnConnect and OnDisconnect, if set, are called when a session was accepted and when it has ended. They must not
@@ -117,8 +132,13 @@ func (c Config) withDefaults() (Config, error) {
 		return c, release.Invalid("server", "an agent needs the address of a server")
 	case c.DataDir == "":
 		return c, errors.New("agent.Config.DataDir is empty")
-	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.LogIdle < 0:
+	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.MaxRemembered < 0 || c.LogIdle < 0 || c.FactsInterval < 0:
 		return c, errors.New("agent.Config has a negative value")
+	}
+	for name, own := range c.Commands {
+		if !commandForm.MatchString(name) || own.Run == nil {
+			return c, fmt.Errorf("agent.Config.Commands: %q is not the name of a command, or has no Run", name)
+		}
 	}
 	for name, value := range c.Labels {
 		if err := validateLabel(name, value); err != nil {
@@ -149,6 +169,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxSteps == 0 {
 		c.MaxSteps = 16
 	}
+	if c.FactsInterval == 0 {
+		c.FactsInterval = factsInterval
+	}
 	if c.LogIdle == 0 {
 		c.LogIdle = 10 * time.Second
 	}
@@ -169,8 +192,11 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Logger = c.Logger.With("client_id", c.ClientID)
 	c.Handlers = maps.Clone(c.Handlers)
+	c.Commands = maps.Clone(c.Commands)
 	return c, nil
 }
+
+var commandForm = regexp.MustCompile(`^[a-z0-9._-]{1,64}$`)
 
 var labelForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`)
 

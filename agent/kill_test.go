@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
@@ -74,6 +75,10 @@ func runProcess() int {
 	}
 	a, err := agent.New(agent.Config{
 		Servers: []string{p.Server}, ClientID: p.ID, DataDir: p.DataDir, Token: p.Token, Executor: standstill{e, p},
+		Commands: map[string]command.Command{"stand": {Run: func(context.Context, *command.Call) (any, error) {
+			standstill{e, p}.stand()
+			return nil, nil
+		}}},
 		Backoff: agent.Backoff{Min: 5 * time.Millisecond, Max: 50 * time.Millisecond},
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -178,6 +183,28 @@ func TestKilledBetweenIntentAndEffect(t *testing.T) {
 	w.requireOnce(p, s)
 }
 
+// What a command changes begins only when its intent is on disk: it is never taken for new again.
+func TestKilledWhileACommandRuns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.victim("")
+	s := commandStep("1", "stand", "")
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, _ = w.hub.Request(ctx, "a", &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: s}})
+	}()
+	w.eventually(func() bool { _, err := os.Stat(p.path("stands")); return err == nil }, "it stands")
+	p.kill() // before anyone was told that it is accepted
+	require.NoError(t, os.Remove(p.path("stands")))
+	p.again()
+	require.Equal(t, release.StepUnknown, w.result(s.StepId).State)
+	require.NoFileExists(t, p.path("stands"))
+	<-asked
+}
+
 func TestKilledWhileTheScriptRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -253,7 +280,10 @@ func TestStoppedWhileTheScriptRuns(t *testing.T) {
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, p.cmd.Wait())
 	p.cmd = nil
-	w.store.with(func() { require.Equal(t, 1, w.store.goodbyes["a"]) })
+	w.eventually(func() (said bool) {
+		w.store.with(func() { said = w.store.goodbyes["a"] == 1 })
+		return said
+	}, "its goodbye is stored")
 	p.again()
 	require.NoError(t, os.WriteFile(p.path("go"), nil, 0o600))
 	w.requireOnce(p, s)

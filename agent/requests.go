@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quicflow/quicflow/agent/journal"
+	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -46,13 +47,20 @@ func (s *session) respond(request *quicflowv1.Request, response *quicflowv1.Resp
 	err := s.out.Send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: response}}, maxAnswers)
 	if errors.Is(err, wire.ErrOutboxFull) {
 		s.agent.cfg.Logger.Warn("request was left unanswered, as the hub does not read", "request_id", request.Id)
+		if result := response.GetStep().GetResult(); result != nil {
+			s.agent.steps.resultSent(result.StepId, 0)
+		}
 	}
 }
 
 func (s *session) answer(ctx context.Context, request *quicflowv1.Request) *quicflowv1.Response {
 	switch body := request.Body.(type) {
 	case *quicflowv1.Request_Step:
-		status, err := s.agent.steps.request(body.Step)
+		asked := s.number
+		if request.Id == 0 {
+			asked = 0
+		}
+		status, err := s.agent.steps.request(body.Step, asked)
 		return stepResponse(body.Step.GetStepId(), status, err)
 	case *quicflowv1.Request_CancelStep:
 		status, err := s.agent.steps.cancelStep(body.CancelStep.GetStepId(), body.CancelStep.GetReason())
@@ -98,7 +106,7 @@ func failureCode(err error) quicflowv1.FailureCode {
 		return quicflowv1.FailureCode_FAILURE_CODE_JOURNAL_FULL
 	case errors.Is(err, errOverloaded), errors.Is(err, ErrStopping):
 		return quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED
-	case errors.Is(err, errInvalidStep), errors.Is(err, journal.ErrNoDeadline):
+	case errors.Is(err, errInvalidStep), errors.Is(err, journal.ErrNoDeadline), errors.Is(err, release.ErrInvalid):
 		return quicflowv1.FailureCode_FAILURE_CODE_INVALID
 	case errors.Is(err, errUnsupportedStep):
 		return quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED

@@ -48,11 +48,16 @@ var (
 
 // session is one accepted connection to a hub.
 type session struct {
-	agent    *Agent
-	conn     *quic.Conn
-	control  *quic.Stream
-	frames   *wire.Reader
-	interval time.Duration // between heartbeats
+	agent     *Agent
+	number    uint64 // of the agent's sessions, from 1
+	conn      *quic.Conn
+	control   *quic.Stream
+	frames    *wire.Reader
+	interval  time.Duration // between heartbeats
+	server    string
+	welcome   *quicflowv1.Welcome
+	since     time.Time
+	factsHash uint64 // as in the hello
 
 	out      *wire.Outbox
 	writers  errgroup.Group // of out
@@ -76,7 +81,7 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 	}
 	defer conn.CloseWithError(wire.CloseNormal, "")
 	s := &session{
-		agent: a, conn: conn,
+		agent: a, number: a.sessions.Add(1), conn: conn,
 		requests: make(chan struct{}, maxRequests),
 		credits:  make(chan uint64, 1),
 		calls:    newCalls(),
@@ -86,7 +91,11 @@ func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err 
 		return false, err
 	}
 	a.cfg.Logger.Info("connected", "server", server, "node_id", welcome.NodeId, "session_epoch", welcome.SessionEpoch)
+	s.server, s.welcome, s.since = server, welcome, time.Now()
 	a.setSession(s)
+	if welcome.WantFacts || a.currentFacts().GetHash() != s.factsHash {
+		s.sendFacts()
+	}
 	a.cfg.OnConnect(welcome)
 	err = s.run(ctx)
 	a.setSession(nil)
@@ -107,10 +116,12 @@ func (s *session) introduce(ctx context.Context) (*quicflowv1.Welcome, error) {
 	stop := context.AfterFunc(ctx, func() { _ = s.control.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	hostname, _ := os.Hostname()
+	s.factsHash = a.currentFacts().GetHash()
 	hello := &quicflowv1.Hello{
 		Protocol: wire.Protocol, AgentVersion: a.cfg.Version,
 		JournalId: a.journal.ID(), Generation: a.journal.Generation(), BootId: a.cfg.BootID,
 		Labels: a.cfg.Labels, Hostname: hostname, Os: runtime.GOOS, Arch: runtime.GOARCH,
+		FactsHash: s.factsHash,
 	}
 	if err := wire.WriteFrame(s.control, &quicflowv1.ToHub{Body: &quicflowv1.ToHub_Hello{Hello: hello}}); err != nil {
 		return nil, fmt.Errorf("send hello: %w", err)
@@ -174,7 +185,9 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():
-			s.sayGoodbye(work)
+			if !errors.Is(context.Cause(ctx), ErrRestarting) {
+				s.sayGoodbye(work)
+			}
 			return ErrStopping
 		case <-work.Done():
 			return nil
@@ -255,11 +268,10 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 // write sends results that are ready, and heartbeats: at their time, and when the host has moved.
 func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 	steps := s.agent.steps
-	sent := map[string]bool{}
 	beat := newHeartbeat(s)
 	defer beat.stop()
 	for {
-		if err := s.writeResults(sent); err != nil {
+		if err := s.writeResults(); err != nil {
 			return err
 		}
 		for ready := false; !ready; {
@@ -283,11 +295,8 @@ func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 
 // writeResults sends each result once a session, until the hub confirms it. Where there are more than the hub reads, the
 // rest follows when it has confirmed some.
-func (s *session) writeResults(sent map[string]bool) error {
-	for _, id := range s.agent.steps.unconfirmedResults() {
-		if sent[id] {
-			continue
-		}
+func (s *session) writeResults() error {
+	for _, id := range s.agent.steps.unsentResults(s.number) {
 		status, err := s.agent.journal.Lookup(id)
 		if err != nil {
 			return fmt.Errorf("read result: %w", err)
@@ -304,7 +313,7 @@ func (s *session) writeResults(sent map[string]bool) error {
 		if err != nil {
 			return err
 		}
-		sent[id] = true
+		s.agent.steps.resultSent(id, s.number)
 	}
 	return nil
 }

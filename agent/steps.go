@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/journal"
 	"github.com/quicflow/quicflow/agent/spool"
@@ -44,6 +45,8 @@ type steps struct {
 	journal *journal.Journal
 	dir     string
 
+	commands map[string]command.Command // by type
+
 	life    context.Context
 	end     context.CancelCauseFunc
 	running sync.WaitGroup
@@ -66,15 +69,16 @@ type entry struct {
 
 	cancel      context.CancelCauseFunc // nil when it does not run
 	finished    bool
+	sent        uint64 // the last session in which its result was sent
 	resultAcked bool
 	logAcked    uint64
 	logEnd      uint64 // when finished
 	changed     bool   // acknowledgements are not in the journal yet
 }
 
-func newSteps(cfg Config, j *journal.Journal) *steps {
+func newSteps(cfg Config, j *journal.Journal, commands map[string]command.Command) *steps {
 	s := &steps{
-		cfg: cfg, journal: j, dir: filepath.Join(cfg.DataDir, "steps"),
+		cfg: cfg, journal: j, commands: commands, dir: filepath.Join(cfg.DataDir, "steps"),
 		resultsReady: make(chan struct{}, 1),
 		logsReady:    make(chan struct{}, 1),
 		confirmed:    make(chan struct{}, 1),
@@ -115,10 +119,20 @@ func (s *steps) start() error {
 	}
 	// One that has begun keeps its project's turn.
 	slices.SortStableFunc(known, func(a, b journal.Entry) int { return cmp.Compare(s.waiting(a), s.waiting(b)) })
+	if s.journal.Copied() {
+		s.cfg.Logger.Warn("the journal is a copy, so it counts as a new one", "journal_id", s.journal.ID())
+	}
 	for _, k := range known {
+		if !k.Finished && s.journal.Copied() {
+			// The original may have carried it out since the copy was made.
+			if err := s.giveUp(k.StepID, "the agent's journal was restored from a copy; how far the step got cannot be known"); err != nil {
+				return err
+			}
+			continue
+		}
 		if !k.Finished {
 			s.cfg.Logger.Info("step goes on", "step_id", k.StepID)
-			s.launch(s.entries[k.StepID], k.Request, true)
+			s.resume(s.entries[k.StepID], k.Request)
 		}
 	}
 	s.running.Go(s.keep)
@@ -177,21 +191,50 @@ func (s *steps) check(id string) error {
 	return nil
 }
 
-// request starts a step, unless it is known, and says where it stands. Once it says Running, the intent is on disk.
-func (s *steps) request(step *quicflowv1.StepRequest) (journal.Status, error) {
+// giveUp ends a step that an earlier life of the agent began, and of which nobody can know.
+func (s *steps) giveUp(id, reason string) error {
+	result := executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, reason)
+	result.StepId = id
+	end, err := spool.End(s.spoolPath(id))
+	if err != nil {
+		s.cfg.Logger.Error("log of step is not complete", "step_id", id, "error", err)
+	}
+	result.LogEnd = end
+	if err := s.journal.Finish(result); err != nil {
+		return err
+	}
+	s.settle(id, result, 0)
+	return nil
+}
+
+// resume goes on with a step that an earlier life of the agent began.
+func (s *steps) resume(e *entry, step *quicflowv1.StepRequest) {
+	if c := step.GetCommand(); c != nil {
+		if own, ok := s.commands[c.Type]; ok {
+			r := s.newCommandRun(e, step, own)
+			r.begun = true
+			s.launchCommand(r, true)
+			return
+		}
+	}
+	s.launch(e, step, true)
+}
+
+// request starts a step, unless it is known, and says where it stands. Once it says Running, the intent is on disk. asked is
+// the session that gets the answer, 0 if no one does.
+func (s *steps) request(step *quicflowv1.StepRequest, asked uint64) (journal.Status, error) {
 	id := step.GetStepId()
 	if err := s.check(id); err != nil {
 		return journal.Status{}, err
-	}
-	if step.Spec == nil {
-		return journal.Status{}, errUnsupportedStep
 	}
 	status, err := s.journal.Lookup(id)
 	if err != nil || status.State == journal.Finished {
 		return status, err
 	}
-	if s.cfg.Executor == nil && status.State == journal.New {
-		return journal.Status{}, errUnsupportedStep
+	if status.State == journal.New {
+		if err := s.supports(step); err != nil {
+			return journal.Status{}, err
+		}
 	}
 	e, first, err := s.claim(id)
 	if err != nil {
@@ -204,24 +247,55 @@ func (s *steps) request(step *quicflowv1.StepRequest) (journal.Status, error) {
 		}
 		return s.journal.Lookup(id)
 	}
-	status, err = s.journal.Begin(step)
-	failpoint.Here("agent.intent.stored")
-	switch {
-	case err != nil:
-		s.cfg.Logger.Warn("step was not accepted", "step_id", id, "error", err)
-		e.err = err
-		s.withdraw(e)
-	case status.State == journal.New:
+	if own, ok := s.commands[step.GetCommand().GetType()]; ok {
+		return s.requestCommand(e, step, own, asked)
+	}
+	status, err = s.begin(e, step)
+	if err == nil && status.State == journal.New {
 		s.cfg.Logger.Info("step begins", "step_id", id, "action", step.Action, "project", step.Project, "version", step.Version)
 		status.State = journal.Running
 		s.launch(e, step, false)
-	case status.State == journal.Finished:
-		s.cfg.Logger.Warn("step will not run", "step_id", id, "error", status.Result.Error)
-		s.withdraw(e)
-		s.settle(id, status.Result)
+		close(e.begun)
 	}
-	close(e.begun)
 	return status, err
+}
+
+// begin stores the intent of a claimed step. New means that it is to be launched, and e.begun closed; in any other case the
+// entry is done with.
+func (s *steps) begin(e *entry, step *quicflowv1.StepRequest) (journal.Status, error) {
+	status, err := s.journal.Begin(step)
+	failpoint.Here("agent.intent.stored")
+	switch {
+	case err != nil:
+		s.cfg.Logger.Warn("step was not accepted", "step_id", step.StepId, "error", err)
+		s.reject(e, err)
+	case status.State == journal.New:
+		return status, nil
+	default:
+		s.withdraw(e)
+		if status.State == journal.Finished {
+			s.cfg.Logger.Warn("step will not run", "step_id", step.StepId, "error", status.Result.Error)
+			s.settle(step.StepId, status.Result, 0)
+		}
+		close(e.begun)
+	}
+	return status, err
+}
+
+// reject is the end of a claimed step of which nothing is stored.
+func (s *steps) reject(e *entry, err error) {
+	s.withdraw(e)
+	e.err = err
+	close(e.begun)
+}
+
+// forget is reject for a step that counts as running until its goroutine ends.
+func (s *steps) forget(e *entry, err error) {
+	s.mu.Lock()
+	delete(s.entries, e.id)
+	s.mu.Unlock()
+	e.err = err
+	close(e.begun)
 }
 
 // claim gives the entry of a step, and whether it is new; then the caller is to begin the step, or to withdraw it.
@@ -250,8 +324,9 @@ func (s *steps) withdraw(e *entry) {
 	s.active--
 }
 
-// settle notes a result that the journal has, so that it is sent.
-func (s *steps) settle(id string, result *quicflowv1.StepResult) {
+// settle notes a result that the journal has, so that it is sent; answered is the session in which an answer carries it, 0 if
+// none does.
+func (s *steps) settle(id string, result *quicflowv1.StepResult, answered uint64) {
 	s.mu.Lock()
 	e := s.entries[id]
 	if e == nil {
@@ -259,9 +334,11 @@ func (s *steps) settle(id string, result *quicflowv1.StepResult) {
 		close(e.begun)
 		s.entries[id] = e
 	}
-	e.finished, e.cancel, e.logEnd = true, nil, result.LogEnd
+	e.finished, e.cancel, e.logEnd, e.sent = true, nil, result.LogEnd, answered
 	s.mu.Unlock()
-	wake(s.resultsReady)
+	if answered == 0 {
+		wake(s.resultsReady)
+	}
 	wake(s.logsReady)
 	wake(s.confirmed)
 }
@@ -276,7 +353,10 @@ func (s *steps) launch(e *entry, step *quicflowv1.StepRequest, again bool) {
 		s.active++
 	}
 	turn := s.turns[step.Project]
-	if turn == nil {
+	switch {
+	case step.GetCommand() != nil:
+		turn = make(chan struct{}, 1) // commands have no project, so they take no turns
+	case turn == nil:
 		turn = make(chan struct{}, 1)
 		s.turns[step.Project] = turn
 	}
@@ -334,20 +414,27 @@ func (s *steps) run(ctx context.Context, step *quicflowv1.StepRequest, again boo
 	if err := s.complete(result, step, log); err != nil {
 		s.cfg.Logger.Error("log of step is not complete", "step_id", step.StepId, "error", err)
 	}
+	if s.finish(result) {
+		s.cfg.Logger.Info("step ended", "step_id", step.StepId, "outcome", result.Outcome.String(), "exit_code", result.ExitCode, "error", result.Error)
+		s.settle(step.StepId, result, 0)
+	}
+}
+
+// finish stores a result, however often that takes. It reports false if the agent stops before: then the step is unfinished
+// in the journal, and will be resumed.
+func (s *steps) finish(result *quicflowv1.StepResult) bool {
 	backoff := newBackoff(Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second})
 	for {
 		err := s.journal.Finish(result)
 		if err == nil {
-			break
+			failpoint.Here("agent.result.stored")
+			return true
 		}
-		s.cfg.Logger.Error("result could not be stored", "step_id", step.StepId, "error", err)
+		s.cfg.Logger.Error("result could not be stored", "step_id", result.StepId, "error", err)
 		if !sleep(s.life, backoff.next()) {
-			return // it is still unfinished in the journal, and will be resumed
+			return false
 		}
 	}
-	failpoint.Here("agent.result.stored")
-	s.cfg.Logger.Info("step ended", "step_id", step.StepId, "outcome", result.Outcome.String(), "exit_code", result.ExitCode, "error", result.Error)
-	s.settle(step.StepId, result)
 }
 
 // execute gives nil if the agent stops before the step has ended.
@@ -421,7 +508,7 @@ func (s *steps) cancelStep(id, reason string) (journal.Status, error) {
 		case err != nil:
 			return journal.Status{}, err
 		case status.State == journal.New:
-			s.settle(id, result)
+			s.settle(id, result, 0)
 			return journal.Status{State: journal.Finished, Result: result}, nil
 		case status.State == journal.Finished:
 			return status, nil
@@ -430,15 +517,27 @@ func (s *steps) cancelStep(id, reason string) (journal.Status, error) {
 	}
 }
 
-// unconfirmedResults are the ids of the steps whose result the hub has not confirmed.
-func (s *steps) unconfirmedResults() []string {
+// unsentResults are the ids of the steps whose result the hub has not confirmed, and which was not sent in this session.
+func (s *steps) unsentResults(session uint64) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ids []string
 	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
-		if e := s.entries[id]; e.finished && !e.resultAcked {
+		if e := s.entries[id]; e.finished && !e.resultAcked && e.sent != session {
 			ids = append(ids, id)
 		}
 	}
 	return ids
+}
+
+// resultSent notes in which session a result was sent, 0 if in none.
+func (s *steps) resultSent(id string, session uint64) {
+	s.mu.Lock()
+	if e := s.entries[id]; e != nil {
+		e.sent = session
+	}
+	s.mu.Unlock()
+	if session == 0 {
+		wake(s.resultsReady)
+	}
 }

@@ -2,6 +2,8 @@ package agent_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -252,4 +254,50 @@ func TestRollbackEndsTheStepThatItUndoes(t *testing.T) {
 	require.Equal(t, release.StepSucceeded, w.result(rollback.StepId).State)
 	require.Equal(t, release.StepCancelled, w.result(deploy.StepId).State)
 	require.Equal(t, []string{"deploy", "rollback"}, order)
+}
+
+// resumable counts how often it goes on with a step.
+type resumable struct {
+	*gate
+	resumed atomic.Int32
+}
+
+func (r *resumable) Resume(ctx context.Context, s *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult {
+	r.resumed.Add(1)
+	return r.Run(ctx, s, log)
+}
+
+// The original may have carried out what the copy of its journal takes for unfinished, so that must not begin once more.
+func TestRestoredJournalRunsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg, r := w.config("a"), &resumable{gate: newGate()}
+	cfg.Executor = r
+	first := w.connect(cfg)
+	w.accepted("a", step("a", "0", "x"))
+	w.eventually(func() bool { return r.runs.Load() == 1 }, "it runs")
+	first.stop()
+	restored := t.TempDir()
+	require.NoError(t, os.CopyFS(restored, os.DirFS(cfg.DataDir)))
+	require.NoError(t, filepath.Walk(restored, func(path string, info os.FileInfo, err error) error {
+		if err == nil {
+			err = os.Chmod(path, info.Mode()&0o700)
+		}
+		return err
+	}))
+	cfg.DataDir = restored
+	close(r.open)
+	w.connect(cfg)
+	result := w.result(stepID("a", "0"))
+	require.Equal(t, release.StepUnknown, result.State)
+	require.Contains(t, result.Error, "restored from a copy")
+	require.Equal(t, "running\n", w.output(stepID("a", "0"), release.StreamSystem))
+	require.Zero(t, r.resumed.Load())
+	require.EqualValues(t, 1, r.runs.Load())
+	w.store.with(func() {
+		require.Len(t, w.store.sessions, 2)
+		require.NotEqual(t, w.store.sessions[0].JournalID, w.store.sessions[1].JournalID, "the server sees another journal")
+		require.Greater(t, w.store.sessions[1].Generation, w.store.sessions[0].Generation, "though it went forward")
+	})
+	w.forgotten(restored)
 }

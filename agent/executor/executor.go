@@ -35,3 +35,10 @@ func CancelledBy(ctx context.Context) *Cancelled {
 func Ended(outcome quicflowv1.Outcome, reason string) *quicflowv1.StepResult {
 	return &quicflowv1.StepResult{Outcome: outcome, ExitCode: -1, Error: reason, FinishedUnixMs: time.Now().UnixMilli()}
 }
+
+// TimedOut is the cause of a step's end when its time is over.
+type TimedOut struct {
+	After time.Duration
+}
+
+func (t *TimedOut) Error() string { return "timed out after " + t.After.String() }

@@ -76,11 +76,12 @@ type Journal struct {
 	db         *bolt.DB
 	id         string
 	generation uint64
+	copied     bool
 }
 
 // The buckets. The sequence of intents and of done is their number of entries.
 var (
-	metaBucket    = []byte("meta")    // journal id, generation, horizon
+	metaBucket    = []byte("meta")    // journal id, generation, horizon, file
 	intentsBucket = []byte("intents") // step id → not_after, request
 	resultsBucket = []byte("results") // step id → result
 	acksBucket    = []byte("acks")    // step id → result acked, log position acked
@@ -90,6 +91,7 @@ var (
 	idKey         = []byte("id")
 	generationKey = []byte("generation")
 	horizonKey    = []byte("horizon")
+	fileKey       = []byte("file") // fileIdentity
 )
 
 // Open opens or makes a journal and raises its generation.
@@ -137,7 +139,16 @@ func (j *Journal) begin(tx *bolt.Tx) error {
 		}
 	}
 	meta := tx.Bucket(metaBucket)
-	if meta.Get(idKey) == nil {
+	// A copy that is put back in the original's place lacks what happened since it was made, and its generation need not show
+	// that: it has become another journal.
+	file, known := fileIdentity(j.cfg.Path), string(meta.Get(fileKey))
+	j.copied = file != "" && known != "" && file != known
+	if file != "" && file != known {
+		if err := meta.Put(fileKey, []byte(file)); err != nil {
+			return err
+		}
+	}
+	if meta.Get(idKey) == nil || j.copied {
 		id, err := uuid.NewRandom()
 		if err != nil {
 			return err
@@ -153,6 +164,10 @@ func (j *Journal) begin(tx *bolt.Tx) error {
 
 // ID is random and was made with the journal.
 func (j *Journal) ID() string { return j.id }
+
+// Copied says that the file is a copy of the journal that was last opened. It has a new id, and what it says of steps that
+// are not finished may be out of date. What it knows it still answers.
+func (j *Journal) Copied() bool { return j.copied }
 
 // Generation rises each time the journal is opened.
 func (j *Journal) Generation() uint64 { return j.generation }
@@ -186,11 +201,8 @@ func (j *Journal) Begin(step *quicflowv1.StepRequest) (Status, error) {
 			return j.tombstone(tx, late, step.NotAfterUnixMs)
 		}
 		status = Status{State: New}
-		if err := j.prune(tx); err != nil {
+		if err := j.room(tx); err != nil {
 			return err
-		}
-		if tx.Bucket(doneBucket).Sequence() >= uint64(j.cfg.MaxRemembered) {
-			return ErrFull
 		}
 		return putIntent(tx, step.StepId, step.NotAfterUnixMs, request, j.cfg.MaxEntries)
 	})
@@ -198,6 +210,69 @@ func (j *Journal) Begin(step *quicflowv1.StepRequest) (Status, error) {
 		return Status{}, fmt.Errorf("store intent: %w", err)
 	}
 	return status, nil
+}
+
+// Ready says whether Begin would take a step as New, without storing anything. False may mean anything else.
+func (j *Journal) Ready(step *quicflowv1.StepRequest) (ready bool, err error) {
+	err = j.db.View(func(tx *bolt.Tx) error {
+		known, err := lookup(tx, step.StepId)
+		ready = err == nil && known.State == New && step.NotAfterUnixMs > 0 && j.tooLate(tx, step) == nil &&
+			tx.Bucket(doneBucket).Sequence() < uint64(j.cfg.MaxRemembered) && tx.Bucket(intentsBucket).Sequence() < uint64(j.cfg.MaxEntries)
+		return err
+	})
+	return ready, err
+}
+
+// Record stores intent and result of a step at once: for one without an effect, which may be carried out again if the agent
+// dies before. It changes nothing for a step that is known, and says where that stands; New means that the result was stored.
+func (j *Journal) Record(result *quicflowv1.StepResult, notAfter time.Time) (status Status, err error) {
+	value, err := proto.Marshal(result)
+	if err != nil {
+		return Status{}, fmt.Errorf("encode step result: %w", err)
+	}
+	err = j.db.Batch(func(tx *bolt.Tx) error {
+		if status, err = lookup(tx, result.StepId); err != nil || status.State != New {
+			return err
+		}
+		if err := j.room(tx); err != nil {
+			return err
+		}
+		if err := putIntent(tx, result.StepId, notAfter.UnixMilli(), nil, j.cfg.MaxEntries); err != nil {
+			return err
+		}
+		return tx.Bucket(resultsBucket).Put([]byte(result.StepId), value)
+	})
+	if err != nil {
+		return Status{}, fmt.Errorf("store result: %w", err)
+	}
+	return status, nil
+}
+
+// room makes sure that the step, once confirmed, can be remembered.
+func (j *Journal) room(tx *bolt.Tx) error {
+	if err := j.prune(tx); err != nil {
+		return err
+	}
+	if tx.Bucket(doneBucket).Sequence() >= uint64(j.cfg.MaxRemembered) {
+		return fmt.Errorf("%w: it remembers %d confirmed steps, as many as it may, until their not_after", ErrFull, j.cfg.MaxRemembered)
+	}
+	return nil
+}
+
+// Stats is how full a journal is.
+type Stats struct {
+	Entries    int   `json:"entries"`    // steps that run, or whose result or logs are not confirmed
+	Remembered int   `json:"remembered"` // confirmed steps
+	Bytes      int64 `json:"bytes"`      // of the file
+}
+
+// Stats counts.
+func (j *Journal) Stats() (stats Stats, err error) {
+	err = j.db.View(func(tx *bolt.Tx) error {
+		stats = Stats{int(tx.Bucket(intentsBucket).Sequence()), int(tx.Bucket(doneBucket).Sequence()), tx.Size()}
+		return nil
+	})
+	return stats, err
 }
 
 // tooLate gives the result of a step that must not start, nil for one that may.
@@ -281,7 +356,7 @@ func (j *Journal) tombstone(tx *bolt.Tx, result *quicflowv1.StepResult, notAfter
 func putIntent(tx *bolt.Tx, stepID string, notAfter int64, request []byte, limit int) error {
 	intents := tx.Bucket(intentsBucket)
 	if intents.Sequence() >= uint64(limit) {
-		return ErrFull
+		return fmt.Errorf("%w: %d steps run or wait for the server to confirm their results and logs; it takes no more than %d", ErrFull, intents.Sequence(), limit)
 	}
 	if err := intents.SetSequence(intents.Sequence() + 1); err != nil {
 		return err

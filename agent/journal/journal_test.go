@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -163,6 +164,7 @@ func TestFullJournalRefusesAndNeverEvicts(t *testing.T) {
 	}
 	_, err := j.Begin(step("c", now.Add(time.Hour)))
 	require.ErrorIs(t, err, journal.ErrFull)
+	require.ErrorContains(t, err, "2 steps run or wait for the server to confirm their results and logs; it takes no more than 2")
 	status, err := j.Begin(step("a", now.Add(time.Hour)))
 	require.NoError(t, err)
 	require.Equal(t, journal.Running, status.State)
@@ -181,6 +183,7 @@ func TestFullJournalRefusesAndNeverEvicts(t *testing.T) {
 	finish("c")
 	_, err = j.Begin(step("e", now.Add(time.Hour)))
 	require.ErrorIs(t, err, journal.ErrFull, "confirmed steps are remembered, and so bounded, too")
+	require.ErrorContains(t, err, "it remembers 3 confirmed steps, as many as it may")
 }
 
 func TestOnlyOneBeginIsNew(t *testing.T) {
@@ -283,4 +286,133 @@ func TestJournalAgainstModel(t *testing.T) {
 			},
 		})
 	})
+}
+
+// Intents of steps that come together share their fsyncs.
+func TestConcurrentIntentsShareCommits(t *testing.T) {
+	const steps = 100
+	j := open(t, journal.Config{})
+	before := j.Commits()
+	start := make(chan struct{})
+	var group sync.WaitGroup
+	for i := range steps {
+		group.Go(func() {
+			<-start
+			_, err := j.Begin(step(fmt.Sprint("step", i), now.Add(time.Hour)))
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(start)
+	group.Wait()
+	require.Less(t, j.Commits()-before, steps/4)
+	stats, err := j.Stats()
+	require.NoError(t, err)
+	require.Equal(t, steps, stats.Entries)
+}
+
+// Intent and result of what has no effect are one commit.
+func TestRecordIsOneCommit(t *testing.T) {
+	j := open(t, journal.Config{MaxEntries: 2, MaxRemembered: 3})
+	request := step("a", now.Add(time.Hour))
+	ready, err := j.Ready(request)
+	require.NoError(t, err)
+	require.True(t, ready)
+	before := j.Commits()
+	status, err := j.Record(result("a", 0), now.Add(time.Hour))
+	require.NoError(t, err)
+	require.Equal(t, journal.New, status.State)
+	require.Equal(t, before+1, j.Commits())
+
+	ready, err = j.Ready(request)
+	require.NoError(t, err)
+	require.False(t, ready, "it is known")
+	other := result("a", 0)
+	other.Outcome = quicflowv1.Outcome_OUTCOME_FAILED
+	status, err = j.Record(other, now.Add(time.Hour))
+	require.NoError(t, err)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, status.Result.Outcome, "the first result stays")
+	status, err = j.Begin(request)
+	require.NoError(t, err)
+	require.Equal(t, journal.Finished, status.State)
+
+	for name, late := range map[string]*quicflowv1.StepRequest{
+		"late": step("late", now.Add(-time.Second)), "endless": step("endless", time.UnixMilli(0)),
+	} {
+		ready, err = j.Ready(late)
+		require.NoError(t, err)
+		require.False(t, ready, name)
+	}
+	_, err = j.Record(result("b", 0), now.Add(time.Hour))
+	require.NoError(t, err)
+	_, err = j.Record(result("c", 0), now.Add(time.Hour))
+	require.ErrorIs(t, err, journal.ErrFull)
+	ready, err = j.Ready(step("c", now.Add(time.Hour)))
+	require.NoError(t, err)
+	require.False(t, ready)
+}
+
+// A copy in the original's place is another journal, though its generation went forward.
+func TestCopiedJournal(t *testing.T) {
+	dir := t.TempDir()
+	path, backup := filepath.Join(dir, "journal.db"), filepath.Join(dir, "backup")
+	j := open(t, journal.Config{Path: path})
+	require.False(t, j.Copied())
+	_, err := j.Begin(step("a", now.Add(time.Hour)))
+	require.NoError(t, err)
+	require.NoError(t, j.Finish(result("a", 0)))
+	id := j.ID()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(backup, text, 0o600))
+	_, err = j.Begin(step("b", now.Add(time.Hour))) // what the copy lacks
+	require.NoError(t, err)
+	require.NoError(t, j.Close())
+
+	j = open(t, journal.Config{Path: path})
+	require.False(t, j.Copied())
+	require.Equal(t, id, j.ID(), "the original is itself")
+	require.NoError(t, j.Close())
+
+	require.NoError(t, os.Rename(backup, path))
+	j = open(t, journal.Config{Path: path})
+	require.True(t, j.Copied())
+	require.NotEqual(t, id, j.ID())
+	status, err := j.Begin(step("a", now.Add(time.Hour)))
+	require.NoError(t, err)
+	require.Equal(t, journal.Finished, status.State, "what it knows it still answers")
+	id = j.ID()
+	require.NoError(t, j.Close())
+
+	j = open(t, journal.Config{Path: path})
+	require.False(t, j.Copied())
+	require.Equal(t, id, j.ID(), "from now on it is the original")
+}
+
+func BenchmarkBegin(b *testing.B) {
+	for _, concurrent := range []int{1, 10, 100} {
+		b.Run(fmt.Sprint(concurrent), func(b *testing.B) {
+			j, err := journal.Open(journal.Config{Path: filepath.Join(b.TempDir(), "journal.db"), MaxEntries: 10_000_000})
+			require.NoError(b, err)
+			defer func() { _ = j.Close() }()
+			notAfter := time.Now().Add(time.Hour)
+			var next atomic.Int64
+			var group sync.WaitGroup
+			before := j.Commits()
+			b.ResetTimer()
+			for range concurrent {
+				group.Go(func() {
+					for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+						if _, err := j.Begin(step(fmt.Sprintf("task/deploy/host/%d", n), notAfter)); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			group.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "begin/s")
+			b.ReportMetric(float64(b.N)/float64(j.Commits()-before), "begin/commit")
+		})
+	}
 }

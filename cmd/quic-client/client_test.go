@@ -18,6 +18,10 @@ import (
 
 func TestMain(m *testing.M) {
 	script.MaybeRunWrapper()
+	if os.Getenv(clientVariable) != "" {
+		runClient()
+		return
+	}
 	os.Exit(m.Run())
 }
 

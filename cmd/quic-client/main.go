@@ -78,7 +78,12 @@ same user it needs none. Afterwards its identity is in the data directory, and i
 		RunE:  func(cmd *cobra.Command, _ []string) error { return o.join(cmd.Context()) },
 	}
 	join.Flags().DurationVar(&o.joinTimeout, "timeout", defaultJoinTimeout, "give up after this time")
-	root.AddCommand(join, &cobra.Command{
+	root.AddCommand(join, o.upgradeCommand(), o.serviceCommand(), &cobra.Command{
+		Use:   "facts",
+		Short: "Print what the agent tells a server of this host",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.facts(cmd.Context(), cmd.OutOrStdout()) },
+	}, &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,12 +17,16 @@ import (
 
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/host"
 )
 
 const (
 	defaultServer      = "localhost:8474"
 	defaultID          = "client-001"
 	defaultJoinTimeout = 30 * time.Second
+	defaultMaxSteps    = 16
+	defaultMaxJournal  = 10_000
+	defaultLogLevel    = "info"
 	tokenVariable      = "QUIC_JOIN_TOKEN"
 )
 
@@ -36,6 +43,7 @@ type options struct {
 	serverDataDir string
 	retryLimit    int
 	maxSteps      int
+	maxJournal    int
 	joinTimeout   time.Duration
 	joined        func() // to be called when there is an identity
 	logLevel      string
@@ -52,8 +60,9 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.dataDir, "data-dir", "", "directory for all state (default /var/lib/quicflow/agent/ID for root, else $XDG_STATE_HOME/quicflow/agent/ID)")
 	flags.StringVar(&o.serverDataDir, "server-data-dir", "", "data directory of a local server, to join without a token (default: the local server's default)")
 	flags.IntVar(&o.retryLimit, "retry-limit", 0, "exit after so many failed attempts to connect in a row; 0 is no limit")
-	flags.IntVar(&o.maxSteps, "max-steps", 16, "steps that may run at the same time")
-	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.IntVar(&o.maxSteps, "max-steps", defaultMaxSteps, "steps that may run at the same time")
+	flags.IntVar(&o.maxJournal, "max-journal", defaultMaxJournal, "steps whose result or output the server has not confirmed; more are refused as journal_full")
+	flags.StringVar(&o.logLevel, "log-level", defaultLogLevel, "debug, info, warn or error")
 }
 
 // stateDir is where programs of QuicFlow keep their data by default.
@@ -85,32 +94,43 @@ func (o *options) joinToken() (string, error) {
 	return os.Getenv(tokenVariable), nil
 }
 
-// agent builds the agent. Without an identity and a token it gets one from a local server.
-func (o *options) agent(ctx context.Context) (*agent.Agent, error) {
-	token, err := o.joinToken()
-	if err != nil {
-		return nil, err
-	}
-	cfg := agent.Config{
-		Servers: o.servers, ClientID: o.id, Labels: o.labels, Token: token, Insecure: o.insecure,
-		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, Version: version, Logger: o.logger,
-	}
+// directory is the agent's data directory.
+func (o *options) directory() (string, error) {
 	dir := o.dataDir
 	if dir == "" {
 		state, err := stateDir()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		dir = filepath.Join(state, "agent", o.id)
 	}
-	if cfg.DataDir, err = filepath.Abs(dir); err != nil {
-		return nil, fmt.Errorf("--data-dir: %w", err)
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("--data-dir: %w", err)
 	}
-	if cfg.Executor, err = script.New(script.Config{
-		ClientID: o.id, DataDir: cfg.DataDir, Labels: o.labels, Logger: o.logger,
-	}); err != nil {
-		return nil, err
+	return dir, nil
+}
+
+// config is what the flags say.
+func (o *options) config() (agent.Config, error) {
+	cfg := agent.Config{
+		Servers: o.servers, ClientID: o.id, Labels: o.labels, Insecure: o.insecure,
+		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, MaxJournal: o.maxJournal, Version: version, Logger: o.logger,
+		Commands: host.Commands(), Facts: host.Facts,
 	}
+	var err error
+	if cfg.Token, err = o.joinToken(); err != nil {
+		return cfg, err
+	}
+	if cfg.DataDir, err = o.directory(); err != nil {
+		return cfg, err
+	}
+	cfg.Executor, err = script.New(script.Config{ClientID: o.id, DataDir: cfg.DataDir, Labels: o.labels, Logger: o.logger})
+	return cfg, err
+}
+
+// agent builds the agent. Without an identity and a token it gets one from a local server.
+func (o *options) agent(ctx context.Context, cfg agent.Config) (*agent.Agent, error) {
 	a, err := agent.New(cfg)
 	if err != nil {
 		return nil, err
@@ -158,7 +178,13 @@ func (o *options) remembered(dataDir string) []string {
 }
 
 func (o *options) run(ctx context.Context) error {
-	a, err := o.agent(ctx)
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	ctx, over := onTrial(ctx, &cfg)
+	defer over()
+	a, err := o.agent(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -174,13 +200,39 @@ func (o *options) run(ctx context.Context) error {
 		}
 	}
 	o.joined()
-	return a.Run(ctx)
+	return o.serve(ctx, a, cfg.DataDir)
+}
+
+// facts prints what the agent tells a server of its host.
+func (o *options) facts(ctx context.Context, out io.Writer) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(cfg)
+	if err != nil {
+		return err
+	}
+	text, err := a.CollectFacts(ctx)
+	if err != nil {
+		return err
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, text, "", "  "); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, pretty.String())
+	return err
 }
 
 func (o *options) join(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.joinTimeout, errors.New("no server answered in time"))
 	defer cancel()
-	a, err := o.agent(ctx)
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	a, err := o.agent(ctx, cfg)
 	if err != nil {
 		return err
 	}

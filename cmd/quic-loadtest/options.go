@@ -42,6 +42,7 @@ type options struct {
 	exec          span
 	failureRate   float64
 	logBytes      int
+	logLines      int
 	json          bool
 
 	out, err io.Writer
@@ -66,6 +67,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.Var(&o.exec, "exec-time", "how long a step takes, a duration or a range such as 1s-5s")
 	flags.Float64Var(&o.failureRate, "failure-rate", 0, "part of the steps that fail, 0 to 1")
 	flags.IntVar(&o.logBytes, "log-bytes", 1024, "bytes that each step prints")
+	flags.IntVar(&o.logLines, "log-lines", 0, "lines of 64 bytes that each step prints, each a record of its own, in place of --log-bytes")
 	flags.BoolVar(&o.json, "json", false, "print the summary as JSON")
 }
 
@@ -79,6 +81,12 @@ func (o *options) check() error {
 	}
 	if o.logBytes < 0 {
 		return fmt.Errorf("--log-bytes: %d is less than 0", o.logBytes)
+	}
+	if o.logLines < 0 {
+		return fmt.Errorf("--log-lines: %d is less than 0", o.logLines)
+	}
+	if o.logLines > 0 {
+		o.logBytes = 0
 	}
 	if o.report == 0 {
 		return fmt.Errorf("--report-interval: must be longer than 0")

@@ -27,7 +27,7 @@ func (o *options) run(ctx context.Context) error {
 	f, err := fleet.New(fleet.Config{
 		Servers: []string{o.server}, IDs: ids, Identities: identities, Insecure: o.insecure,
 		Concurrency: o.concurrency, ConnectTimeout: time.Duration(o.connect),
-		ExecMin: o.exec.min, ExecMax: o.exec.max, FailureRate: o.failureRate, LogBytes: o.logBytes,
+		ExecMin: o.exec.min, ExecMax: o.exec.max, FailureRate: o.failureRate, LogBytes: o.logBytes, LogLines: o.logLines,
 		Version: version, Logger: o.logger,
 	})
 	if err != nil {

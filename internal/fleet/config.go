@@ -41,8 +41,10 @@ type Config struct {
 	ExecMin, ExecMax time.Duration
 	// FailureRate is the part of the steps that fail, 0 to 1. Defaults to 0.
 	FailureRate float64
-	// LogBytes is how much each step prints. Defaults to 0.
+	// LogBytes is how much each step prints, in as few records as hold it. Defaults to 0.
 	LogBytes int
+	// LogLines is how many lines of 64 bytes each step prints, each a record of its own, in place of LogBytes. Defaults to 0.
+	LogLines int
 
 	// Labels of all hosts, sent to the hub. Defaults to none.
 	Labels map[string]string
@@ -53,6 +55,9 @@ type Config struct {
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger
 }
+
+// logEnd is how much each step prints, in bytes.
+func (c *Config) logEnd() uint64 { return uint64(c.LogBytes) + uint64(c.LogLines)*lineSize }
 
 func (c Config) withDefaults() (Config, error) {
 	switch {
@@ -72,6 +77,10 @@ func (c Config) withDefaults() (Config, error) {
 		return c, release.Invalid("failure_rate", "%v is not between 0 and 1", c.FailureRate)
 	case c.LogBytes < 0:
 		return c, release.Invalid("log_bytes", "is negative")
+	case c.LogLines < 0:
+		return c, release.Invalid("log_lines", "is negative")
+	case c.LogLines > 0 && c.LogBytes > 0:
+		return c, release.Invalid("log_lines", "steps print bytes or lines, not both")
 	case c.ConnectTimeout < 0 || c.AgentsPerSocket < 0 || c.Backoff.Min < 0 || c.Backoff.Max < 0:
 		return c, errors.New("fleet.Config has a negative value")
 	}

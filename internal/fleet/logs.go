@@ -18,14 +18,29 @@ const logStall = 15 * time.Second
 // frameOverhead is what surrounds a LogChunk without data, at most: the frame's length and the data's tag and length.
 const frameOverhead = 4 + 5
 
-// printed is what every step prints, over and over: lines of 64 bytes.
+// lineSize is what a line takes, its end included.
+const lineSize = 64
+
+// printed is what every step prints, over and over.
 var printed = func() []byte {
 	var b bytes.Buffer
-	for i := range spool.MaxData / 64 {
+	for i := range spool.MaxData / lineSize {
 		fmt.Fprintf(&b, "%-63s\n", fmt.Sprintf("line %d of a simulated step", i))
 	}
 	return b.Bytes()
 }()
+
+// printedTail is the end of what a step prints.
+func printedTail(end uint64) []byte {
+	last := end % uint64(len(printed))
+	if n := min(end, spool.TailSize); n <= last {
+		return printed[last-n : last]
+	}
+	size := min(end, spool.TailSize)
+	tail := make([]byte, 0, size)
+	tail = append(tail, printed[uint64(len(printed))+last-size:]...)
+	return append(tail, printed[:last]...)
+}
 
 // logSession is what a session knows about its logs. It is guarded by agent.mu.
 type logSession struct {
@@ -110,6 +125,9 @@ func (s *session) nextChunk() *quicflowv1.LogChunk {
 	at := max(p.logSent, p.logAcked)
 	from := at % uint64(len(printed))
 	size := min(p.logEnd()-at, uint64(len(printed))-from)
+	if s.agent.fleet.cfg.LogLines > 0 {
+		size = min(size, lineSize-at%lineSize)
+	}
 	chunk := &quicflowv1.LogChunk{
 		StepId: id, Position: at, Next: at + size, Stream: quicflowv1.Stream_STREAM_STDOUT, Offset: at,
 		TimeUnixNano: time.Now().UnixNano(),

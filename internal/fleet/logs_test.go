@@ -41,6 +41,29 @@ func accept(t *testing.T, listener *quic.Listener) *peer {
 	return p
 }
 
+// peered connects a fleet of one agent to a peer.
+func peered(t *testing.T, change func(*fleet.Config)) (*fleet.Fleet, *quic.Listener, *peer) {
+	t.Helper()
+	b := startServer(t)
+	known := b.join(ids(1))
+	certificate, err := b.ca.IssueServer(nil, 0)
+	require.NoError(t, err)
+	listener, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: b.ca.Pool(), NextProtos: []string{wire.ALPN},
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, listener.Close()) })
+	f := b.fleet(1, func(c *fleet.Config) {
+		c.Servers, c.Identities = []string{listener.Addr().String()}, known
+		change(c)
+	})
+	connected := make(chan error, 1)
+	go func() { connected <- f.Connect(t.Context()) }()
+	p := accept(t, listener)
+	require.NoError(t, <-connected)
+	return f, listener, p
+}
+
 func (p *peer) send(frame *quicflowv1.ToAgent) {
 	p.t.Helper()
 	require.NoError(p.t, wire.WriteFrame(p.stream, frame))
@@ -102,23 +125,7 @@ func (p *peer) ack(id string, position int) {
 // Logs wait for credit, never use more than there is, and are sent again in the next session from where the hub has them.
 func TestLogsGoByCredit(t *testing.T) {
 	const size = 50_000
-	b := startServer(t)
-	known := b.join(ids(1))
-	certificate, err := b.ca.IssueServer(nil, 0)
-	require.NoError(t, err)
-	listener, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
-		Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: b.ca.Pool(), NextProtos: []string{wire.ALPN},
-	}, nil)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, listener.Close()) })
-	f := b.fleet(1, func(c *fleet.Config) {
-		c.Servers, c.Identities, c.LogBytes = []string{listener.Addr().String()}, known, size
-	})
-	connected := make(chan error, 1)
-	go func() { connected <- f.Connect(t.Context()) }()
-	p := accept(t, listener)
-	require.NoError(t, <-connected)
-
+	f, listener, p := peered(t, func(c *fleet.Config) { c.LogBytes = size })
 	a, c := release.StepID("a", release.StepDeploy, "sim-000", 1), release.StepID("c", release.StepDeploy, "sim-000", 1)
 	for i, id := range []string{a, c} {
 		request := stepRequest(id)

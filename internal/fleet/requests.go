@@ -14,7 +14,11 @@ const maxSleep = time.Hour
 func (s *session) request(request *quicflowv1.Request) {
 	switch body := request.Body.(type) {
 	case *quicflowv1.Request_Step:
-		s.respond(request.Id, s.agent.requestStep(body.Step))
+		answered := s
+		if request.Id == 0 {
+			answered = nil
+		}
+		s.respond(request.Id, s.agent.requestStep(body.Step, answered))
 	case *quicflowv1.Request_CancelStep:
 		s.respond(request.Id, s.agent.cancelStep(body.CancelStep.GetStepId(), body.CancelStep.GetReason()))
 	case *quicflowv1.Request_Message:

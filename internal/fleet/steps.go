@@ -23,6 +23,7 @@ const (
 type step struct {
 	notAfter time.Time
 	started  time.Time
+	command  bool
 	result   *quicflowv1.StepResult // nil while it runs
 
 	resultSent  *session // the last one in which it was
@@ -60,8 +61,9 @@ func (a *simulated) foreign(id string) *quicflowv1.Response {
 	return nil
 }
 
-// requestStep starts a step, unless it is known, and says where it stands. a.mu is held.
-func (a *simulated) requestStep(request *quicflowv1.StepRequest) *quicflowv1.Response {
+// requestStep starts a step, a script or a command of any type, unless it is known, and says where it stands. answered is the
+// session that gets the answer, nil if none does. a.mu is held.
+func (a *simulated) requestStep(request *quicflowv1.StepRequest, answered *session) *quicflowv1.Response {
 	f, id, now := a.fleet, request.GetStepId(), time.Now()
 	if no := a.foreign(id); no != nil {
 		return no
@@ -88,6 +90,13 @@ func (a *simulated) requestStep(request *quicflowv1.StepRequest) *quicflowv1.Res
 	if f.cfg.OnStep != nil {
 		f.cfg.OnStep(a.id, id)
 	}
+	p.command = request.GetCommand() != nil
+	if p.command && f.cfg.ExecMax == 0 && f.cfg.logEnd() == 0 {
+		// As a real agent answers what ends at once: the first answer has the result, so it is not sent by itself.
+		a.complete(id, p, f.outcome())
+		p.resultSent = answered
+		return p.response(id)
+	}
 	takes := f.cfg.ExecMin + rand.N(f.cfg.ExecMax-f.cfg.ExecMin+1)
 	f.schedule.after(takes, func() {
 		a.mu.Lock()
@@ -95,21 +104,27 @@ func (a *simulated) requestStep(request *quicflowv1.StepRequest) *quicflowv1.Res
 		if p.result != nil {
 			return // cancelled
 		}
-		result := &quicflowv1.StepResult{Outcome: quicflowv1.Outcome_OUTCOME_SUCCEEDED}
-		if rand.Float64() < f.cfg.FailureRate {
-			result.Outcome, result.ExitCode, result.Error = quicflowv1.Outcome_OUTCOME_FAILED, 1, "simulated failure"
-		}
-		a.complete(id, p, result)
+		a.complete(id, p, f.outcome())
 		a.settleSteps()
 	})
 	return p.response(id)
+}
+
+func (f *Fleet) outcome() *quicflowv1.StepResult {
+	if rand.Float64() < f.cfg.FailureRate {
+		return &quicflowv1.StepResult{Outcome: quicflowv1.Outcome_OUTCOME_FAILED, ExitCode: 1, Error: "simulated failure"}
+	}
+	return &quicflowv1.StepResult{Outcome: quicflowv1.Outcome_OUTCOME_SUCCEEDED}
 }
 
 // complete gives a running step its result. a.mu is held.
 func (a *simulated) complete(id string, p *step, result *quicflowv1.StepResult) {
 	result.StepId = id
 	result.StartedUnixMs, result.FinishedUnixMs = p.started.UnixMilli(), time.Now().UnixMilli()
-	result.LogEnd = uint64(a.fleet.cfg.LogBytes)
+	result.LogEnd = a.fleet.cfg.logEnd()
+	if p.command {
+		result.StdoutBytes, result.StdoutTail = result.LogEnd, printedTail(result.LogEnd)
+	}
 	p.result = result
 	a.running--
 	a.fleet.stats.steps.Add(1)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
@@ -73,6 +74,11 @@ func (e *Executor) Run(ctx context.Context, step *quicflowv1.StepRequest, log *s
 		p, err := e.plan(step)
 		if err == nil {
 			err = dir.create(p)
+		}
+		if errors.Is(err, release.ErrInvalid) { // as it was not when the step was accepted
+			result := executor.Ended(quicflowv1.Outcome_OUTCOME_FAILED, err.Error())
+			result.NotStarted = true
+			return result
 		}
 		if err != nil {
 			return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "cannot prepare the step: "+err.Error())

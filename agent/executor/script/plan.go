@@ -26,6 +26,8 @@ type plan struct {
 	KillGrace   time.Duration `json:"kill_grace"`
 	Scripts     []scriptText  `json:"scripts"`
 	Health      *health       `json:"health,omitempty"`
+	Command     bool          `json:"command,omitempty"` // it is a command: the work directory is not made, and no lines are added
+	User        *account      `json:"user,omitempty"`    // if it is not the agent's own
 }
 
 // scriptText is one of a step's scripts.
@@ -37,6 +39,9 @@ type scriptText struct {
 const mainScript = "script"
 
 func (e *Executor) plan(step *quicflowv1.StepRequest) (*plan, error) {
+	if command := step.GetCommand(); command != nil {
+		return e.commandPlan(step, command)
+	}
 	spec := step.GetScript()
 	if spec == nil {
 		return nil, errors.New("it is not a script step")
@@ -86,17 +91,27 @@ var inherited = []string{"HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-func (e *Executor) environment(step *quicflowv1.StepRequest, workDir string) map[string]string {
+// baseVariables are what every script gets.
+func baseVariables() map[string]string {
 	env := map[string]string{"HOME": "/", "LANG": "C.UTF-8", "PATH": defaultPath}
 	for _, name := range inherited {
 		if value := os.Getenv(name); value != "" {
 			env[name] = value
 		}
 	}
-	maps.Copy(env, step.GetScript().Env)
+	return env
+}
+
+func (e *Executor) addLabels(env map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(e.cfg.Labels)) {
 		env["QUICFLOW_LABEL_"+labelVariable(name)] = e.cfg.Labels[name]
 	}
+}
+
+func (e *Executor) environment(step *quicflowv1.StepRequest, workDir string) map[string]string {
+	env := baseVariables()
+	maps.Copy(env, step.GetScript().Env)
+	e.addLabels(env)
 	maps.Copy(env, map[string]string{
 		"QUICFLOW_RELEASE":          step.TaskId,
 		"QUICFLOW_VERSION":          step.Version,

@@ -1,7 +1,6 @@
 package script
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,30 +16,25 @@ import (
 )
 
 // maxTail is how much of a stream's end a result carries.
-const maxTail = 4 << 10
+const maxTail = spool.TailSize
 
 // capture is where a stream's output goes: into the spool, and its end into the result.
 type capture struct {
-	log    *spool.Writer
-	stream quicflowv1.Stream
+	*spool.Capture // of the step
 
 	mu   sync.Mutex
-	tail []byte // of the step
-	last []byte // of the script that runs
+	last []byte // the end of what the script that runs wrote
 }
 
-// Write never fails: a script must not stall, or die, because its output cannot be kept.
+func newCapture(log *spool.Writer, stream quicflowv1.Stream) *capture {
+	return &capture{Capture: spool.NewCapture(log, stream)}
+}
+
 func (c *capture) Write(p []byte) (int, error) {
-	_ = c.log.Append(c.stream, p)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tail, c.last = appendTail(c.tail, p), appendTail(c.last, p)
-	return len(p), nil
-}
-
-func appendTail(tail, p []byte) []byte {
-	tail = append(tail, p...)
-	return bytes.Clone(tail[max(0, len(tail)-maxTail):])
+	c.last = spool.AppendTail(c.last, p)
+	c.mu.Unlock()
+	return c.Capture.Write(p)
 }
 
 func (c *capture) begin() {
@@ -90,6 +84,21 @@ func (w *wrapper) command(s scriptText) (*exec.Cmd, error) {
 	cmd.Dir = w.plan.WorkDir
 	cmd.Env = w.plan.Env
 	cmd.SysProcAttr = scriptAttributes()
+	if w.plan.User == nil {
+		return cmd, nil
+	}
+	// Another user may not enter the step's directory, but read the file where it is open.
+	if err := os.Chmod(file, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot write the script: %w", err)
+	}
+	open, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the script: %w", err)
+	}
+	w.files = append(w.files, open)
+	cmd.ExtraFiles = []*os.File{open}
+	cmd.Args[len(cmd.Args)-1] = "/dev/fd/3"
+	cmd.SysProcAttr.Credential = w.plan.User.credential()
 	return cmd, nil
 }
 

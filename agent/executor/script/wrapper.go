@@ -53,7 +53,8 @@ type wrapper struct {
 	log    *spool.Writer
 	stdout *capture
 	stderr *capture
-	pipes  []*pipe // of scripts whose children may still write
+	pipes  []*pipe    // of scripts whose children may still write
+	files  []*os.File // open for the scripts
 }
 
 var errTerminated = errors.New("the step's wrapper was told to stop by SIGTERM")
@@ -97,8 +98,7 @@ func runWrapper(dir stepDir) error {
 	}()
 
 	w := &wrapper{dir: dir, plan: p, log: spool.NewWriter(spool.Config{Path: dir.path(spoolFile), Wake: notify})}
-	w.stdout = &capture{log: w.log, stream: quicflowv1.Stream_STREAM_STDOUT}
-	w.stderr = &capture{log: w.log, stream: quicflowv1.Stream_STREAM_STDERR}
+	w.stdout, w.stderr = newCapture(w.log, quicflowv1.Stream_STREAM_STDOUT), newCapture(w.log, quicflowv1.Stream_STREAM_STDERR)
 	result, err := w.run(ctx)
 	if err != nil || result == nil {
 		return err
@@ -156,13 +156,21 @@ func (w *wrapper) runScripts(ctx context.Context) (*quicflowv1.StepResult, error
 		return nil, err
 	}
 	result := &quicflowv1.StepResult{StartedUnixMs: time.Now().UnixMilli()}
-	if err := os.MkdirAll(w.plan.WorkDir, 0o755); err != nil {
+	if w.plan.Command {
+		if info, err := os.Stat(w.plan.WorkDir); err != nil || !info.IsDir() {
+			result := w.failed(result, -1, fmt.Errorf("payload.work_dir: %s is not a directory of this host", w.plan.WorkDir))
+			result.NotStarted, result.StartedUnixMs = true, 0
+			return result, nil
+		}
+	} else if err := os.MkdirAll(w.plan.WorkDir, 0o755); err != nil {
 		return w.failed(result, -1, fmt.Errorf("cannot make the work directory: %w", err)), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, w.plan.Timeout, fmt.Errorf("timed out after %s", w.plan.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, w.plan.Timeout, &executor.TimedOut{After: w.plan.Timeout})
 	defer cancel()
 	for _, s := range w.plan.Scripts {
-		w.log.Printf("%s begins", s.Name)
+		if !w.plan.Command {
+			w.log.Printf("%s begins", s.Name)
+		}
 		w.stderr.begin()
 		code, err := w.runScript(ctx, s)
 		if err == nil && code == 0 {
@@ -176,7 +184,7 @@ func (w *wrapper) runScripts(ctx context.Context) (*quicflowv1.StepResult, error
 		}
 		return w.failed(result, code, err), nil
 	}
-	result.StdoutTail, result.StderrTail = w.stdout.tail, w.stderr.tail
+	w.ends(result)
 	return result, nil
 }
 
@@ -194,9 +202,18 @@ func (w *wrapper) failed(result *quicflowv1.StepResult, code int, err error) *qu
 		result.Outcome = quicflowv1.Outcome_OUTCOME_CANCELLED
 	}
 	result.ExitCode, result.Error = int32(code), err.Error()
-	if len(w.stdout.tail)+len(w.stderr.tail) > 0 {
-		result.StdoutTail, result.StderrTail = w.stdout.tail, w.stderr.tail
+	result.TimedOut = errors.As(err, new(*executor.TimedOut))
+	if w.stdout.Total()+w.stderr.Total() > 0 { // else a wrapper before this one may have run the scripts
+		w.ends(result)
 	}
-	w.log.Printf("%s", result.Error)
+	if !w.plan.Command {
+		w.log.Printf("%s", result.Error)
+	}
 	return result
+}
+
+// ends puts the ends and lengths of the scripts' output into a result.
+func (w *wrapper) ends(result *quicflowv1.StepResult) {
+	result.StdoutTail, result.StdoutBytes = w.stdout.Tail(), w.stdout.Total()
+	result.StderrTail, result.StderrBytes = w.stderr.Tail(), w.stderr.Total()
 }

@@ -1,0 +1,165 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"hash/fnv"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+const (
+	// MaxFacts bounds the facts of a host, in bytes of JSON. The longest lists are cut to hold it.
+	MaxFacts = 16 << 10
+	// factsInterval is how often the facts are looked at.
+	factsInterval = 10 * time.Minute
+	// factsTimeout bounds one look.
+	factsTimeout = 30 * time.Second
+)
+
+// Facts are what a server may select hosts by: what changes seldom, and nothing that changes by itself.
+type Facts struct {
+	Hostname            string            `json:"hostname"`
+	OS                  string            `json:"os"` // GOOS
+	Distribution        string            `json:"distribution,omitempty"`
+	DistributionVersion string            `json:"distribution_version,omitempty"`
+	Kernel              string            `json:"kernel,omitempty"`
+	Arch                string            `json:"arch"`                     // GOARCH
+	Virtualization      string            `json:"virtualization,omitempty"` // what the host is a guest of
+	CPUs                int               `json:"cpus"`
+	CPUModel            string            `json:"cpu_model,omitempty"`
+	MemoryMB            uint64            `json:"memory_mb,omitempty"` // MiB
+	Disks               []DiskFact        `json:"disks,omitempty"`
+	Network             []NetworkFact     `json:"network,omitempty"`
+	Labels              map[string]string `json:"labels,omitempty"`
+	AgentVersion        string            `json:"agent_version"`
+	Capabilities        []string          `json:"capabilities"`        // types of command, and "script"
+	Truncated           bool              `json:"truncated,omitempty"` // lists were cut
+}
+
+// DiskFact is a file system on a device of the host.
+type DiskFact struct {
+	Mountpoint string `json:"mountpoint"`
+	Device     string `json:"device"`
+	Filesystem string `json:"filesystem"`
+	SizeMB     uint64 `json:"size_mb"` // MiB
+}
+
+// NetworkFact is an interface that is up.
+type NetworkFact struct {
+	Name      string   `json:"name"`
+	MAC       string   `json:"mac,omitempty"`
+	Addresses []string `json:"addresses"`
+}
+
+// Capability of an agent whose executor runs scripts.
+const capabilityScript = "script"
+
+// CollectFacts gives what the agent would tell a server now, as JSON of at most MaxFacts bytes. The order of its fields is
+// always the same.
+func (a *Agent) CollectFacts(ctx context.Context) ([]byte, error) {
+	var f Facts
+	if a.cfg.Facts != nil {
+		f = a.cfg.Facts(ctx)
+	}
+	if f.Hostname == "" {
+		f.Hostname, _ = os.Hostname()
+	}
+	if f.CPUs == 0 {
+		f.CPUs = runtime.NumCPU()
+	}
+	f.OS, f.Arch, f.AgentVersion = runtime.GOOS, runtime.GOARCH, a.cfg.Version
+	f.Labels = maps.Clone(a.cfg.Labels)
+	f.Capabilities = commandTypes(a.cfg, a.commands())
+	if a.cfg.Executor != nil {
+		f.Capabilities = append(f.Capabilities, capabilityScript)
+		slices.Sort(f.Capabilities)
+	}
+	return f.encode()
+}
+
+// encode cuts lists until the rest fits.
+func (f *Facts) encode() ([]byte, error) {
+	for {
+		text, err := json.Marshal(f)
+		if err != nil || len(text) <= MaxFacts {
+			return text, err
+		}
+		f.Truncated = true
+		switch {
+		case len(f.Network)+len(f.Disks) == 0 && len(f.Labels) > 0:
+			f.Labels = nil // they are in the hello, too
+		case len(f.Network)+len(f.Disks) == 0:
+			f.Capabilities = f.Capabilities[:len(f.Capabilities)/2]
+		case len(f.Network) >= len(f.Disks):
+			f.Network = f.Network[:len(f.Network)/2]
+		default:
+			f.Disks = f.Disks[:len(f.Disks)/2]
+		}
+	}
+}
+
+// hashFacts is FNV-1a; never 0, which means "no facts".
+func hashFacts(text []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write(text)
+	return max(h.Sum64(), 1)
+}
+
+// RefreshFacts looks at the host's facts soon, and tells the server if they have changed. It may be called at any time.
+func (a *Agent) RefreshFacts() { wake(a.factsWanted) }
+
+// keepFacts looks at the facts now and then until ctx ends.
+func (a *Agent) keepFacts(ctx context.Context) {
+	ticker := time.NewTicker(a.cfg.FactsInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-a.factsWanted:
+		case <-ctx.Done():
+			return
+		}
+		if !a.lookAtFacts(ctx) {
+			continue
+		}
+		if s := a.currentSession(); s != nil {
+			s.sendFacts()
+		}
+	}
+}
+
+// lookAtFacts reports whether they have changed.
+func (a *Agent) lookAtFacts(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, factsTimeout)
+	defer cancel()
+	text, err := a.CollectFacts(ctx)
+	if ctx.Err() != nil || err != nil {
+		a.cfg.Logger.Warn("facts of the host could not be collected", "error", err)
+		return false
+	}
+	hash := hashFacts(text)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changed := a.facts.GetHash() != hash
+	a.facts = &quicflowv1.Facts{Hash: hash, Json: text}
+	return changed
+}
+
+func (a *Agent) currentFacts() *quicflowv1.Facts {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.facts
+}
+
+// sendFacts tells the hub. If it does not read at the moment, it asks at the next session.
+func (s *session) sendFacts() {
+	if facts := s.agent.currentFacts(); facts != nil {
+		_ = s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Facts{Facts: facts}})
+	}
+}

@@ -1,0 +1,145 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+func TestFactsAreOrderedAndBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	exec, err := script.New(script.Config{ClientID: "a", DataDir: dir})
+	require.NoError(t, err)
+	cfg := agent.Config{
+		Servers: []string{"x"}, ClientID: "a", DataDir: dir, Version: "1.2.3", Executor: exec, Labels: map[string]string{"zone": "eu", "env": "prod"},
+		Facts: func(context.Context) agent.Facts {
+			return agent.Facts{Hostname: "web-1", Distribution: "debian", CPUs: 4, MemoryMB: 1024}
+		},
+	}
+	a, err := agent.New(cfg)
+	require.NoError(t, err)
+	text, err := a.CollectFacts(t.Context())
+	require.NoError(t, err)
+	var f agent.Facts
+	require.NoError(t, json.Unmarshal(text, &f))
+	want := fmt.Sprintf(`{"hostname":"web-1","os":%q,"distribution":"debian","arch":%q,"cpus":4,"memory_mb":1024,"labels":{"env":"prod","zone":"eu"},`+
+		`"agent_version":"1.2.3","capabilities":["echo","exec_shell","get_status","ping","script"]}`, f.OS, f.Arch)
+	require.Equal(t, []byte(want), text, "in this order")
+
+	cfg.Facts = func(context.Context) agent.Facts {
+		f := agent.Facts{Hostname: "web-1"}
+		for i := range 500 {
+			f.Network = append(f.Network, agent.NetworkFact{Name: fmt.Sprint("veth", i), Addresses: []string{"10.0.0.1"}})
+			f.Disks = append(f.Disks, agent.DiskFact{Mountpoint: strings.Repeat("/x", 50), SizeMB: 1})
+		}
+		return f
+	}
+	a, err = agent.New(cfg)
+	require.NoError(t, err)
+	text, err = a.CollectFacts(t.Context())
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(text), agent.MaxFacts)
+	require.NoError(t, json.Unmarshal(text, &f))
+	require.True(t, f.Truncated)
+	require.NotEmpty(t, f.Network)
+	require.NotEmpty(t, f.Disks)
+	require.Equal(t, "prod", f.Labels["env"])
+}
+
+// factsHub takes in sessions, and asks for facts where told.
+type factsHub struct {
+	t        *testing.T
+	listener *quic.Listener
+}
+
+// session waits for an agent's hello and gives it and the frames that follow it, but for heartbeats.
+func (h *factsHub) session(want bool) (*quicflowv1.Hello, func() *quicflowv1.ToHub, *quic.Conn) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	defer cancel()
+	conn, err := h.listener.Accept(ctx)
+	require.NoError(h.t, err)
+	stream, err := conn.AcceptStream(ctx)
+	require.NoError(h.t, err)
+	reader := wire.NewReader(stream, wire.MaxFrame)
+	next := func() *quicflowv1.ToHub {
+		require.NoError(h.t, stream.SetReadDeadline(time.Now().Add(patience)))
+		for {
+			frame := new(quicflowv1.ToHub)
+			require.NoError(h.t, reader.Read(frame))
+			if frame.GetHeartbeat() == nil {
+				return frame
+			}
+		}
+	}
+	hello := next().GetHello()
+	require.NoError(h.t, wire.WriteFrame(stream, &quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_Welcome{
+		Welcome: &quicflowv1.Welcome{HeartbeatIntervalMs: 60_000, WantFacts: want}}}))
+	return hello, next, conn
+}
+
+func TestFactsAreToldWhenWantedAndWhenChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	server, err := w.ca.IssueServer(nil, time.Hour)
+	require.NoError(t, err)
+	listener, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{server}, NextProtos: []string{wire.ALPN}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13,
+	}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, listener.Close()) })
+	h := &factsHub{t, listener}
+	var cpus atomic.Int64
+	cpus.Store(2)
+	cfg := w.config("a")
+	cfg.Servers, cfg.Token, cfg.Identity = []string{listener.Addr().String()}, "", w.identity("a")
+	var looks atomic.Int64
+	cfg.Facts = func(context.Context) agent.Facts {
+		defer looks.Add(1)
+		return agent.Facts{Hostname: "h", CPUs: int(cpus.Load())}
+	}
+	connected := make(chan struct{}, 1)
+	cfg.OnConnect = func(*quicflowv1.Welcome) { connected <- struct{}{} }
+	a := run(t, cfg)
+
+	hello, next, conn := h.session(true)
+	facts := next().GetFacts()
+	sum := fnv.New64a()
+	_, _ = sum.Write(facts.GetJson())
+	require.Equal(t, sum.Sum64(), facts.GetHash())
+	require.Equal(t, facts.Hash, hello.FactsHash)
+	require.Contains(t, string(facts.Json), `"cpus":2`)
+
+	await(t, connected)
+	before := looks.Load()
+	a.RefreshFacts() // nothing has changed, so nothing is told
+	w.eventually(func() bool { return looks.Load() > before }, "the agent looks")
+	cpus.Store(3)
+	a.RefreshFacts()
+	changed := next().GetFacts()
+	require.Contains(t, string(changed.GetJson()), `"cpus":3`)
+	require.NotEqual(t, facts.Hash, changed.Hash)
+	_ = conn.CloseWithError(wire.CloseInternal, "test")
+
+	hello, next, _ = h.session(false)
+	require.Equal(t, changed.Hash, hello.FactsHash)
+	await(t, connected)
+	cpus.Store(4)
+	a.RefreshFacts()
+	require.Contains(t, string(next().GetFacts().GetJson()), `"cpus":4`, "nothing was told before, as the hub has it")
+}
