@@ -73,7 +73,7 @@ func (b *bench) throughput(ctx context.Context) error {
 	}
 	for round := range b.rounds {
 		for i := range systems {
-			system := systems[(i+round)%len(systems)] // rig.None is always the first or the last
+			system := systems[(i+round)%len(systems)] // none is always the first or the last
 			contenders, stop, err := b.compete(ctx, dir, system)
 			if err != nil {
 				stop()

@@ -20,6 +20,7 @@ type FleetPlan struct {
 	KeepAlive time.Duration `json:"keepalive"`  // of bare clients, in place of heartbeats
 	Patience  time.Duration `json:"patience"`   // how long an agent tries
 	Classic   bool          `json:"classic"`    // offer no key exchange but X25519
+	LogLines  int           `json:"log_lines"`  // that each step prints
 }
 
 // FleetStatus is what a fleet says of itself.
@@ -56,7 +57,8 @@ func (r *Fleet) start(p FleetPlan) (None, error) {
 	}
 	r.fleet, err = fleet.New(fleet.Config{
 		Servers: []string{p.Addr}, IDs: ClientIDs(p.Agents), Identities: fleet.NewIdentities(key, ca.Pool(), certificates),
-		Concurrency: p.AtOnce, ConnectTimeout: p.Patience, AgentsPerSocket: p.PerSocket, ClassicKeyExchange: p.Classic, Logger: slog.New(slog.DiscardHandler),
+		Concurrency: p.AtOnce, ConnectTimeout: p.Patience, AgentsPerSocket: p.PerSocket, ClassicKeyExchange: p.Classic,
+		LogLines: p.LogLines, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return None{}, err

@@ -2,16 +2,12 @@ package rig
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -120,46 +116,5 @@ func (p *Process) drain() {
 	<-p.ended
 }
 
-// Usage is what the system says of a process.
-type Usage struct {
-	RSS  int64         `json:"rss"`      // bytes
-	Peak int64         `json:"peak_rss"` // bytes
-	CPU  time.Duration `json:"cpu"`
-}
-
-// Usage reads /proc/PID.
-func (p *Process) Usage() (Usage, error) {
-	dir := "/proc/" + strconv.Itoa(p.command.Process.Pid)
-	stat, err := os.ReadFile(dir + "/stat")
-	if err != nil {
-		return Usage{}, err
-	}
-	// Field 3 of proc_pid_stat(5) is the first after the name, which may hold anything.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return Usage{}, errors.New("/proc/PID/stat is too short")
-	}
-	var u Usage
-	for _, field := range fields[11:13] { // utime and stime
-		ticks, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return Usage{}, err
-		}
-		u.CPU += time.Duration(ticks) * (time.Second / 100)
-	}
-	status, err := os.ReadFile(dir + "/status")
-	if err != nil {
-		return Usage{}, err
-	}
-	for line := range strings.Lines(string(status)) {
-		name, value, _ := strings.Cut(line, ":")
-		kilobytes, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		switch name {
-		case "VmRSS":
-			u.RSS = kilobytes << 10
-		case "VmHWM":
-			u.Peak = kilobytes << 10
-		}
-	}
-	return u, nil
-}
+// Usage is what it has used so far.
+func (p *Process) Usage() (Usage, error) { return UsageOf(p.command.Process.Pid) }
