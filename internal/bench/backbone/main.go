@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -122,26 +121,14 @@ func parse(arguments []string) (options, error) {
 		o.measures = append(o.measures, m)
 	}
 	var errs [3]error
-	o.agents, errs[0] = numbers("agents", *agents)
-	o.inFlight, errs[1] = numbers("in-flight", *inFlight)
-	o.natsConns, errs[2] = numbers("nats-connections", *natsConns)
+	o.agents, errs[0] = rig.Numbers("agents", *agents)
+	o.inFlight, errs[1] = rig.Numbers("in-flight", *inFlight)
+	o.natsConns, errs[2] = rig.Numbers("nats-connections", *natsConns)
 	if o.connections < 1 || o.payload < 1 || o.rounds < 1 || o.promises < 1 || o.atOnce < 1 {
 		return o, errors.New("-connections, -payload, -rounds, -promises and -at-once must be at least 1")
 	}
 	_, err := presetOf(o.preset)
 	return o, errors.Join(errs[0], errs[1], errs[2], err)
-}
-
-func numbers(name, text string) ([]int, error) {
-	var all []int
-	for _, field := range strings.Split(text, ",") {
-		n, err := strconv.Atoi(field)
-		if err != nil || n < 1 {
-			return nil, fmt.Errorf("-%s: %q is not a positive number", name, field)
-		}
-		all = append(all, n)
-	}
-	return all, nil
 }
 
 func (o options) wants(measure string) bool { return slices.Contains(o.measures, measure) }
@@ -158,7 +145,7 @@ func run(ctx context.Context, o options) (err error) {
 	if b.program, err = os.Executable(); err != nil {
 		return err
 	}
-	raiseFileLimit()
+	rig.RaiseFileLimit()
 	b.report = newReport(o)
 	b.report.print()
 	// What was measured is worth keeping even if the rest fails.
@@ -176,20 +163,6 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	return nil
-}
-
-// raiseFileLimit has children inherit as many file descriptors as this process may have.
-func raiseFileLimit() {
-	var limit syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return
-	}
-	const want = 1_000_000
-	raised := syscall.Rlimit{Cur: want, Max: max(want, limit.Max)}
-	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) != nil {
-		limit.Cur = limit.Max
-		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // what is too little shows as an error of its own
-	}
 }
 
 // start runs this program in a role.

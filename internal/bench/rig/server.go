@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -35,11 +36,11 @@ type Server struct {
 // StartServer starts a server on a data directory, at addresses of the loopback interface, with variables of its configuration
 // beside, and waits until it is ready. Its log is the file server.log beside the data directory. The end of ctx does not end it.
 func StartServer(ctx context.Context, binary, dataDir string, env ...string) (*Server, error) {
-	udp, err := freePort("udp")
+	udp, err := FreePort("udp")
 	if err != nil {
 		return nil, err
 	}
-	tcp, err := freePort("tcp")
+	tcp, err := FreePort("tcp")
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +83,8 @@ func StartServer(ctx context.Context, binary, dataDir string, env ...string) (*S
 	}
 }
 
-// freePort gives a loopback address that no one listens on.
-func freePort(network string) (string, error) {
+// FreePort gives a loopback address that no one listens on.
+func FreePort(network string) (string, error) {
 	if network == "udp" {
 		c, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
@@ -156,29 +157,55 @@ func (s *Server) Post(ctx context.Context, path, body string, answer any) error 
 	return s.do(ctx, http.MethodPost, path, body, answer)
 }
 
-func (s *Server) do(ctx context.Context, method, path, body string, answer any) error {
-	request, err := http.NewRequestWithContext(ctx, method, s.API+path, strings.NewReader(body))
+// Lines gives each line of an event stream of the API, until it ends or the function returns an error.
+func (s *Server) Lines(ctx context.Context, path string, line func(text []byte) error) error {
+	response, err := s.send(ctx, http.MethodGet, path, "", "text/event-stream")
 	if err != nil {
 		return err
 	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(make([]byte, 1<<20), 16<<20)
+	for lines.Scan() {
+		if err := line(lines.Bytes()); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+func (s *Server) do(ctx context.Context, method, path, body string, answer any) error {
+	response, err := s.send(ctx, method, path, body, "application/json")
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if answer == nil {
+		_, err = io.Copy(io.Discard, response.Body) // so that the connection can be used again
+		return err
+	}
+	return json.NewDecoder(response.Body).Decode(answer)
+}
+
+// send gives an answer that is none of an error; its body is to be closed.
+func (s *Server) send(ctx context.Context, method, path, body, accept string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, s.API+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
 	request.Header.Set("Authorization", "Bearer "+s.token)
+	request.Header.Set("Accept", accept)
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	if response.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, text)
+		defer response.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10))
+		return nil, fmt.Errorf("%s %s: %s: %s", method, path, response.Status, text)
 	}
-	if answer == nil {
-		return nil
-	}
-	return json.Unmarshal(text, answer)
+	return response, nil
 }

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"sort"
+	"strconv"
+	"time"
+
+	"github.com/quicflow/quicflow/internal/bench/rig"
+)
+
+const (
+	lineSize = 64 // bytes that a line of a simulated agent has
+	quiet    = time.Second
+)
+
+// logsResult is one job whose hosts print lines. Times count from the request, lags from a line's time.
+type logsResult struct {
+	Database string `json:"database"`
+	Agents   int    `json:"agents"`
+	Lines    int    `json:"lines"` // of each
+	Round    int    `json:"round"`
+	Reader   bool   `json:"reader"` // someone follows the log meanwhile
+
+	Status    string        `json:"status"`
+	Printed   time.Duration `json:"printed"`  // the last host has ended, by its clock
+	Complete  time.Duration `json:"complete"` // the job, as the server says
+	Stored    time.Duration `json:"stored"`   // the last line
+	PerSecond float64       `json:"lines_per_second"`
+	Records   int           `json:"records"` // in which the lines are stored
+	Wrong     int           `json:"wrong"`   // hosts of which there is more or less than they printed
+
+	// Sent: since the agent sent it, which it may once the server has room. Since: since the host had printed all of its lines.
+	SentP50  time.Duration `json:"lag_since_sent_p50"`
+	SentP99  time.Duration `json:"lag_since_sent_p99"`
+	SinceP50 time.Duration `json:"lag_since_printed_p50"`
+	SinceP99 time.Duration `json:"lag_since_printed_p99"`
+	// ReadP50: until a reader had it, since the agent sent it.
+	ReadP50 time.Duration `json:"reader_lag_p50,omitempty"`
+	ReadP99 time.Duration `json:"reader_lag_p99,omitempty"`
+	Read    time.Duration `json:"reader_had_all,omitempty"`
+
+	CPU costs `json:"cpu"`
+}
+
+// jobLogs takes each round twice: alone, and while someone follows the log as an event stream.
+func (b *bench) jobLogs(ctx context.Context, w *world) error {
+	var all []logsResult
+	for round := range b.rounds {
+		for _, reader := range []bool{false, true} {
+			r, err := b.logsRound(ctx, w, reader)
+			if err != nil {
+				return err
+			}
+			r.Round = round + 1
+			all = append(all, r)
+			b.report.Logs = append(b.report.Logs, r)
+		}
+	}
+	rig.Heading("Logs of a job: %d agents print %d lines of %d bytes each, %s", w.agents, b.lines, lineSize, w.database)
+	fmt.Printf("%-16s %9s %9s %10s %9s %10s %22s %24s %22s %10s %11s %10s %10s %9s %9s\n", "", "printed", "complete", "all stored", "lines/s", "records", "lag since sent 50/99",
+		"lag since printed 50/99", "reader's lag 50/99", "read all", "server CPU", "DB CPU", "fleet CPU", "peak RSS", "wrong")
+	pair := func(a, b time.Duration) string { return rig.Short(a) + " / " + rig.Short(b) }
+	for _, r := range all {
+		name, lag, read := fmt.Sprintf("round %d", r.Round), "-", "-"
+		if r.Reader {
+			name, lag, read = name+", read", pair(r.ReadP50, r.ReadP99), rig.Short(r.Read)
+		}
+		fmt.Printf("%-16s %9s %9s %10s %9.0f %10d %22s %24s %22s %10s %11s %10s %10s %9s %9d\n", name, rig.Short(r.Printed), rig.Short(r.Complete), rig.Short(r.Stored), r.PerSecond, r.Records,
+			pair(r.SentP50, r.SentP99), pair(r.SinceP50, r.SinceP99), lag, read, rig.Short(r.CPU.Server), rig.Short(r.CPU.Database), rig.Short(r.CPU.Fleet), rig.Size(r.CPU.Peak), r.Wrong)
+	}
+	return nil
+}
+
+// head is up to where a log was stored at a time.
+type head struct {
+	seq int64
+	at  time.Time
+}
+
+// seen gives when a record was there first.
+func seen(heads []head, seq int64) (time.Time, bool) {
+	i := sort.Search(len(heads), func(i int) bool { return heads[i].seq >= seq })
+	if i == len(heads) {
+		return time.Time{}, false
+	}
+	return heads[i].at, true
+}
+
+func (b *bench) logsRound(ctx context.Context, w *world, follow bool) (r logsResult, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.patience, errors.New("the logs were not there within -patience"))
+	defer cancel()
+	r.Database, r.Agents, r.Lines, r.Reader = w.database, w.agents, b.lines, follow
+	before, err := w.costs()
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	j, err := b.request(ctx, w)
+	if err != nil {
+		return r, err
+	}
+	var read []head
+	followed := make(chan error, 1)
+	if follow {
+		go func() { // ends with the stream, which is waited for below
+			var err error
+			read, err = w.follow(ctx, j.ID)
+			followed <- err
+		}()
+	} else {
+		followed <- nil
+	}
+	heads, err := w.watchHead(ctx, &j, int64(w.agents)*int64(b.lines))
+	if err != nil {
+		return r, err
+	}
+	after, err := w.costs()
+	if err != nil {
+		return r, err
+	}
+	if err := <-followed; err != nil {
+		return r, fmt.Errorf("reader: %w", err)
+	}
+	r.CPU, r.Status, r.Complete = after.since(before), j.Status, j.FinishedAt.Sub(began)
+	if len(heads) > 0 {
+		r.Stored = heads[len(heads)-1].at.Sub(began)
+		r.PerSecond = float64(w.agents*b.lines) / r.Stored.Seconds()
+	}
+	if len(read) > 0 {
+		r.Read = read[len(read)-1].at.Sub(began)
+	}
+	return r, b.judgeLogs(ctx, w, &r, j.ID, began, heads, read)
+}
+
+// watchHead looks how far a job's log is stored until the job has ended and nothing more comes.
+func (w *world) watchHead(ctx context.Context, j *job, want int64) (heads []head, err error) {
+	path := fmt.Sprintf("/api/batch/jobs/%s/logs?limit=1&after=%d", j.ID, int64(math.MaxInt64))
+	for last, quietSince := int64(0), time.Now(); ; {
+		var page struct {
+			Head int64 `json:"head"`
+		}
+		if err := w.server.Get(ctx, path, &page); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		if page.Head > last {
+			heads, last, quietSince = append(heads, head{page.Head, now}), page.Head, now
+		}
+		if !j.ended() {
+			if err := w.server.Get(ctx, "/api/batch/jobs/"+j.ID, j); err != nil {
+				return nil, err
+			}
+			quietSince = now
+		}
+		// A line may be cut in two records, so there can be more than wanted; of fewer we wait longer for the rest.
+		if silence := now.Sub(quietSince); j.ended() && (silence > 20*quiet || silence > quiet && last >= want) {
+			return heads, w.finish(ctx, j)
+		}
+		if err := pause(ctx, ask); err != nil {
+			return nil, fmt.Errorf("%d of %d records: %w", last, want, err)
+		}
+	}
+}
+
+// follow reads a job's log as it comes, until its end, and says what it had when.
+func (w *world) follow(ctx context.Context, jobID string) (read []head, err error) {
+	id := []byte("id: ")
+	err = w.server.Lines(ctx, "/api/batch/jobs/"+jobID+"/logs", func(line []byte) error {
+		number, ok := bytes.CutPrefix(line, id)
+		if !ok {
+			return nil
+		}
+		seq, err := strconv.ParseInt(string(number), 10, 64)
+		if err == nil {
+			read = append(read, head{seq, time.Now()})
+		}
+		return err
+	})
+	return read, err
+}
+
+// judgeLogs reads what was stored, and counts it.
+func (b *bench) judgeLogs(ctx context.Context, w *world, r *logsResult, jobID string, began time.Time, heads, read []head) error {
+	targets, err := w.targets(ctx, jobID)
+	if err != nil {
+		return err
+	}
+	printed := make(map[string]time.Time, len(targets))
+	for _, t := range targets {
+		if t.FinishedAt != nil {
+			printed[t.ClientID] = *t.FinishedAt
+			r.Printed = max(r.Printed, t.FinishedAt.Sub(began))
+		}
+	}
+	var sent, since, had []time.Duration
+	got := make(map[string]int, len(targets))
+	for after := int64(0); ; {
+		var page struct {
+			Logs []struct {
+				Seq      int64     `json:"seq"`
+				ClientID string    `json:"client_id"`
+				Time     time.Time `json:"time"`
+				Text     string    `json:"text"`
+			} `json:"logs"`
+		}
+		if err := w.server.Get(ctx, fmt.Sprintf("/api/batch/jobs/%s/logs?limit=5000&after=%d", jobID, after), &page); err != nil {
+			return err
+		}
+		if len(page.Logs) == 0 {
+			break
+		}
+		for _, l := range page.Logs {
+			after = l.Seq
+			r.Records++
+			got[l.ClientID] += len(l.Text)
+			if at, ok := seen(heads, l.Seq); ok {
+				sent, since = append(sent, at.Sub(l.Time)), append(since, at.Sub(printed[l.ClientID]))
+			}
+			if at, ok := seen(read, l.Seq); ok {
+				had = append(had, at.Sub(l.Time))
+			}
+		}
+	}
+	for i := range w.agents {
+		if got[rig.ClientID(i)] != b.lines*lineSize {
+			r.Wrong++
+		}
+	}
+	if r.Wrong > 0 {
+		fmt.Fprintf(os.Stderr, "job %s: of %d hosts there is more or less than they printed\n", jobID, r.Wrong)
+	}
+	for _, times := range [][]time.Duration{sent, since, had} {
+		slices.Sort(times)
+	}
+	r.SentP50, r.SentP99 = percentile(sent, 50), percentile(sent, 99)
+	r.SinceP50, r.SinceP99 = percentile(since, 50), percentile(since, 99)
+	r.ReadP50, r.ReadP99 = percentile(had, 50), percentile(had, 99)
+	return nil
+}
+
+// percentile is 0 of none.
+func percentile(sorted []time.Duration, p int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(len(sorted)-1, len(sorted)*p/100)]
+}
