@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -13,6 +14,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -31,7 +33,7 @@ type Store interface {
 	ChunkSteps(ctx context.Context, taskID string, step release.StepName, chunk int) ([]release.Step, error)
 	MarkDispatched(ctx context.Context, taskID string, step release.StepName, clientIDs []string) (marked []string, halted bool, err error)
 	ConcludeSteps(ctx context.Context, conclusions []store.Conclusion) error
-	RecordResults(ctx context.Context, results []release.StepResult) ([]release.Step, error)
+	JobStore
 }
 
 var _ Store = (*store.Store)(nil)
@@ -52,19 +54,21 @@ var _ Hub = (*hub.Hub)(nil)
 
 // Bus tells that something of a task was stored.
 type Bus interface {
-	Subscribe(topic string) (changed <-chan struct{}, cancel func())
 	Notify(topic string)
 }
 
-// Config holds what New needs. All fields but Now and Logger are required.
+// Config holds what New needs. All fields but Results, Now, Logger and Limits are required.
 type Config struct {
 	Store  Store
 	Hub    Hub
 	Bus    Bus
-	NodeID string           // of this server; names its hub's queue
-	Now    func() time.Time // Defaults to time.Now
-	Logger *slog.Logger     // Defaults to slog.Default()
-	Limits Limits
+	NodeID string // of this server; names its hub's queue
+	// Results is told what the hub stores. Without it a dispatch learns that from the store, some seconds later.
+	Results *Results
+	Now     func() time.Time // Defaults to time.Now
+	Logger  *slog.Logger     // Defaults to slog.Default()
+	Limits  Limits
+	Jobs    job.Limits // defaults for what the options of a job leave open
 }
 
 // Limits bound how long dispatching waits. The zero value means the defaults.
@@ -99,13 +103,18 @@ func (l Limits) withDefaults() Limits {
 
 // Activities carries out the activities of package workflows.
 type Activities struct {
-	store  Store
-	hub    Hub
-	bus    Bus
-	nodeID string
-	now    func() time.Time
-	log    *slog.Logger
-	limits Limits
+	store     Store
+	hub       Hub
+	bus       Bus
+	results   *Results
+	nodeID    string
+	now       func() time.Time
+	log       *slog.Logger
+	limits    Limits
+	jobLimits job.Limits
+
+	mu    sync.Mutex
+	slots map[string]*slots // of the jobs that are dispatched, by id
 }
 
 // New checks a Config and fills its defaults.
@@ -119,7 +128,11 @@ func New(c Config) (*Activities, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Activities{store: c.Store, hub: c.Hub, bus: c.Bus, nodeID: c.NodeID, now: c.Now, log: c.Logger, limits: c.Limits.withDefaults()}, nil
+	if c.Results == nil {
+		c.Results = new(Results)
+	}
+	return &Activities{store: c.Store, hub: c.Hub, bus: c.Bus, results: c.Results, nodeID: c.NodeID, now: c.Now, log: c.Logger,
+		limits: c.Limits.withDefaults(), jobLimits: c.Jobs, slots: map[string]*slots{}}, nil
 }
 
 // Register makes the activities known to a worker, under the names of package workflows.
@@ -131,6 +144,15 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 		workflows.ActivityPlanChunks:    a.PlanChunks,
 		workflows.ActivityCountTargets:  a.CountTargets,
 		workflows.ActivityDispatchChunk: a.DispatchChunk,
+
+		workflows.ActivityLoadJob:          a.LoadJob,
+		workflows.ActivityRecordJob:        a.RecordJob,
+		workflows.ActivitySetJobHalt:       a.SetJobHalt,
+		workflows.ActivityPlanJobChunks:    a.PlanJobChunks,
+		workflows.ActivityDispatchJobChunk: a.DispatchJobChunk,
+		workflows.ActivityCountJob:         a.CountJob,
+		workflows.ActivityRetryJob:         a.RetryJob,
+		workflows.ActivityAwaitJobHosts:    a.AwaitJobHosts,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

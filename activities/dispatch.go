@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,13 +14,19 @@ import (
 
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/bus"
+	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
-	"github.com/quicflow/quicflow/internal/store"
 	"github.com/quicflow/quicflow/workflows"
 )
 
-// heartbeatInterval is how often DispatchChunk tells Temporal that it lives; also how soon it learns of a cancellation.
-const heartbeatInterval = time.Second
+const (
+	// heartbeatInterval is how often a dispatch tells Temporal that it lives; also how soon it learns of a cancellation.
+	heartbeatInterval = time.Second
+	// pollInterval is how soon a dispatch learns of outcomes that another server stored.
+	pollInterval = 2 * time.Second
+	// maxSkippedPolls is how many are left out in a row while Results tells of outcomes.
+	maxSkippedPolls = 5
+)
 
 // DispatchChunk brings every host of a chunk through a step.
 //
@@ -33,54 +40,83 @@ func (a *Activities) DispatchChunk(ctx context.Context, req workflows.DispatchRe
 	if err != nil {
 		return workflows.DispatchReport{}, final(err)
 	}
-	d := &dispatch{
-		Activities: a, req: req, requests: requests,
-		marks: make(chan mark), stopped: make(chan struct{}), steps: map[string]*dispatchStep{},
-		offline: requests.task.Strategy.WithDefaults().Offline,
-	}
-	return d.run(ctx)
+	e := &releaseErrand{requests: requests, chunk: req, offline: requests.task.Strategy.WithDefaults().Offline}
+	return a.newDispatch(order{task: req.TaskID, budget: req.Budget, cancel: req.Cancel}, e, newSlots(req.Parallel)).run(ctx)
 }
 
 var errDraining = errors.New("the hub is stopping")
 
-// dispatch is one run of DispatchChunk.
+// order says how a dispatch carries out its errand.
+type order struct {
+	task   string
+	budget int  // charged hosts that are tolerated before nothing new starts; negative: any number
+	cancel bool // start nothing; ask what was started to stop
+}
+
+// dispatch is one run of an activity that brings the hosts of a chunk through a step.
 type dispatch struct {
 	*Activities
-	req      workflows.DispatchRequest
-	requests *requests
-	marks    chan mark
-	stopped  chan struct{} // closed when the workflow cancelled the dispatch
-	offline  release.Offline
+	order       order
+	errand      errand
+	slots       *slots
+	marks       *gathered[string, bool]
+	conclusions *gathered[conclusion, struct{}]
+	look        chan struct{} // holds one value when the store is to be read again
+	stopped     chan struct{} // closed when the workflow cancelled the dispatch
+	closing     chan struct{} // closed when nothing new starts
 
 	mu      sync.Mutex
 	steps   map[string]*dispatchStep // by step id; the map itself does not change after the start
 	charged int
-	closed  bool // nothing new starts
+	closed  bool
+	moved   bool // something was decided since the last look
 }
 
 // dispatchStep is a step of the chunk and what is known of it.
 type dispatchStep struct {
 	release.Step
-	decided chan struct{} // closed when the store has an outcome
-	over    bool
+	dispatch *dispatch
+	decided  chan struct{} // closed when the store has an outcome
+	over     bool
+}
+
+func (a *Activities) newDispatch(o order, e errand, s *slots) *dispatch {
+	d := &dispatch{
+		Activities: a, order: o, errand: e, slots: s, look: make(chan struct{}, 1),
+		stopped: make(chan struct{}), closing: make(chan struct{}), steps: map[string]*dispatchStep{},
+	}
+	d.marks = newGathered(d.markMany)
+	d.conclusions = newGathered(func(ctx context.Context, all []conclusion) ([]struct{}, error) {
+		return make([]struct{}, len(all)), d.concludeMany(ctx, all)
+	})
+	return d
 }
 
 func (d *dispatch) run(ctx context.Context) (workflows.DispatchReport, error) {
-	steps, err := d.store.ChunkSteps(ctx, d.req.TaskID, d.req.Step, d.req.Chunk)
+	steps, err := d.errand.steps(ctx)
 	if err != nil {
 		return workflows.DispatchReport{}, fmt.Errorf("read steps of the chunk: %w", err)
 	}
 	var open []*dispatchStep
-	for _, s := range steps {
-		step := &dispatchStep{Step: s, decided: make(chan struct{})}
+	all := make([]dispatchStep, len(steps))
+	for i, s := range steps {
+		step := &all[i]
+		step.Step, step.dispatch, step.decided = s, d, make(chan struct{})
 		d.steps[s.ID] = step
-		if s.State.Final() || s.State == release.StepUnknown {
-			step.over = true // and charged already, in the counts that the budget was computed from
-			close(step.decided)
-		} else {
+		if s.State == release.StepPending || s.State == release.StepDispatched {
 			open = append(open, step)
+			continue
 		}
+		step.over = true // and charged already, in the counts that the budget was computed from
+		close(step.decided)
 	}
+	// What is at work is seen through, whatever becomes of the rest.
+	slices.SortStableFunc(open, func(a, b *dispatchStep) int { return rank(a) - rank(b) })
+	if len(open) > 0 && open[0].State == release.StepDispatched {
+		d.lookAgain() // its result may have come since it was read
+	}
+	d.results.expect(d.order.task, open)
+	defer d.results.forget(d.order.task, open)
 
 	// work goes on when ctx was cancelled by the workflow, for as long as it takes to ask the agents to stop.
 	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -89,19 +125,11 @@ func (d *dispatch) run(ctx context.Context) (workflows.DispatchReport, error) {
 	finished := make(chan struct{})
 	watch.Go(func() error { return d.heartbeat(ctx, finished, stop) })
 	watch.Go(func() error { return d.follow(workCtx, finished) })
-	watch.Go(func() error { return d.markAll(workCtx, finished) })
+	watch.Go(func() error { d.marks.run(workCtx, finished); return nil })
+	watch.Go(func() error { d.conclusions.run(workCtx, finished); return nil })
 
 	hosts, hostCtx := errgroup.WithContext(workCtx)
-	hosts.SetLimit(max(1, d.req.Parallel))
-	for _, step := range open {
-		if d.req.Cancel {
-			if step.State == release.StepDispatched {
-				hosts.Go(func() error { return d.cancel(hostCtx, step) })
-			}
-			continue
-		}
-		hosts.Go(func() error { return d.bring(hostCtx, step) })
-	}
+	hosts.Go(func() error { return d.beginAll(hostCtx, hosts, open) })
 	hostsErr := hosts.Wait()
 	close(finished)
 	err = errors.Join(hostsErr, watch.Wait())
@@ -114,6 +142,111 @@ func (d *dispatch) run(ctx context.Context) (workflows.DispatchReport, error) {
 		return report, err
 	}
 	return report, nil
+}
+
+// rank puts what is at work first.
+func rank(s *dispatchStep) int {
+	if s.State == release.StepDispatched {
+		return 0
+	}
+	return 1
+}
+
+// beginAll begins with the hosts as there are slots for them, and leaves each to a goroutine of its own.
+func (d *dispatch) beginAll(ctx context.Context, hosts *errgroup.Group, open []*dispatchStep) error {
+	atWork := 0
+	for atWork < len(open) && open[atWork].State == release.StepDispatched {
+		atWork++
+	}
+	if err := d.beginSome(ctx, nil, hosts, open[:atWork]); err != nil || d.order.cancel {
+		return err
+	}
+	return d.beginSome(ctx, d.closing, hosts, open[atWork:])
+}
+
+// beginSome takes slots until stop is closed.
+func (d *dispatch) beginSome(ctx context.Context, stop <-chan struct{}, hosts *errgroup.Group, steps []*dispatchStep) error {
+	for len(steps) > 0 {
+		n, err := d.slots.take(ctx, stop, len(steps))
+		if n == 0 || err != nil {
+			return err
+		}
+		some := steps[:n]
+		steps = steps[n:]
+		if d.order.cancel {
+			for _, step := range some {
+				hosts.Go(func() error {
+					defer d.slots.give(1)
+					return d.cancel(ctx, step)
+				})
+			}
+			continue
+		}
+		if err := d.begin(ctx, hosts, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin takes up hosts for which there are slots. Those with a session are marked in one write, those that are offline
+// concluded in another.
+func (d *dispatch) begin(ctx context.Context, hosts *errgroup.Group, steps []*dispatchStep) error {
+	visits := make([]visit, 0, len(steps))
+	ready := make([]string, 0, len(steps))
+	var over []conclusion
+	for _, step := range steps {
+		request, longest, err := d.errand.request(ctx, &step.Step)
+		if errors.Is(err, release.ErrInvalid) || errors.Is(err, release.ErrNotFound) {
+			over = append(over, conclusion{step: step, verdict: verdictHopeless, why: err.Error()})
+			continue
+		}
+		if err != nil {
+			d.slots.give(len(steps))
+			return err
+		}
+		v := visit{dispatch: d, step: step, request: request, longest: longest, stopped: d.stopped, sent: step.State == release.StepDispatched}
+		switch presence := d.hub.Presence(step.ClientID); {
+		case presence.Status == release.ClientOnline:
+			v.session, v.ready = presence.Session, true
+			ready = append(ready, step.ClientID)
+		case presence.Status == release.ClientOffline && !v.sent:
+			over = append(over, conclusion{step: step, verdict: verdictOffline, why: whyOffline})
+			continue
+		}
+		visits = append(visits, v)
+	}
+	given := len(over)
+	err := d.concludeMany(ctx, over)
+	var marked []bool
+	if err == nil {
+		marked, err = d.markMany(ctx, ready)
+	}
+	if err != nil {
+		d.slots.give(len(steps))
+		return err
+	}
+	failpoint.Here("dispatch.marked")
+	i := 0
+	for n := range visits {
+		v := &visits[n]
+		if v.ready {
+			v.ready = marked[i]
+			i++
+			if !v.ready && !v.sent { // halted, or decided meanwhile
+				given++
+				continue
+			}
+		}
+		hosts.Go(func() error {
+			defer d.slots.give(1)
+			return v.run(ctx)
+		})
+	}
+	if given > 0 {
+		d.slots.give(given)
+	}
+	return nil
 }
 
 func (d *dispatch) report() workflows.DispatchReport {
@@ -155,152 +288,146 @@ func (d *dispatch) heartbeat(ctx context.Context, finished <-chan struct{}, stop
 	}
 }
 
-// follow learns outcomes from the store, woken by the bus. The bus may miss something; the store does not.
+// follow reads from the store what Results did not tell: what another server stored, or what was decided before this began.
 func (d *dispatch) follow(ctx context.Context, finished <-chan struct{}) error {
-	changed, unsubscribe := d.bus.Subscribe(bus.Task(d.req.TaskID))
-	defer unsubscribe()
-	again := time.NewTicker(2 * time.Second)
+	again := time.NewTicker(pollInterval)
 	defer again.Stop()
-	for {
-		steps, err := d.store.ChunkSteps(ctx, d.req.TaskID, d.req.Step, d.req.Chunk)
+	for skipped := 0; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-finished:
+			return nil
+		case <-d.look:
+		case <-again.C:
+			if skipped++; d.hasMoved() && skipped < maxSkippedPolls {
+				continue
+			}
+			skipped = 0
+		}
+		steps, err := d.errand.steps(ctx)
 		switch {
 		case err == nil:
-			for _, s := range steps {
-				if step := d.steps[s.ID]; step != nil && (s.State.Final() || s.State == release.StepUnknown) {
+			for i := range steps {
+				s := &steps[i]
+				if step := d.steps[s.ID]; step != nil && s.State != release.StepPending && s.State != release.StepDispatched {
 					d.decide(step, s.State)
 				}
 			}
 		case ctx.Err() != nil:
 			return nil
 		default:
-			d.log.Warn("cannot read the steps of a chunk, trying again", "task", d.req.TaskID, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-finished:
-			return nil
-		case <-changed:
-		case <-again.C:
+			d.log.Warn("cannot read the steps of a chunk, trying again", "task", d.order.task, "error", err)
 		}
 	}
+}
+
+func (d *dispatch) lookAgain() {
+	select {
+	case d.look <- struct{}{}:
+	default:
+	}
+}
+
+// hasMoved says whether anything was decided since the last call.
+func (d *dispatch) hasMoved() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	moved := d.moved
+	d.moved = false
+	return moved
 }
 
 // decide notes a step's outcome, once, and closes the chunk when the budget is spent.
 func (d *dispatch) decide(step *dispatchStep, state release.StepState) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.moved = true
+	d.finish(step, state == release.StepFailed || state == release.StepUnknown || state == release.StepRefused)
+}
+
+// finish ends the wait for a step. d.mu is held.
+func (d *dispatch) finish(step *dispatchStep, charged bool) {
 	if step.over {
 		return
 	}
 	step.over = true
 	close(step.decided)
-	if state == release.StepFailed || state == release.StepUnknown || state == release.StepRefused {
-		d.charge()
+	if !charged {
+		return
 	}
-}
-
-// charge counts a host against the budget. d.mu is held.
-func (d *dispatch) charge() {
 	d.charged++
-	if d.req.Budget >= 0 && d.charged > d.req.Budget {
-		d.closed = true
+	if d.order.budget >= 0 && d.charged > d.order.budget {
+		d.closeLocked()
 	}
 }
 
 func (d *dispatch) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.closed = true
+	d.closeLocked()
 }
 
-func (d *dispatch) isClosed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
+func (d *dispatch) closeLocked() {
+	if !d.closed {
+		d.closed = true
+		close(d.closing)
+	}
 }
+
+func (d *dispatch) isClosed() bool { return isDone(d.closing) }
 
 // conclude writes the server's own verdict on a host.
-func (d *dispatch) conclude(ctx context.Context, step *dispatchStep, state release.TargetState, why string) error {
-	conclusion := store.Conclusion{StepID: step.ID, Target: state, Error: why, At: d.now()}
-	if err := d.store.ConcludeSteps(ctx, []store.Conclusion{conclusion}); err != nil {
-		return fmt.Errorf("conclude %s: %w", step.ID, err)
-	}
-	d.bus.Notify(bus.Task(d.req.TaskID))
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if step.over {
+func (d *dispatch) conclude(ctx context.Context, step *dispatchStep, v verdict, why string) error {
+	_, err := d.conclusions.ask(ctx, conclusion{step: step, verdict: v, why: why})
+	return err
+}
+
+func (d *dispatch) concludeMany(ctx context.Context, all []conclusion) error {
+	if len(all) == 0 {
 		return nil
 	}
-	step.over = true
-	close(step.decided)
-	if state != release.TargetOffline || d.offline == release.OfflineFail {
-		d.charge()
+	now := d.now()
+	for i := range all {
+		all[i].at = now
+	}
+	if err := d.errand.conclude(ctx, all); err != nil {
+		return fmt.Errorf("conclude %s and others, %d in all: %w", all[0].step.ID, len(all), err)
+	}
+	d.bus.Notify(bus.Task(d.order.task))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range all {
+		d.finish(c.step, c.verdict != verdictOffline || d.errand.chargesOffline())
 	}
 	return nil
 }
 
-// mark asks for a host to be marked as dispatched; the answer says whether it may be sent to.
-type mark struct {
-	clientID string
-	answer   chan markAnswer // buffered
-}
-
-type markAnswer struct {
-	marked bool
-	err    error
-}
-
-// markAll marks hosts as dispatched, all that wait at a moment in one write.
-func (d *dispatch) markAll(ctx context.Context, finished <-chan struct{}) error {
-	for {
-		var waiting []mark
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-finished:
-			return nil
-		case m := <-d.marks:
-			waiting = append(waiting, m)
-		}
-	gather:
-		for {
-			select {
-			case m := <-d.marks:
-				waiting = append(waiting, m)
-			default:
-				break gather
-			}
-		}
-		ids := make([]string, len(waiting))
-		for i, m := range waiting {
-			ids[i] = m.clientID
-		}
-		marked, halted, err := d.store.MarkDispatched(ctx, d.req.TaskID, d.req.Step, ids)
-		if halted {
-			d.close()
-		}
-		ok := map[string]bool{}
-		for _, id := range marked {
-			ok[id] = true
-		}
-		for _, m := range waiting {
-			m.answer <- markAnswer{ok[m.clientID], err}
-		}
+// markMany marks hosts as dispatched in one write, and says which of them may be sent to.
+func (d *dispatch) markMany(ctx context.Context, clientIDs []string) ([]bool, error) {
+	if len(clientIDs) == 0 {
+		return nil, nil
 	}
-}
-
-func (d *dispatch) markOne(ctx context.Context, clientID string) (bool, error) {
-	m := mark{clientID, make(chan markAnswer, 1)}
-	select {
-	case d.marks <- m:
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
+	marked, halted, err := d.errand.mark(ctx, clientIDs)
+	if err != nil {
+		return nil, fmt.Errorf("mark %s and others as dispatched, %d in all: %w", clientIDs[0], len(clientIDs), err)
 	}
-	select {
-	case answer := <-m.answer:
-		return answer.marked, answer.err
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
+	if halted {
+		d.close()
 	}
+	may := make([]bool, len(clientIDs))
+	if len(marked) == len(clientIDs) {
+		for i := range may {
+			may[i] = true
+		}
+		return may, nil
+	}
+	known := make(map[string]bool, len(marked))
+	for _, id := range marked {
+		known[id] = true
+	}
+	for i, id := range clientIDs {
+		may[i] = known[id]
+	}
+	return may, nil
 }

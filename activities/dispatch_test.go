@@ -227,10 +227,10 @@ func TestStoppedDispatchAsksAnAgentOnceToStop(t *testing.T) {
 	w.onCancel = func(stepID string) (*quicflowv1.Response, error) {
 		return accepted(&quicflowv1.StepRequest{StepId: stepID}), nil // it takes its time
 	}
-	d := &dispatch{Activities: w.acts, req: workflows.DispatchRequest{TaskID: w.task.ID}, stopped: make(chan struct{})}
+	d := w.acts.newDispatch(order{task: w.task.ID}, nil, newSlots(1))
 	close(d.stopped)
 	id := release.StepID(w.task.ID, release.StepDeploy, "host-000", 0)
-	step := &dispatchStep{Step: release.Step{ID: id, ClientID: "host-000"}, decided: make(chan struct{})}
+	step := &dispatchStep{Step: release.Step{ID: id, ClientID: "host-000"}, dispatch: d, decided: make(chan struct{})}
 	require.NoError(t, d.cancel(t.Context(), step))
 	require.Equal(t, []string{id}, w.cancels)
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/hub"
-	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -23,6 +22,11 @@ const (
 	cancelPatience = 20 * time.Second
 )
 
+const (
+	whyOffline = "the agent is offline; nothing was started"
+	whyGone    = "the agent went offline before it said how the step ended"
+)
+
 // visit is the work on one host of a chunk.
 type visit struct {
 	*dispatch
@@ -30,34 +34,33 @@ type visit struct {
 	request *quicflowv1.StepRequest
 	longest time.Duration   // that the step may take once started
 	stopped <-chan struct{} // wakes wait
+	session int64           // of the agent, in which to send
+	ready   bool            // it was marked for that session, and not sent yet
 
 	sent                            bool // the store says that it may have been sent
 	unanswered, turnedAway, overdue int
 	left                            time.Time // when the agent was found offline with the step sent; zero while it is not
+
+	changed <-chan struct{} // fires when the agent's session comes or goes; nil until it is watched
+	unwatch func()
 }
 
-// bring brings a host through its step: waits for its session, sends the step, waits for its outcome. It returns when
+// watch begins to follow the agent's session. Its presence is asked for afterwards.
+func (v *visit) watch() {
+	if v.unwatch == nil {
+		v.changed, v.unwatch = v.hub.WatchClient(v.step.ClientID)
+	}
+}
+
+// run brings a host through its step: waits for its session, sends the step, waits for its outcome. It returns when
 // the host is decided, or nothing new may start. An error ends the whole chunk.
-func (d *dispatch) bring(ctx context.Context, step *dispatchStep) error {
-	if d.isClosed() && step.State != release.StepDispatched {
-		return nil
-	}
-	request, err := d.requests.of(ctx, step.Step)
-	if errors.Is(err, release.ErrInvalid) || errors.Is(err, release.ErrNotFound) {
-		return d.conclude(ctx, step, release.TargetFailed, err.Error())
-	}
-	if err != nil {
-		return err
-	}
-	v := &visit{dispatch: d, step: step, request: request, stopped: d.stopped, sent: step.State == release.StepDispatched}
-	script := request.GetScript()
-	v.longest = time.Duration(script.GetTimeoutMs())*time.Millisecond + healthLongest(script.GetHealth())
-	return v.run(ctx)
-}
-
 func (v *visit) run(ctx context.Context) error {
-	changed, unwatch := v.hub.WatchClient(v.step.ClientID)
-	defer unwatch()
+	defer func() {
+		if v.unwatch != nil {
+			v.unwatch()
+		}
+	}()
+	v.sent = v.sent || v.ready
 	for !isDone(v.step.decided) {
 		if isDone(v.stopped) {
 			if v.sent {
@@ -68,55 +71,64 @@ func (v *visit) run(ctx context.Context) error {
 		if !v.sent && v.isClosed() {
 			return nil
 		}
-		presence := v.hub.Presence(v.step.ClientID)
-		switch presence.Status {
-		case release.ClientOffline:
-			if v.sent && v.left.IsZero() {
-				v.left = v.now()
-			}
-			if back := v.left.Add(v.limits.Return).Sub(v.now()); v.sent && back > 0 {
-				if err := v.wait(ctx, changed, back); err != nil {
-					return err
-				}
-				continue
-			}
-			if v.sent {
-				return v.conclude(ctx, v.step, release.TargetUnknown, "the agent went offline before it said how the step ended")
-			}
-			return v.conclude(ctx, v.step, release.TargetOffline, "the agent is offline; nothing was started")
-		case release.ClientReconnecting:
-			if err := v.wait(ctx, changed, presence.Until.Sub(v.now())); err != nil {
+		if !v.ready {
+			again, err := v.mark(ctx)
+			if err != nil || !again && !v.ready {
 				return err
 			}
-			continue
 		}
-		v.left = time.Time{}
-		// Before each sending, not just the first, and for this session alone: if the agent comes back with another
-		// journal, which would take the step for a new one, the step is decided by then.
-		marked, err := v.markOne(ctx, v.step.ClientID)
-		switch {
-		case err != nil:
-			return fmt.Errorf("mark %s as dispatched: %w", v.step.ID, err)
-		case !marked && v.sent:
-			v.bus.Notify(bus.Task(v.req.TaskID)) // for follow, which does not know that yet
-			return v.wait(ctx, nil, v.limits.Answer)
-		case !marked:
-			return nil // halted, or decided meanwhile
-		}
-		v.sent = true
-		failpoint.Here("dispatch.marked")
-		if err := v.send(ctx, changed, presence.Session); err != nil {
-			return err
+		if v.ready {
+			v.ready = false
+			if err := v.send(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// mark waits for the agent's session, and marks the host before each sending, not just the first, and for this session
+// alone: if the agent comes back with another journal, which would take the step for a new one, the step is decided by then.
+// Where it says again, the host is to be looked at afresh.
+func (v *visit) mark(ctx context.Context) (again bool, err error) {
+	v.watch()
+	presence := v.hub.Presence(v.step.ClientID)
+	switch presence.Status {
+	case release.ClientOffline:
+		if v.sent && v.left.IsZero() {
+			v.left = v.now()
+		}
+		switch back := v.left.Add(v.limits.Return).Sub(v.now()); {
+		case v.sent && back > 0:
+			return true, v.wait(ctx, back)
+		case v.sent:
+			return false, v.conclude(ctx, v.step, verdictUnknown, whyGone)
+		}
+		return false, v.conclude(ctx, v.step, verdictOffline, whyOffline)
+	case release.ClientReconnecting:
+		return true, v.wait(ctx, presence.Until.Sub(v.now()))
+	}
+	v.left = time.Time{}
+	marked, err := v.marks.ask(ctx, v.step.ClientID)
+	switch {
+	case err != nil:
+		return false, err
+	case !marked && v.sent: // decided, which this dispatch does not know yet
+		v.lookAgain()
+		return false, v.wait(ctx, v.limits.Answer)
+	case !marked: // halted, or decided meanwhile
+		return false, nil
+	}
+	v.session, v.ready, v.sent = presence.Session, true, true
+	failpoint.Here("dispatch.marked")
+	return false, nil
+}
+
 // send asks the agent to carry out the step, or, if it knows the step, where it stands; then waits accordingly.
-func (v *visit) send(ctx context.Context, changed <-chan struct{}, session int64) error {
+func (v *visit) send(ctx context.Context) error {
 	v.request.NotAfterUnixMs = v.now().Add(v.limits.NotAfter).UnixMilli()
 	answerCtx, cancel := context.WithTimeout(ctx, v.limits.Answer)
-	response, err := v.hub.RequestIn(answerCtx, v.step.ClientID, session, &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: v.request}})
+	response, err := v.hub.RequestIn(answerCtx, v.step.ClientID, v.session, &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: v.request}})
 	cancel()
 	switch {
 	case ctx.Err() != nil:
@@ -125,65 +137,71 @@ func (v *visit) send(ctx context.Context, changed <-chan struct{}, session int64
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
 		if v.unanswered++; v.unanswered >= maxUnanswered {
-			return v.conclude(ctx, v.step, release.TargetUnknown, fmt.Sprintf("the agent did not answer %d requests", v.unanswered))
+			return v.conclude(ctx, v.step, verdictUnknown, fmt.Sprintf("the agent did not answer %d requests", v.unanswered))
 		}
 		return nil
 	case err != nil: // the session went, or there are too many promises
-		return v.wait(ctx, changed, retryInterval)
+		v.watch()
+		return v.wait(ctx, retryInterval)
 	}
 	failpoint.Here("dispatch.answered")
 	v.unanswered = 0
 
 	if failure := response.GetFailure(); failure != nil {
-		return v.turnedDown(ctx, changed, failure)
+		return v.turnedDown(ctx, failure)
 	}
-	status := response.GetStep()
-	switch status.GetState() {
+	patience := v.limits.Grace
+	switch response.GetStep().GetState() {
 	case quicflowv1.StepState_STEP_STATE_FINISHED:
-		return v.record(ctx, v.step, status.GetResult())
+		// The hub stores the result that came with the answer.
 	case quicflowv1.StepState_STEP_STATE_ACCEPTED:
-		patience := v.longest + v.limits.Grace
-		if v.overdue > 0 {
-			patience = v.limits.Grace
+		if v.overdue == 0 {
+			patience += v.longest
 		}
-		before := v.now()
-		if err := v.wait(ctx, changed, patience); err != nil {
-			return err
-		}
-		if v.now().Sub(before) >= patience {
-			v.overdue++
-		}
-		if v.overdue >= maxOverdue && !isDone(v.step.decided) {
-			return v.conclude(ctx, v.step, release.TargetUnknown, "the agent says that the step still runs, long after its timeout")
-		}
-		return nil
+	default:
+		return v.conclude(ctx, v.step, verdictUnknown, "the agent gave an answer that this server does not understand")
 	}
-	return v.conclude(ctx, v.step, release.TargetUnknown, "the agent gave an answer that this server does not understand")
+	v.watch()
+	if p := v.hub.Presence(v.step.ClientID); p.Status != release.ClientOnline || p.Session != v.session {
+		return nil // it went before it was watched
+	}
+	before := v.now()
+	if err := v.wait(ctx, patience); err != nil {
+		return err
+	}
+	if v.now().Sub(before) >= patience {
+		v.overdue++
+	}
+	if v.overdue >= maxOverdue && !isDone(v.step.decided) {
+		return v.conclude(ctx, v.step, verdictUnknown, "the agent says that the step still runs, long after its timeout")
+	}
+	return nil
 }
 
 // turnedDown handles an agent that did not start the step.
-func (v *visit) turnedDown(ctx context.Context, changed <-chan struct{}, failure *quicflowv1.Failure) error {
+func (v *visit) turnedDown(ctx context.Context, failure *quicflowv1.Failure) error {
 	switch failure.GetCode() {
 	case quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED, quicflowv1.FailureCode_FAILURE_CODE_JOURNAL_FULL:
 		if v.turnedAway++; v.turnedAway < maxTurnedAway {
-			return v.wait(ctx, changed, min(retryInterval<<v.turnedAway, maxRetryDelay))
+			v.watch()
+			return v.wait(ctx, min(retryInterval<<v.turnedAway, maxRetryDelay))
 		}
-		return v.conclude(ctx, v.step, release.TargetFailed, "not started: "+failure.GetMessage())
+		return v.conclude(ctx, v.step, verdictRefused, "not started: "+failure.GetMessage())
 	case quicflowv1.FailureCode_FAILURE_CODE_INVALID, quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED:
-		return v.conclude(ctx, v.step, release.TargetFailed, "not started: "+failure.GetMessage())
+		return v.conclude(ctx, v.step, verdictHopeless, "not started: "+failure.GetMessage())
 	}
-	return v.conclude(ctx, v.step, release.TargetUnknown, "the agent had an error of its own: "+failure.GetMessage())
+	return v.conclude(ctx, v.step, verdictUnknown, "the agent had an error of its own: "+failure.GetMessage())
 }
 
 // wait waits until the step is decided, the session changed, the dispatch is stopped, or the time is over.
-func (v *visit) wait(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
+func (v *visit) wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(max(d, 10*time.Millisecond))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-v.step.decided:
-	case <-changed:
+	case <-v.changed:
 	case <-v.stopped:
 	case <-timer.C:
 	}
@@ -194,54 +212,35 @@ func (v *visit) wait(ctx context.Context, changed <-chan struct{}, d time.Durati
 // does not answer in time is given up as unknown; otherwise it is left to such a dispatch.
 func (d *dispatch) cancel(ctx context.Context, step *dispatchStep) error {
 	patience := d.limits.Settle
-	if d.req.Cancel {
+	if d.order.cancel {
 		patience = cancelPatience
 	}
 	deadline := d.now().Add(patience)
-	changed, unwatch := d.hub.WatchClient(step.ClientID)
-	defer unwatch()
 	v := &visit{dispatch: d, step: step, sent: true} // a dispatch that was stopped does not wake it again
+	v.watch()
+	defer v.unwatch()
 	for !isDone(step.decided) && d.now().Before(deadline) {
 		if d.hub.Presence(step.ClientID).Status == release.ClientOffline {
-			return d.conclude(ctx, step, release.TargetUnknown, "the agent went offline before it said how the step ended")
+			return d.conclude(ctx, step, verdictUnknown, whyGone)
 		}
 		answerCtx, stop := context.WithTimeout(ctx, min(d.limits.Answer, deadline.Sub(d.now())))
-		response, err := d.hub.Request(answerCtx, step.ClientID, &quicflowv1.Request{Body: &quicflowv1.Request_CancelStep{
+		_, err := d.hub.Request(answerCtx, step.ClientID, &quicflowv1.Request{Body: &quicflowv1.Request_CancelStep{
 			CancelStep: &quicflowv1.CancelStep{StepId: step.ID, Reason: "the task was stopped"}}})
 		stop()
 		pause := retryInterval
 		switch {
 		case errors.Is(err, hub.ErrDraining):
 			return err
-		case err == nil && response.GetStep().GetState() == quicflowv1.StepState_STEP_STATE_FINISHED:
-			if err := d.record(ctx, step, response.GetStep().GetResult()); err != nil {
-				return err
-			}
-			continue
 		case err == nil:
-			pause = deadline.Sub(d.now()) // it is being stopped; its result comes by itself
+			pause = deadline.Sub(d.now()) // it is being stopped, or has ended; the result comes by itself
 		}
-		if err := v.wait(ctx, changed, pause); err != nil {
+		if err := v.wait(ctx, pause); err != nil {
 			return err
 		}
 	}
-	if d.req.Cancel && !isDone(step.decided) {
-		return d.conclude(ctx, step, release.TargetUnknown, "the agent did not say in time how the step ended")
+	if d.order.cancel && !isDone(step.decided) {
+		return d.conclude(ctx, step, verdictUnknown, "the agent did not say in time how the step ended")
 	}
-	return nil
-}
-
-// record stores a result that came as an answer. The agent sends it on its own too; the first one stored stays.
-func (d *dispatch) record(ctx context.Context, step *dispatchStep, result *quicflowv1.StepResult) error {
-	r, ok := hub.StepResult(step.ClientID, result)
-	if !ok || r.StepID != step.ID {
-		return d.conclude(ctx, step, release.TargetUnknown, "the agent answered with a result that this server does not understand")
-	}
-	if _, err := d.store.RecordResults(ctx, []release.StepResult{r}); err != nil {
-		return fmt.Errorf("store the result of %s: %w", step.ID, err)
-	}
-	d.bus.Notify(bus.Task(d.req.TaskID))
-	d.decide(step, r.State)
 	return nil
 }
 

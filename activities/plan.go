@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -64,15 +63,7 @@ func (a *Activities) PlanChunks(ctx context.Context, req workflows.ChunksRequest
 		return workflows.ChunkPlan{}, final(fmt.Errorf("plan chunks of %s: %w", req.Step, err))
 	}
 	failpoint.Here("chunks.planned")
-	var plan workflows.ChunkPlan
-	for _, c := range chunks {
-		queue := workflows.HubQueue(c.NodeID)
-		if c.NodeID == "" || slices.Contains(req.Avoid, queue) {
-			queue = workflows.HubQueue(a.nodeID)
-		}
-		plan.Chunks = append(plan.Chunks, workflows.Chunk{Number: c.Chunk, Queue: queue, Size: c.Size})
-	}
-	return plan, nil
+	return a.planOf(chunks, req.Avoid), nil
 }
 
 // keepAlive heartbeats until the function that it gives is called.

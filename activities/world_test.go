@@ -28,12 +28,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a real store and bus, with agents that do what a test scripts.
 type world struct {
-	t     *testing.T
-	store *store.Store
-	bus   *bus.Bus
-	task  release.Task
-	acts  *Activities
-	stop  chan struct{} // the worker's stop channel
+	t       *testing.T
+	store   *store.Store
+	bus     *bus.Bus
+	results Results
+	task    release.Task
+	acts    *Activities
+	stop    chan struct{} // the worker's stop channel
 
 	mu       sync.Mutex
 	presence map[string]hub.Presence
@@ -79,7 +80,7 @@ func newWorld(t *testing.T, hosts int, strategy release.Strategy) *world {
 	w.task = release.Task{ID: "task", ProjectID: p.ID, Project: "p", VersionID: v.ID, Version: "1", Action: release.ActionDeploy,
 		Strategy: strategy.WithDefaults(), WorkflowID: "w"}
 	require.NoError(t, s.CreateTask(ctx, &w.task, ids))
-	w.acts, err = New(Config{Store: s, Hub: w, Bus: w.bus, NodeID: "node", Logger: slog.New(slog.DiscardHandler),
+	w.acts, err = New(Config{Store: s, Hub: w, Bus: w.bus, Results: &w.results, NodeID: "node", Logger: slog.New(slog.DiscardHandler),
 		Limits: Limits{Answer: time.Second, Grace: time.Second, Return: 50 * time.Millisecond, Settle: time.Second}})
 	require.NoError(t, err)
 	return w
@@ -117,9 +118,9 @@ func (w *world) counts() release.Counts {
 
 // finish stores a step's outcome, as the hub does when the agent reports it.
 func (w *world) finish(clientID, stepID string, state release.StepState) {
-	_, err := w.store.RecordResults(context.Background(), []release.StepResult{{StepID: stepID, ClientID: clientID, State: state, FinishedAt: time.Now()}})
+	changed, err := w.store.RecordResults(context.Background(), []release.StepResult{{StepID: stepID, ClientID: clientID, State: state, FinishedAt: time.Now()}})
 	require.NoError(w.t, err)
-	w.bus.Notify(bus.Task(w.task.ID))
+	w.results.Stored(changed)
 }
 
 func (w *world) setPresence(clientID string, p hub.Presence) {
@@ -153,7 +154,7 @@ func (w *world) Request(_ context.Context, clientID string, req *quicflowv1.Requ
 	if c := req.GetCancelStep(); c != nil {
 		w.cancels = append(w.cancels, c.GetStepId())
 		w.mu.Unlock()
-		return w.onCancel(c.GetStepId())
+		return w.answer(clientID)(w.onCancel(c.GetStepId()))
 	}
 	w.requests = append(w.requests, req.GetStep().GetStepId())
 	w.atWork++
@@ -164,7 +165,17 @@ func (w *world) Request(_ context.Context, clientID string, req *quicflowv1.Requ
 		defer w.mu.Unlock()
 		w.atWork--
 	}()
-	return w.agent(clientID, req.GetStep())
+	return w.answer(clientID)(w.agent(clientID, req.GetStep()))
+}
+
+// answer stores the result that an answer carries, as the hub does.
+func (w *world) answer(clientID string) func(*quicflowv1.Response, error) (*quicflowv1.Response, error) {
+	return func(response *quicflowv1.Response, err error) (*quicflowv1.Response, error) {
+		if result, ok := hub.StepResult(clientID, response.GetStep().GetResult()); ok {
+			w.finish(clientID, result.StepID, result.State)
+		}
+		return response, err
+	}
 }
 
 // RequestIn refuses a session that is over, as the hub does.

@@ -51,6 +51,7 @@ type store struct {
 	results   map[string]release.StepResult
 	deliverd  map[string]int // how often the result of a step came
 	positions map[string]uint64
+	facts     map[string]release.ClientFacts
 	records   []release.LogRecord
 	gaps      int
 	broken    bool // results cannot be stored
@@ -60,20 +61,33 @@ func newStore() *store {
 	return &store{
 		tokens: map[string]error{}, valid: map[string]bool{}, epochs: map[string]int64{}, goodbyes: map[string]int{},
 		renewals: map[string]string{}, results: map[string]release.StepResult{}, deliverd: map[string]int{},
-		positions: map[string]uint64{},
+		positions: map[string]uint64{}, facts: map[string]release.ClientFacts{},
 	}
 }
 
-func (s *store) ConnectClients(_ context.Context, sessions []release.ClientSession) (map[string]int64, error) {
+func (s *store) ConnectClients(_ context.Context, sessions []release.ClientSession) (map[string]release.ClientEntry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	epochs := map[string]int64{}
+	entries := map[string]release.ClientEntry{}
 	for _, c := range sessions {
+		if !s.valid[c.Serial] {
+			entries[c.ClientID] = release.ClientEntry{Revoked: true}
+			continue
+		}
 		s.epochs[c.ClientID]++
-		epochs[c.ClientID] = s.epochs[c.ClientID]
+		entries[c.ClientID] = release.ClientEntry{Epoch: s.epochs[c.ClientID], WantFacts: c.FactsHash != 0 && s.facts[c.ClientID].Hash != c.FactsHash}
 		s.sessions = append(s.sessions, c)
 	}
-	return epochs, nil
+	return entries, nil
+}
+
+func (s *store) StoreFacts(_ context.Context, facts []release.ClientFacts) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range facts {
+		s.facts[f.ClientID] = f
+	}
+	return nil
 }
 
 func (s *store) DisconnectClients(_ context.Context, ends []release.ClientEnd) error {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/http"
 	"time"
@@ -16,8 +17,11 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 
+	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 //go:generate go run ./gen openapi.yaml
@@ -31,6 +35,7 @@ type Store interface {
 	ClientByID(ctx context.Context, id string) (release.Client, error)
 	Clients(ctx context.Context, filter store.ClientFilter) (clients []release.Client, total int, err error)
 	RevokeClient(ctx context.Context, clientID string) error
+	PreviewTargets(ctx context.Context, targets release.Targets, sample int) (store.TargetPreview, error)
 
 	CreateProject(ctx context.Context, p *release.Project) error
 	Project(ctx context.Context, ref string) (release.Project, error)
@@ -52,6 +57,14 @@ type Store interface {
 	LogsComplete(ctx context.Context, taskID string) (complete bool, missing []string, err error)
 
 	Installations(ctx context.Context, filter store.InstallationFilter) ([]release.Installation, int, error)
+
+	CreateJob(ctx context.Context, j *job.Job, clientIDs []string) error
+	Job(ctx context.Context, id string) (job.Job, error)
+	Jobs(ctx context.Context, filter store.JobFilter) ([]job.Job, int, error)
+	JobTargets(ctx context.Context, jobID string, filter store.JobTargetFilter) ([]job.Target, int, error)
+	JobTarget(ctx context.Context, jobID, clientID string) (job.Target, error)
+	FinishedTargets(ctx context.Context, jobID string, after store.TargetCursor, limit int) ([]job.Target, store.TargetCursor, error)
+	Commands(ctx context.Context, filter store.CommandFilter) ([]store.Command, int, error)
 }
 
 var _ Store = (*store.Store)(nil)
@@ -67,6 +80,26 @@ type Rollouts interface {
 	Abort(ctx context.Context, taskID, by, reason string) error
 	Rollback(ctx context.Context, taskID, by, reason string) error
 }
+
+// Jobs carries out commands and batch jobs. Its methods are safe for concurrent use; those that steer answer
+// release.ErrConflict where the job is in no state for it, release.ErrUnavailable where no one could be asked.
+type Jobs interface {
+	// StartJob makes a stored job begin. After an error the job begins later, by the reconciler.
+	StartJob(ctx context.Context, j job.Job) error
+	PauseJob(ctx context.Context, jobID, by, reason string) error
+	ResumeJob(ctx context.Context, jobID, by, reason string) error
+	CancelJob(ctx context.Context, jobID, by, reason string) error
+}
+
+// Messages reaches the agents with a session at this server's hub. Nothing of it is stored. See hub.Hub.
+type Messages interface {
+	Clients() []string
+	Request(ctx context.Context, clientID string, req *quicflowv1.Request) (*quicflowv1.Response, error)
+	Post(clientID string, req *quicflowv1.Request) error
+	Broadcast(ctx context.Context, clientIDs []string, req *quicflowv1.Request) iter.Seq[hub.Answer]
+}
+
+var _ Messages = (*hub.Hub)(nil)
 
 // Bus tells when a topic has changed; the log stream follows bus.Task. See bus.Bus.
 type Bus interface {
@@ -85,8 +118,16 @@ type Check func(ctx context.Context) error
 type Config struct {
 	Store    Store    // Required.
 	Rollouts Rollouts // Required.
+	Jobs     Jobs     // Required.
+	Messages Messages // Required.
 	Bus      Bus      // Required.
 	Joins    Joins    // Required.
+
+	// Limits are the defaults and bounds of commands and batch jobs (batch.*). The zero value means those of the default
+	// configuration.
+	Limits job.Limits
+	// NoBatch refuses new batch jobs (batch.enabled). Commands go on.
+	NoBatch bool
 
 	// Revoked is called after a client's certificates were revoked, so that its session can be ended. Defaults to nothing.
 	Revoked func(clientID string)
@@ -112,6 +153,10 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("api: Config.Store is missing")
 	case c.Rollouts == nil:
 		return c, errors.New("api: Config.Rollouts is missing")
+	case c.Jobs == nil:
+		return c, errors.New("api: Config.Jobs is missing")
+	case c.Messages == nil:
+		return c, errors.New("api: Config.Messages is missing")
 	case c.Bus == nil:
 		return c, errors.New("api: Config.Bus is missing")
 	case c.Joins == nil:
@@ -125,6 +170,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.SessionKey == nil {
 		c.SessionKey = make([]byte, minSessionKey)
 		_, _ = rand.Read(c.SessionKey) // never fails
+	}
+	if c.Limits == (job.Limits{}) {
+		c.Limits = job.Limits{
+			MaxConcurrency: 5000, TaskTimeout: release.Duration(time.Minute), JobTimeout: release.Duration(10 * time.Minute),
+			RetryInterval: release.Duration(time.Second), Retries: 2,
+		}
 	}
 	if c.Version == "" {
 		c.Version = "dev"
@@ -180,6 +231,7 @@ func New(config Config) (http.Handler, error) {
 func (s *server) register(api huma.API) {
 	s.registerHealth(api)
 	s.registerClients(api)
+	s.registerTargetPreview(api)
 	s.registerAgentTokens(api)
 	s.registerProjects(api)
 	s.registerVersions(api)
@@ -188,5 +240,10 @@ func (s *server) register(api huma.API) {
 	s.registerLogs(api)
 	s.registerPreview(api)
 	s.registerInstallations(api)
+	s.registerCommands(api)
+	s.registerMulti(api)
+	s.registerBatch(api)
+	s.registerJobControl(api)
+	s.registerMessages(api)
 	describeLogin(api.OpenAPI())
 }

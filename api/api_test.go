@@ -184,6 +184,44 @@ func TestFromProjectToTask(t *testing.T) {
 	}
 }
 
+func TestWhomTargetsPick(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(25, map[string]string{"env": "prod"})
+	require.NoError(t, s.Store.StoreFacts(t.Context(), []release.ClientFacts{{ClientID: "client-3", Hash: 1, JSON: []byte(`{"memory_mb": 16, "os": {"kernel": "6.1"}}`)}}))
+	status, text := do(t, s, "POST", "/api/targets/preview", `{"selector":"env=prod,id=client-1*"}`)
+	require.Equal(t, 200, status, text)
+	p := read[api.TargetPreview](t, text)
+	require.Len(t, p.Clients, 11)
+	p.Clients = nil
+	require.Equal(t, api.TargetPreview{Total: 11, Online: 11, Unknown: []string{}}, p)
+	status, text = do(t, s, "POST", "/api/targets/preview", `{"selector":"*"}`)
+	require.Equal(t, 200, status, text)
+	p = read[api.TargetPreview](t, text)
+	require.Equal(t, 25, p.Total)
+	require.Len(t, p.Clients, 20)
+	status, text = do(t, s, "POST", "/api/targets/preview", `{"clients":["client-3","ghost","client-4"],"selector":"memory_mb>8"}`)
+	require.Equal(t, 200, status, text)
+	p = read[api.TargetPreview](t, text)
+	require.Equal(t, "client-3", p.Clients[0].ID)
+	require.Equal(t, []string{"ghost"}, p.Unknown)
+	require.Equal(t, 1, p.Total)
+
+	for path, want := range map[string]string{
+		"/api/clients/client-3":                                   `"kernel":"6.1"`,
+		"/api/clients?selector=facts.os.kernel%3D6.*":             `"total":1`,
+		"/api/clients?selector=env%3Dprod&limit=2&offset=24":      `"total":25`,
+		"/api/clients?selector=status%3Doffline&label=env%3Dprod": `"clients":[]`,
+	} {
+		status, text := do(t, s, "GET", path, "")
+		require.Equal(t, 200, status, "%s: %s", path, text)
+		require.Contains(t, text, want, path)
+	}
+	status, text = do(t, s, "GET", "/api/clients?selector=a+b", "")
+	require.Equal(t, 422, status, text)
+	require.Contains(t, text, `"location":"query.selector"`)
+	require.Contains(t, text, `\"a b\" is none of`)
+}
+
 func TestTaskIsCreatedThoughItsWorkflowCannotStart(t *testing.T) {
 	s := apitest.Start(t)
 	s.AddClients(1, nil)

@@ -22,9 +22,10 @@ type ClientPath struct {
 }
 
 type clientQuery struct {
-	Status string `query:"status" enum:"online,reconnecting,offline"`
-	Label  string `query:"label" doc:"key=value, or key for any value" example:"env=prod"`
-	Search string `query:"search" maxLength:"200" doc:"Part of an id or a host name"`
+	Status   string `query:"status" enum:"online,reconnecting,offline"`
+	Label    string `query:"label" doc:"key=value, or key for any value" example:"env=prod"`
+	Search   string `query:"search" maxLength:"200" doc:"Part of an id or a host name"`
+	Selector string `query:"selector" maxLength:"8000" doc:"As tasks and commands take it; agents that were revoked are not picked" example:"env=prod,os=linux,!maintenance"`
 	Page
 }
 
@@ -34,7 +35,8 @@ func (s *server) registerClients(api huma.API) {
 		OperationID: "list-clients", Method: http.MethodGet, Path: "/api/clients", Tags: tags, Summary: "List agents",
 	}, func(ctx context.Context, in *clientQuery) (*reply[ClientList], error) {
 		clients, total, err := s.Store.Clients(ctx, store.ClientFilter{
-			Status: release.ClientStatus(in.Status), Label: in.Label, Search: in.Search, Limit: in.Limit, Offset: in.Offset,
+			Status: release.ClientStatus(in.Status), Label: in.Label, Search: in.Search, Selector: in.Selector,
+			Limit: in.Limit, Offset: in.Offset,
 		})
 		if err != nil {
 			return nil, err
@@ -42,7 +44,7 @@ func (s *server) registerClients(api huma.API) {
 		return replyWith(ClientList{Clients: list(clients), Total: total}), nil
 	})
 	register(s, api, huma.Operation{
-		OperationID: "get-client", Method: http.MethodGet, Path: "/api/clients/{client_id}", Tags: tags, Summary: "Get an agent",
+		OperationID: "get-client", Method: http.MethodGet, Path: "/api/clients/{client_id}", Tags: tags, Summary: "Get an agent, with the facts of its host",
 	}, func(ctx context.Context, in *ClientPath) (*reply[release.Client], error) {
 		client, err := s.Store.ClientByID(ctx, in.ID)
 		if err != nil {

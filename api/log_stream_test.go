@@ -116,7 +116,7 @@ func TestStreamResumes(t *testing.T) {
 		want[i] = fmt.Sprintf("line %d\n", i)
 	}
 	require.Equal(t, want, got)
-	require.Equal(t, api.LogEnd{Status: release.StatusSucceeded, LogsComplete: true, Missing: []string{}}, end)
+	require.Equal(t, api.LogEnd{Status: string(release.StatusSucceeded), LogsComplete: true, Missing: []string{}}, end)
 
 	// The history says the same, by pages and by host.
 	var history []string
@@ -194,7 +194,7 @@ func TestStreamEndsWithoutMissingLogs(t *testing.T) {
 		return true
 	})
 	require.Equal(t, "end", last.name)
-	require.Equal(t, api.LogEnd{Status: release.StatusSucceeded, Missing: clients}, read[api.LogEnd](t, last.data))
+	require.Equal(t, api.LogEnd{Status: string(release.StatusSucceeded), Missing: clients}, read[api.LogEnd](t, last.data))
 	require.Less(t, time.Since(began), 10*time.Second)
 }
 
@@ -217,23 +217,59 @@ func TestStreamOfAnIDThatWasNeverGiven(t *testing.T) {
 	require.Equal(t, 1, seen)
 }
 
-// Retention is not there yet, but what it cuts will be said.
+// A reader that begins, or resumes, before what is left of a log is told so, and why.
 func TestStreamSaysWhatIsGone(t *testing.T) {
 	s := apitest.Start(t)
-	clients := s.AddClients(1, nil)
+	clients := s.AddClients(2, nil)
 	task := s.AddTask(s.AddVersion("hello", "1.0"), clients...)
-	for i := range 5 {
-		s.Log(task.ID, clients[0], fmt.Sprint(i, "\n"))
+	for range 10 { // a bit more than the limit
+		s.Log(task.ID, clients[0], strings.Repeat("x", apitest.MaxLogBytes/9))
 	}
-	cut := apitest.Start(t, func(c *api.Config) { c.Store = cutStore{s.Store, 3}; c.Bus = s.Bus })
-	cut.Token = s.Token
-	var names []string
-	stream(t, cut, "/api/release/tasks/"+task.ID+"/logs", 1, func(e event) bool {
-		names = append(names, e.name)
-		if e.name == "gap" {
-			require.Equal(t, api.LogGap{From: 2, To: 3}, read[api.LogGap](t, e.data))
-		}
-		return e.name != "task"
-	})
-	require.Equal(t, []string{"gap", "log", "log", "task"}, names)
+	_, err := s.Store.TrimLogs(t.Context(), false)
+	require.NoError(t, err)
+	s.Log(task.ID, clients[1], "last\n")
+	path := "/api/release/tasks/" + task.ID + "/logs"
+	read1 := func(path string, last int64) (said []string) {
+		t.Helper()
+		stream(t, s, path, last, func(e event) bool {
+			switch e.name {
+			case "gap":
+				gap := read[api.LogGap](t, e.data)
+				said = append(said, fmt.Sprintf("gap %d-%d", gap.From, gap.To))
+			case "log":
+				line := read[api.LogLine](t, e.data)
+				require.Equal(t, e.id, line.Seq)
+				said = append(said, fmt.Sprintf("%d %s %.40s", line.Seq, line.Stream, strings.TrimRight(line.Text, "x\n")))
+			}
+			return e.name != "task"
+		})
+		return said
+	}
+	left := []string{"3 stdout ", "4 stdout ", "5 stdout ", "6 stdout ", "7 stdout ", "8 stdout ", "9 stdout ", "10 stdout ", "11 stdout last"}
+	notice := fmt.Sprintf("2 system %d bytes cut by logs.max_bytes", 2*(apitest.MaxLogBytes/9))
+	require.Equal(t, append([]string{"gap 1-2", notice}, left...), read1(path, 0))
+	require.Equal(t, append([]string{"gap 2-2", notice}, left...), read1(path, 1))
+	require.Equal(t, left, read1(path, 2))
+	require.Equal(t, left[1:], read1(path, 3))
+	require.Equal(t, []string{"gap 2-2", notice, "11 stdout last"}, read1(path+"?client="+clients[1], 1))
+
+	// When all is gone, history and stream say when and why.
+	for _, client := range clients {
+		s.Finish(task.ID, client, release.StepSucceeded, "", 0)
+	}
+	s.Progress(task.ID, release.StatusSucceeded, release.PhaseDone)
+	_, err = s.Store.RemoveLogs(t.Context(), time.Time{}, time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	said := read1(path, 5)
+	require.Len(t, said, 2)
+	require.Equal(t, "gap 6-11", said[0])
+	require.Contains(t, said[1], "11 system logs were removed by retention at ")
+	require.Empty(t, read1(path, 11))
+	status, text := do(t, s, "GET", path, "")
+	require.Equal(t, 200, status)
+	page := read[api.LogPage](t, text)
+	require.EqualValues(t, 11, page.Head)
+	require.Len(t, page.Logs, 1)
+	require.Contains(t, page.Logs[0].Text, "logs were removed by retention at ")
+	require.NotContains(t, text, `"step"`)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -12,22 +13,23 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
+	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
 
-// LogPage is a piece of a task's log.
+// LogPage is a piece of the log of a task or job.
 type LogPage struct {
 	Logs []LogLine `json:"logs"`
-	Head int64     `json:"head" doc:"The last sequence number of the task so far"`
+	Head int64     `json:"head" doc:"The last sequence number so far"`
 }
 
 // LogLine is a piece of a step's output, as the host wrote it: often a line, sometimes several or a part of one.
 type LogLine struct {
-	Seq      int64     `json:"seq" doc:"Rises without gaps within the task"`
+	Seq      int64     `json:"seq" doc:"Rises without gaps within the task or job"`
 	ClientID string    `json:"client_id"`
-	Step     string    `json:"step" enum:"deploy,rollback"`
-	Stream   string    `json:"stream" enum:"stdout,stderr,system" doc:"system: by the agent itself"`
+	Step     string    `json:"step,omitempty" enum:"deploy,rollback,command" doc:"Left out of a notice by the server that lines are no longer kept"`
+	Stream   string    `json:"stream" enum:"stdout,stderr,system" doc:"system: by the agent itself, or by the server"`
 	Offset   uint64    `json:"offset" doc:"Of the first byte, within the stream of the step"`
 	Time     time.Time `json:"time"`
 	Text     string    `json:"text,omitempty"`
@@ -47,8 +49,8 @@ func logLine(r release.LogRecord) LogLine {
 	return line
 }
 
-type logInput struct {
-	TaskPath
+// LogQuery is what is wanted of a log.
+type LogQuery struct {
 	After       int64  `query:"after" minimum:"0" doc:"Give what comes after this sequence number"`
 	Limit       int    `query:"limit" default:"500" minimum:"1" maximum:"5000" doc:"How many at most; a stream has no end of this kind"`
 	Client      string `query:"client" doc:"Only of this agent"`
@@ -56,55 +58,84 @@ type logInput struct {
 	LastEventID int64  `header:"Last-Event-ID" minimum:"0" doc:"Resumes a stream; goes before after"`
 }
 
-// logOutput is a page or a stream: its Body writes either.
-type logOutput struct {
+// streamOutput is an answer that its Body writes.
+type streamOutput struct {
 	Body func(huma.Context)
 }
 
 func (s *server) registerLogs(api huma.API) {
 	schemas := api.OpenAPI().Components.Schemas
+	page := map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: schemas.Schema(typeOf[LogPage](), true, "LogPage")},
+		eventStream:        {Schema: &huma.Schema{Type: huma.TypeString}},
+	}}}
+	const events = "Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), " +
+		"`%s` (no id; data: %s, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), " +
+		"`end` (data: LogEnd; nothing follows). Comments keep the connection alive."
 	register(s, api, huma.Operation{
 		OperationID: "task-logs", Method: http.MethodGet, Path: "/api/release/tasks/{task_id}/logs", Tags: []string{"tasks"},
-		Summary: "The log of a task: history, or a live stream by Accept: text/event-stream",
-		Description: "Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), " +
-			"`task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), " +
-			"`end` (data: LogEnd; nothing follows). Comments keep the connection alive.",
-		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
-			"application/json":  {Schema: schemas.Schema(typeOf[LogPage](), true, "LogPage")},
-			"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}},
-		}}},
-	}, func(ctx context.Context, in *logInput) (*logOutput, error) {
-		if _, err := s.Store.Task(ctx, in.ID); err != nil {
-			return nil, err
-		}
-		filter := store.LogFilter{ClientID: in.Client}
-		if strings.Contains(in.Accept, eventStream) {
-			stream := &logStream{server: s, taskID: in.ID, filter: filter, after: max(in.After, in.LastEventID)}
-			return &logOutput{Body: func(ctx huma.Context) {
-				r, w := humachi.Unwrap(ctx)
-				stream.serve(w, r)
-			}}, nil
-		}
-		page, err := s.logPage(ctx, in, filter)
-		if err != nil {
-			return nil, err
-		}
-		return &logOutput{Body: func(ctx huma.Context) {
-			ctx.SetHeader("Content-Type", "application/json")
-			_ = json.NewEncoder(ctx.BodyWriter()).Encode(page)
-		}}, nil
+		Summary:     "The log of a task: history, or a live stream by Accept: text/event-stream",
+		Description: fmt.Sprintf(events, "task", "Task"), Responses: page,
+	}, func(ctx context.Context, in *struct {
+		TaskPath
+		LogQuery
+	}) (*streamOutput, error) {
+		return s.logs(ctx, in.ID, in.LogQuery, s.loggedTask)
+	})
+	register(s, api, huma.Operation{
+		OperationID: "job-logs", Method: http.MethodGet, Path: "/api/batch/jobs/{job_id}/logs", Tags: []string{"batch"},
+		Summary:     "The log of a job: history, or a live stream by Accept: text/event-stream",
+		Description: fmt.Sprintf(events, "job", "BatchJob"), Responses: page,
+	}, func(ctx context.Context, in *struct {
+		JobPath
+		LogQuery
+	}) (*streamOutput, error) {
+		return s.logs(ctx, in.ID, in.LogQuery, s.loggedJob)
 	})
 	for name, t := range streamEvents {
 		schemas.Schema(t, true, name)
 	}
 }
 
-func (s *server) logPage(ctx context.Context, in *logInput, filter store.LogFilter) (LogPage, error) {
-	records, err := s.Store.Logs(ctx, in.ID, in.After, filter, in.Limit)
+func (s *server) loggedTask(ctx context.Context, id string) (logged, error) {
+	t, err := s.Store.Task(ctx, id)
+	return logged{event: "task", state: t, status: string(t.Status), terminal: t.Status.Terminal(), finishedAt: t.FinishedAt}, err
+}
+
+func (s *server) loggedJob(ctx context.Context, id string) (logged, error) {
+	j, err := s.Store.Job(ctx, id)
+	return logged{event: "job", state: batchJob(j, false), status: string(j.Status), terminal: j.Status.Terminal(), finishedAt: j.FinishedAt}, err
+}
+
+// logs answers with a page of a log, or a stream of it.
+func (s *server) logs(ctx context.Context, id string, q LogQuery, read func(context.Context, string) (logged, error)) (*streamOutput, error) {
+	if _, err := read(ctx, id); err != nil {
+		return nil, err
+	}
+	filter := store.LogFilter{ClientID: q.Client}
+	if strings.Contains(q.Accept, eventStream) {
+		return &streamOutput{Body: func(ctx huma.Context) {
+			r, w := humachi.Unwrap(ctx)
+			stream := &logStream{server: s, id: id, read: read, filter: filter, after: max(q.After, q.LastEventID), out: newEventWriter(w)}
+			s.follow(r.Context(), bus.Task(id), stream.out, "logs", stream.catchUp)
+		}}, nil
+	}
+	page, err := s.logPage(ctx, id, q, filter)
+	if err != nil {
+		return nil, err
+	}
+	return &streamOutput{Body: func(ctx huma.Context) {
+		ctx.SetHeader("Content-Type", "application/json")
+		_ = json.NewEncoder(ctx.BodyWriter()).Encode(page)
+	}}, nil
+}
+
+func (s *server) logPage(ctx context.Context, id string, q LogQuery, filter store.LogFilter) (LogPage, error) {
+	records, err := s.Store.Logs(ctx, id, q.After, filter, q.Limit)
 	if err != nil {
 		return LogPage{}, err
 	}
-	head, err := s.Store.LogHead(ctx, in.ID)
+	head, err := s.Store.LogHead(ctx, id)
 	if err != nil {
 		return LogPage{}, err
 	}

@@ -47,9 +47,11 @@ func (own) RecordCertificate(context.Context, string, string, time.Time, string)
 
 func (own) CertificateValid(context.Context, string, string) (bool, error) { return true, nil }
 
-func (own) ConnectClients(context.Context, []hub.ClientSession) (map[string]int64, error) {
+func (own) ConnectClients(context.Context, []hub.ClientSession) (map[string]hub.ClientEntry, error) {
 	return nil, nil
 }
+
+func (own) StoreFacts(context.Context, []hub.ClientFacts) error { return nil }
 
 func (own) DisconnectClients(context.Context, []hub.ClientEnd) error { return nil }
 `

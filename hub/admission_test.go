@@ -250,7 +250,7 @@ func TestAdmissionsAreBounded(t *testing.T) {
 	b := start(t, counted(reg), func(c *hub.Config) { c.MaxAdmissions = 2 })
 	gate := make(chan struct{})
 	b.registry.setScript(func(method string) error {
-		if method == "CertificateValid" {
+		if method == "ConnectClients" {
 			<-gate
 		}
 		return nil

@@ -20,9 +20,13 @@ import (
 // Registry is where sessions are written down. The hub calls it from several goroutines, with many sessions a call. After
 // an error the hub calls again with the same content; a call may therefore find its work already done.
 type Registry interface {
-	// ConnectClients gives each session an epoch that rises with every session of its client. A client that does not exist
-	// is absent from the answer. A call never holds one client twice.
-	ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]int64, error)
+	// ConnectClients gives each session an epoch that rises with every session of its client, and says whether it wants the
+	// agent's facts. A client that does not exist is absent from the answer. One whose certificate is not known or was revoked
+	// is answered so, and begins no session. A call never holds one client twice.
+	ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]release.ClientEntry, error)
+	// StoreFacts keeps what agents say of their hosts, in place of what they said before. Clients that do not exist are
+	// passed over. A call never holds one client twice.
+	StoreFacts(ctx context.Context, facts []release.ClientFacts) error
 	// DisconnectClients ends sessions. An end whose epoch is not the client's latest changes nothing.
 	DisconnectClients(ctx context.Context, ends []release.ClientEnd) error
 	// TouchNode notes that the sessions of this node are alive, once per heartbeat interval. One that has fallen silent is ended
@@ -30,7 +34,8 @@ type Registry interface {
 	TouchNode(ctx context.Context, nodeID string, at time.Time) error
 	// ReleaseNode ends all sessions that an earlier run of this node left behind. It is called once, before any other.
 	ReleaseNode(ctx context.Context, nodeID string, at time.Time) error
-	// CertificateValid says whether a certificate is known and not revoked.
+	// CertificateValid says whether a certificate is known and not revoked. It is asked for those who renew, and for those
+	// who would take the place of a session that showed another certificate.
 	CertificateValid(ctx context.Context, clientID, serial string) (bool, error)
 }
 
@@ -99,11 +104,12 @@ type Config struct {
 	// the control stream.
 	QUIC *quic.Config
 
-	OnStored func(taskID string) // called after results or logs of a task were committed; must not block. Defaults to nil.
-	Hooks    Hooks               // Defaults to none.
-	Metrics  *Metrics            // Defaults to metrics that no one sees.
-	Logger   *slog.Logger        // Defaults to slog.Default().
-	Now      func() time.Time    // Defaults to time.Now.
+	OnStored  func(taskID string)  // called after results or logs of a task were committed; must not block. Defaults to nil.
+	OnResults func([]release.Step) // called with what results changed, after they were committed; must not block. Defaults to nil.
+	Hooks     Hooks                // Defaults to none.
+	Metrics   *Metrics             // Defaults to metrics that no one sees.
+	Logger    *slog.Logger         // Defaults to slog.Default().
+	Now       func() time.Time     // Defaults to time.Now.
 }
 
 // maxUniStreams is enough for the log streams of a session: one is read, one follows it, and QUIC has to tell the agent about

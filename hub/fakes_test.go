@@ -24,10 +24,13 @@ type registry struct {
 	touched  map[string]int
 	released []string
 	sessions []release.ClientSession
+	facts    map[string]release.ClientFacts
+	factSets [][]release.ClientFacts // the StoreFacts calls
 }
 
 func newRegistry() *registry {
-	return &registry{epochs: map[string]int64{}, online: map[string]bool{}, goodbyes: map[string]bool{}, valid: map[string]bool{}, touched: map[string]int{}}
+	return &registry{epochs: map[string]int64{}, online: map[string]bool{}, goodbyes: map[string]bool{}, valid: map[string]bool{}, touched: map[string]int{},
+		facts: map[string]release.ClientFacts{}}
 }
 
 func (r *registry) ask(method string) error {
@@ -46,27 +49,50 @@ func (r *registry) setScript(f func(method string) error) {
 	r.script = f
 }
 
-func (r *registry) ConnectClients(_ context.Context, sessions []release.ClientSession) (map[string]int64, error) {
+func (r *registry) ConnectClients(_ context.Context, sessions []release.ClientSession) (map[string]release.ClientEntry, error) {
 	if err := r.ask("ConnectClients"); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.batches = append(r.batches, len(sessions))
-	epochs := map[string]int64{}
+	entries := map[string]release.ClientEntry{}
 	for _, s := range sessions {
 		if _, known := r.epochs[s.ClientID]; !known {
 			continue
 		}
-		if _, twice := epochs[s.ClientID]; twice {
+		if _, twice := entries[s.ClientID]; twice {
 			return nil, errors.New("a client twice in one call")
+		}
+		if !r.valid[s.Serial] {
+			entries[s.ClientID] = release.ClientEntry{Revoked: true}
+			continue
 		}
 		r.epochs[s.ClientID]++
 		r.online[s.ClientID] = true
-		epochs[s.ClientID] = r.epochs[s.ClientID]
+		entries[s.ClientID] = release.ClientEntry{Epoch: r.epochs[s.ClientID], WantFacts: s.FactsHash != 0 && r.facts[s.ClientID].Hash != s.FactsHash}
 	}
 	r.sessions = append(r.sessions, sessions...)
-	return epochs, nil
+	return entries, nil
+}
+
+func (r *registry) StoreFacts(_ context.Context, facts []release.ClientFacts) error {
+	if err := r.ask("StoreFacts"); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range facts {
+		r.facts[f.ClientID] = f
+	}
+	r.factSets = append(r.factSets, facts)
+	return nil
+}
+
+func (r *registry) factsOf(id string) release.ClientFacts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.facts[id]
 }
 
 func (r *registry) DisconnectClients(_ context.Context, ends []release.ClientEnd) error {

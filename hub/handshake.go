@@ -97,17 +97,16 @@ func (s *session) readHello(ctx context.Context) (*quicflowv1.Hello, error) {
 // admit checks who comes, gives it the place of its identity, writes the session down and welcomes the agent.
 func (s *session) admit(ctx context.Context, hello *quicflowv1.Hello) error {
 	h := s.hub
-	serial := pki.Serial(s.conn.ConnectionState().TLS.PeerCertificates[0])
-	valid, err := h.cfg.Registry.CertificateValid(ctx, s.id, serial)
-	if err != nil {
-		return refuse(quicflowv1.RefusalCode_REFUSAL_CODE_INTERNAL, retrySoon, err, "the certificate could not be checked")
-	}
-	if !valid {
-		return refuse(quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, 0, ErrRevoked, "the certificate is revoked or not known here; join again")
-	}
+	s.serial = pki.Serial(s.conn.ConnectionState().TLS.PeerCertificates[0])
 	s.journalID, s.bootID = hello.JournalId, hello.BootId
 	s.seen()
 	registration, old, err := h.reserve(s, hello)
+	if errors.Is(err, errCheckFirst) {
+		if err := s.checkCertificate(ctx); err != nil {
+			return err
+		}
+		registration, old, err = h.reserve(s, hello)
+	}
 	if err != nil {
 		var r *refusal
 		if errors.As(err, &r) && r.code == quicflowv1.RefusalCode_REFUSAL_CODE_DUPLICATE_IDENTITY {
@@ -124,18 +123,42 @@ func (s *session) admit(ctx context.Context, hello *quicflowv1.Hello) error {
 	case <-s.conn.Context().Done():
 		// The registrar may be about to write it down; what it says is awaited, so that it can be taken back.
 		outcome = <-registration
-		h.abandon(s, outcome.epoch)
+		h.abandon(s, outcome.Epoch)
 		return fmt.Errorf("%w: %w", ErrNetwork, context.Cause(s.conn.Context()))
 	}
 	switch {
 	case outcome.err != nil:
 		h.abandon(s, 0)
 		return refuse(quicflowv1.RefusalCode_REFUSAL_CODE_INTERNAL, retrySoon, outcome.err, "the session could not be written down")
-	case outcome.epoch == 0:
+	case !outcome.known:
 		h.abandon(s, 0)
 		return refuse(quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, 0, ErrRevoked, "client %q is not known here; join again", s.id)
+	case outcome.Revoked || outcome.Epoch == 0:
+		h.abandon(s, 0)
+		return revoked()
 	}
-	return h.welcome(s, outcome.epoch)
+	return h.welcome(s, outcome.ClientEntry)
+}
+
+func revoked() *refusal {
+	return refuse(quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, 0, ErrRevoked, "the certificate is revoked or not known here; join again")
+}
+
+// errCheckFirst is for a newcomer that shows another certificate than the session whose place it would take. The registrar
+// checks certificates, in batches, but only when the place is taken already: whoever shows a revoked one must not end the
+// session of the rightful host. With the same certificate, what is true of the one is true of the other.
+var errCheckFirst = errors.New("hub: the certificate is to be checked before the place is taken")
+
+func (s *session) checkCertificate(ctx context.Context) error {
+	valid, err := s.hub.cfg.Registry.CertificateValid(ctx, s.id, s.serial)
+	if err != nil {
+		return refuse(quicflowv1.RefusalCode_REFUSAL_CODE_INTERNAL, retrySoon, err, "the certificate could not be checked")
+	}
+	if !valid {
+		return revoked()
+	}
+	s.checked = true
+	return nil
 }
 
 // reserve gives s the place of its identity, in front of the session that holds it if rule 10 says so, and queues it for
@@ -152,6 +175,9 @@ func (h *Hub) reserve(s *session, hello *quicflowv1.Hello) (done <-chan register
 		return nil, nil, refuse(quicflowv1.RefusalCode_REFUSAL_CODE_FULL, 10*retrySoon, nil, "the hub holds as many agents as it may (%d)", h.cfg.MaxClients)
 	}
 	if old != nil {
+		if !s.checked && old.serial != s.serial {
+			return nil, nil, errCheckFirst
+		}
 		if !s.mayReplace(old) {
 			return nil, old, refuse(quicflowv1.RefusalCode_REFUSAL_CODE_DUPLICATE_IDENTITY, 0, nil,
 				"duplicate identity: %q is connected from %s", s.id, old.conn.RemoteAddr())
@@ -174,13 +200,16 @@ func (h *Hub) reserve(s *session, hello *quicflowv1.Hello) (done <-chan register
 		JournalID:    text(hello.JournalId),
 		Generation:   hello.Generation,
 		BootID:       text(hello.BootId),
+		FactsHash:    hello.FactsHash,
+		Serial:       s.serial,
 		At:           h.cfg.Now(),
 	}), old, nil
 }
 
-// mayReplace is rule 10: the same agent on the same boot of its host, or an old session that is gone or silent.
+// mayReplace is rule 10: the same agent on the same boot of its host, or an old session that is gone or silent. Who still
+// awaits the check of its certificate gives way to who has another one that was checked.
 func (s *session) mayReplace(old *session) bool {
-	return old.journalID == s.journalID && old.bootID == s.bootID ||
+	return old.journalID == s.journalID && old.bootID == s.bootID || s.checked && !old.accepted && !old.checked ||
 		old.since(&old.lastSeen) > s.hub.cfg.HeartbeatInterval || old.conn.Context().Err() != nil
 }
 
@@ -198,7 +227,8 @@ func (h *Hub) abandon(s *session, epoch int64) {
 }
 
 // welcome makes a session count.
-func (h *Hub) welcome(s *session, epoch int64) error {
+func (h *Hub) welcome(s *session, entry release.ClientEntry) error {
+	epoch := entry.Epoch
 	now := h.cfg.Now()
 	s.lastBeat.Store(now.UnixNano())
 	s.lastSeen.Store(now.UnixNano())
@@ -220,6 +250,7 @@ func (h *Hub) welcome(s *session, epoch int64) error {
 		NodeId:              h.cfg.NodeID,
 		SessionEpoch:        epoch,
 		HeartbeatIntervalMs: h.cfg.HeartbeatInterval.Milliseconds(),
+		WantFacts:           entry.WantFacts,
 	}}}
 	err := s.out.Send(frame, maxOutbox)
 	h.mu.Unlock()

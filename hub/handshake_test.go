@@ -94,7 +94,11 @@ func TestSessionsAreRefused(t *testing.T) {
 	hello := helloOf("journal", "boot")
 
 	t.Run("revoked", func(t *testing.T) {
-		refused(t, issue(t, ca, "web-1", 0), hello, quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, "join again")
+		b.join("web-1")
+		refused(t, issue(t, ca, "web-1", 0), hello, quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, "certificate is revoked or not known here; join again")
+	})
+	t.Run("stranger", func(t *testing.T) {
+		refused(t, issue(t, ca, "stranger", 0), hello, quicflowv1.RefusalCode_REFUSAL_CODE_REVOKED, "join again")
 	})
 	t.Run("unknown client", func(t *testing.T) {
 		who := b.join("web-2")
@@ -104,7 +108,7 @@ func TestSessionsAreRefused(t *testing.T) {
 	t.Run("registry fails to check", func(t *testing.T) {
 		b.registry.setScript(func(string) error { return errors.New("database is down") })
 		defer b.registry.setScript(nil)
-		refused(t, b.join("web-3"), hello, quicflowv1.RefusalCode_REFUSAL_CODE_INTERNAL, "could not be checked")
+		refused(t, b.join("web-3"), hello, quicflowv1.RefusalCode_REFUSAL_CODE_INTERNAL, "could not be written down")
 	})
 	t.Run("registry fails to write", func(t *testing.T) {
 		b.registry.setScript(func(method string) error {

@@ -46,6 +46,7 @@ type Hub struct {
 	registrar *registrar
 	results   *intake[release.StepResult]
 	logs      *intake[release.LogRecord]
+	facts     *factsIntake
 	credits   *credits // for logs
 	messages  *dispatcher
 
@@ -97,6 +98,7 @@ func New(cfg Config) (*Hub, error) {
 	h.results = newIntake(h, h.storeResults, h.resultRoom.free)
 	h.credits = &credits{hub: h, limit: cfg.LogBuffer, grant: cfg.LogCredit}
 	h.logs = newIntake(h, h.storeLogs, h.credits.stored)
+	h.facts = newFactsIntake(h)
 	h.messages = newDispatcher(h)
 	return h, nil
 }
@@ -118,6 +120,7 @@ func (h *Hub) Start(ctx context.Context) error {
 	h.loops.Go(h.registrar.run)
 	h.loops.Go(h.results.run)
 	h.loops.Go(h.logs.run)
+	h.loops.Go(h.facts.run)
 	h.loops.Go(h.checkHeartbeats)
 	h.loops.Go(h.touch)
 	h.loops.Go(h.expirePromises)
@@ -232,6 +235,7 @@ func (h *Hub) Stop(ctx context.Context) error {
 	h.conns.Wait()
 	h.results.close()
 	h.logs.close()
+	h.facts.close()
 	h.registrar.close()
 	h.loops.Wait()
 	err = errors.Join(err, h.messages.wait(h.ctx), context.Cause(h.ctx), h.transport.Close(), h.transport.Conn.Close())

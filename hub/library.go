@@ -12,6 +12,12 @@ type CA = pki.CA
 // ClientSession is what a Registry is told of a session that begins.
 type ClientSession = release.ClientSession
 
+// ClientEntry is what a Registry says to a ClientSession.
+type ClientEntry = release.ClientEntry
+
+// ClientFacts is what an agent says of its host.
+type ClientFacts = release.ClientFacts
+
 // ClientEnd is what a Registry is told of a session that ended.
 type ClientEnd = release.ClientEnd
 

@@ -93,18 +93,26 @@ func (m *Memory) CertificateValid(_ context.Context, clientID, serial string) (b
 }
 
 // ConnectClients gives each session its epoch.
-func (m *Memory) ConnectClients(_ context.Context, sessions []release.ClientSession) (map[string]int64, error) {
+func (m *Memory) ConnectClients(_ context.Context, sessions []release.ClientSession) (map[string]release.ClientEntry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	epochs := make(map[string]int64, len(sessions))
+	entries := make(map[string]release.ClientEntry, len(sessions))
 	for _, s := range sessions {
-		if client := m.clients[s.ClientID]; client != nil {
+		client := m.clients[s.ClientID]
+		switch {
+		case client == nil:
+		case !client.serials[s.Serial]:
+			entries[s.ClientID] = release.ClientEntry{Revoked: true}
+		default:
 			client.epoch++
-			epochs[s.ClientID] = client.epoch
+			entries[s.ClientID] = release.ClientEntry{Epoch: client.epoch}
 		}
 	}
-	return epochs, nil
+	return entries, nil
 }
+
+// StoreFacts drops facts, which no session is asked for.
+func (m *Memory) StoreFacts(context.Context, []release.ClientFacts) error { return nil }
 
 // DisconnectClients does nothing: who is connected is the hub's to say.
 func (m *Memory) DisconnectClients(context.Context, []release.ClientEnd) error { return nil }

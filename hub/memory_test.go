@@ -42,9 +42,9 @@ func TestMemoryLetsIn(t *testing.T) {
 		require.Equal(t, valid, got, id)
 	}
 	for epoch := range int64(3) {
-		epochs, err := m.ConnectClients(ctx, []release.ClientSession{{ClientID: "web-1"}, {ClientID: "web-3"}})
+		entries, err := m.ConnectClients(ctx, []release.ClientSession{{ClientID: "web-1", Serial: "1"}, {ClientID: "web-2", Serial: "1"}, {ClientID: "web-3"}})
 		require.NoError(t, err)
-		require.Equal(t, map[string]int64{"web-1": epoch + 1}, epochs)
+		require.Equal(t, map[string]release.ClientEntry{"web-1": {Epoch: epoch + 1}, "web-2": {Revoked: true}}, entries)
 	}
 }
 

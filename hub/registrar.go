@@ -38,9 +38,10 @@ type registration struct {
 	done    chan registered // buffered
 }
 
-// registered is what came of a registration: an epoch, or 0 if the client is not known.
+// registered is what came of a registration: an entry, unless the client is not known.
 type registered struct {
-	epoch int64
+	release.ClientEntry
+	known bool
 	err   error
 }
 
@@ -150,12 +151,13 @@ func (r *registrar) storeConnects(connects []registration) {
 	}
 	ctx, cancel := context.WithTimeout(r.hub.ctx, storeTimeout)
 	defer cancel()
-	epochs, err := r.hub.cfg.Registry.ConnectClients(ctx, sessions)
+	entries, err := r.hub.cfg.Registry.ConnectClients(ctx, sessions)
 	if err != nil {
 		r.hub.log.Error("sessions not written down", "sessions", len(sessions), "error", err)
 	}
 	for _, c := range connects {
-		c.done <- registered{epoch: epochs[c.session.ClientID], err: err}
+		entry, known := entries[c.session.ClientID]
+		c.done <- registered{ClientEntry: entry, known: known, err: err}
 	}
 }
 

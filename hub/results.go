@@ -70,7 +70,8 @@ func StepResult(clientID string, r *quicflowv1.StepResult) (release.StepResult, 
 
 // storeResults is how the intake stores results.
 func (h *Hub) storeResults(ctx context.Context, batch []received[release.StepResult]) error {
-	if _, err := h.cfg.Sink.RecordResults(ctx, items(batch)); err != nil {
+	changed, err := h.cfg.Sink.RecordResults(ctx, items(batch))
+	if err != nil {
 		return err
 	}
 	failpoint.Here("hub.results.stored")
@@ -80,6 +81,9 @@ func (h *Hub) storeResults(ctx context.Context, batch []received[release.StepRes
 		tasks[taskOf(r.item.StepID)] = struct{}{}
 		r.from.acknowledge(&quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_ResultAck{
 			ResultAck: &quicflowv1.ResultAck{StepId: r.item.StepID}}})
+	}
+	if h.cfg.OnResults != nil && len(changed) > 0 {
+		h.cfg.OnResults(changed)
 	}
 	h.publish(tasks)
 	return nil

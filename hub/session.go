@@ -23,6 +23,8 @@ type session struct {
 	stream    *quic.Stream // the control stream
 	journalID string
 	bootID    string
+	serial    string // of its certificate
+	checked   bool   // the certificate was checked before the registrar does so; written once, before it has a place
 
 	// Guarded by hub.mu.
 	accepted   bool
@@ -100,6 +102,9 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 	case *quicflowv1.ToHub_Request:
 		s.received("request")
 		return s.hub.messages.dispatch(s, body.Request)
+	case *quicflowv1.ToHub_Facts:
+		s.received("facts")
+		return s.takeFacts(body.Facts)
 	case *quicflowv1.ToHub_Goodbye:
 		s.received("goodbye")
 		return end(wire.CloseNormal, ErrGoodbye)

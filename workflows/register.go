@@ -8,4 +8,5 @@ import (
 // Register makes every workflow known to a worker.
 func Register(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(ReleaseWorkflow, workflow.RegisterOptions{Name: ReleaseWorkflowName})
+	r.RegisterWorkflowWithOptions(BatchJobWorkflow, workflow.RegisterOptions{Name: BatchJobWorkflowName})
 }

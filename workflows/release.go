@@ -2,7 +2,6 @@ package workflows
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -61,8 +60,7 @@ func ReleaseWorkflow(ctx workflow.Context, input ReleaseInput) error {
 	if err := r.run(ctx); err != nil {
 		return err
 	}
-	// An update that was accepted must not be lost with the run.
-	return workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) })
+	return allHandled(ctx)
 }
 
 func (r *releaseRun) run(ctx workflow.Context) error {
@@ -293,7 +291,7 @@ func (r *releaseRun) settle(ctx workflow.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := r.dispatchAll(ctx, chunks, func(chunk Chunk) DispatchRequest {
+		if err := r.dispatchAll(ctx, chunks, func(chunk Chunk) any {
 			return DispatchRequest{TaskID: r.input.TaskID, Step: release.StepDeploy, Chunk: chunk.Number, Parallel: chunk.Size, Cancel: true}
 		}, func(DispatchReport) {}); err != nil {
 			return err
@@ -368,16 +366,11 @@ func (r *releaseRun) continueIfLong(ctx workflow.Context) error {
 	if !workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 		return nil
 	}
-	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+	if err := allHandled(ctx); err != nil {
 		return err
 	}
-	next := r.input
-	state := r.state
-	if keep := len(state.Updates) - maxCarriedUpdates; keep > 0 {
-		state.Updates = slices.Clone(state.Updates[keep:])
-	}
+	next, state := r.input, r.state
+	state.Updates = latestUpdates(state.Updates)
 	next.Carried = &state
 	return workflow.NewContinueAsNewError(ctx, ReleaseWorkflowName, next)
 }
-
-const maxCarriedUpdates = 100

@@ -1,11 +1,6 @@
 package workflows
 
 import (
-	"errors"
-	"slices"
-
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/quicflow/quicflow/internal/release"
@@ -23,7 +18,7 @@ func (r *releaseRun) dispatch(ctx workflow.Context, step release.StepName, chunk
 		return budget / window
 	}
 	i := 0
-	return r.dispatchAll(ctx, chunks, func(chunk Chunk) DispatchRequest {
+	return r.dispatchAll(ctx, chunks, func(chunk Chunk) any {
 		part := parallel / window
 		if i%window < parallel%window {
 			part++
@@ -39,46 +34,20 @@ func (r *releaseRun) dispatch(ctx workflow.Context, step release.StepName, chunk
 
 // dispatchAll runs DispatchChunk for chunks, at most the window at once, and notes the queues that did not answer.
 // It returns when none is in flight. A person who ends the rollout stops the rest and cancels what is in flight.
-func (r *releaseRun) dispatchAll(ctx workflow.Context, chunks []Chunk, request func(Chunk) DispatchRequest, done func(DispatchReport)) error {
+func (r *releaseRun) dispatchAll(ctx workflow.Context, chunks []Chunk, request func(Chunk) any, done func(DispatchReport)) error {
 	inFlight, cancel := workflow.WithCancel(ctx)
 	r.stopDispatch = cancel
 	defer func() { r.stopDispatch = nil }()
 
-	window := workflow.NewSemaphore(ctx, int64(min(max(len(chunks), 1), MaxOpenChunks, r.state.Plan.Strategy.MaxParallel)))
-	all := workflow.NewWaitGroup(ctx)
 	ending := r.state.Ending
-	failed, silent := false, []string(nil)
-	var first error
-	for _, chunk := range chunks {
-		if err := window.Acquire(ctx, 1); err != nil {
-			first = err
-			break
-		}
-		if r.state.Ending != ending || r.state.Status == release.StatusPaused || failed {
-			window.Release(1)
-			break
-		}
-		req := request(chunk)
-		all.Add(1)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer all.Done()
-			defer window.Release(1)
-			var report DispatchReport
-			err := workflow.ExecuteActivity(dispatchOptions(inFlight, chunk.Queue), ActivityDispatchChunk, req).Get(ctx, &report)
-			if err == nil {
-				done(report)
-				return
-			}
-			failed = true
-			if isScheduleToStart(err) && !slices.Contains(silent, chunk.Queue) {
-				silent = append(silent, chunk.Queue)
-			}
-			workflow.GetLogger(ctx).Warn("chunk did not finish; its hosts are planned again", "chunk", chunk.Number, "queue", chunk.Queue, "error", err)
-		})
+	round := window{
+		open:     min(max(len(chunks), 1), MaxOpenChunks, r.state.Plan.Strategy.MaxParallel),
+		stop:     func() bool { return r.state.Ending != ending || r.state.Status == release.StatusPaused },
+		activity: ActivityDispatchChunk, request: request, done: done,
 	}
-	all.Wait(ctx)
-	if first != nil {
-		return first
+	silent, failed, err := round.run(ctx, inFlight, chunks)
+	if err != nil {
+		return err
 	}
 	r.state.Avoid = silent
 	if failed && r.state.Ending == ending {
@@ -87,9 +56,4 @@ func (r *releaseRun) dispatchAll(ctx workflow.Context, chunks []Chunk, request f
 		return err
 	}
 	return nil
-}
-
-func isScheduleToStart(err error) bool {
-	var timeout *temporal.TimeoutError
-	return errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
 }

@@ -1,93 +1,32 @@
 package workflows
 
 import (
-	"fmt"
-	"slices"
-
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-// The updates and the query of a ReleaseWorkflow. Every update takes a Decision.
+// The updates of a ReleaseWorkflow, beside UpdatePause and UpdateResume.
 const (
 	UpdatePromote  = "promote"
-	UpdatePause    = "pause"
-	UpdateResume   = "resume"
 	UpdateAbort    = "abort"
 	UpdateRollback = "rollback"
-	QueryState     = "state"
 )
-
-// ErrTypeConflict is the type of the application error of an update that does not fit where the rollout stands.
-const ErrTypeConflict = "Conflict"
-
-// Decision says who wants something, and why.
-type Decision struct {
-	By     string
-	Reason string
-}
-
-func (d Decision) text(did string) string {
-	text := did + " by " + d.By
-	if d.Reason != "" {
-		text += ": " + d.Reason
-	}
-	return text
-}
 
 // handleUpdates registers the handlers. One that has answered has also raised the fence: after an answered pause,
 // abort or rollback nothing new starts.
 func (r *releaseRun) handleUpdates(ctx workflow.Context) error {
-	updates := []struct {
-		name  string
-		check func() error
-		do    func(ctx workflow.Context, d Decision) error
-	}{
+	err := handleUpdates(ctx, r.updates, &r.state.Updates, []update{
 		{UpdatePromote, r.mayPromote, r.promote},
 		{UpdatePause, r.mayPause, r.pause},
 		{UpdateResume, r.mayResume, r.resume},
 		{UpdateAbort, r.mayAbort, r.endWith(release.StatusAborting, "aborted")},
 		{UpdateRollback, r.mayRollBack, r.endWith(release.StatusRollingBack, "rolled back")},
-	}
-	for _, u := range updates {
-		handler := func(ctx workflow.Context, d Decision) error {
-			if r.seen(ctx) {
-				return nil
-			}
-			// One at a time: a pause and a resume that overlap could leave the fence up and the rollout running.
-			if err := r.updates.Lock(ctx); err != nil {
-				return err
-			}
-			defer r.updates.Unlock()
-			// The check again: since the validation another update may have come first.
-			if err := u.check(); err != nil {
-				return err
-			}
-			r.state.Updates = append(r.state.Updates, workflow.GetCurrentUpdateInfo(ctx).ID)
-			return u.do(ctx, d)
-		}
-		validator := func(ctx workflow.Context, _ Decision) error {
-			if r.seen(ctx) {
-				return nil
-			}
-			return u.check()
-		}
-		if err := workflow.SetUpdateHandlerWithOptions(ctx, u.name, handler, workflow.UpdateHandlerOptions{Validator: validator}); err != nil {
-			return fmt.Errorf("set update handler %s: %w", u.name, err)
-		}
+	})
+	if err != nil {
+		return err
 	}
 	return workflow.SetQueryHandler(ctx, QueryState, func() (ReleaseState, error) { return r.state, nil })
-}
-
-// seen says whether this update was carried out before, in this run or one it continues.
-func (r *releaseRun) seen(ctx workflow.Context) bool {
-	return slices.Contains(r.state.Updates, workflow.GetCurrentUpdateInfo(ctx).ID)
-}
-
-func conflict(format string, args ...any) error {
-	return temporal.NewApplicationError(fmt.Sprintf(format, args...), ErrTypeConflict)
 }
 
 // mayAct holds for every update: the rollout has not ended and is not about to.

@@ -1,4 +1,5 @@
-// Package apitest runs the API for tests: over HTTP, on a real store, with rollouts that a test steers by hand.
+// Package apitest runs the API for tests: over HTTP, on a real store, with rollouts and jobs that a test steers by hand, and
+// agents where it wants some.
 package apitest
 
 import (
@@ -6,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -16,14 +18,20 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/api"
+	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/bus"
+	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/service"
 	"github.com/quicflow/quicflow/internal/store"
 )
 
 // Admin is the name of the token that every Server has.
 const Admin = "admin"
+
+// MaxLogBytes is how much a log may have before Store.TrimLogs cuts it.
+const MaxLogBytes = 9000
 
 // Server is a running API.
 type Server struct {
@@ -32,9 +40,14 @@ type Server struct {
 	Store    *store.Store
 	Bus      *bus.Bus
 	Rollouts *Rollouts
+	Jobs     *Jobs
+	Hub      *hub.Hub // does not listen before StartAgents
 
 	t        testing.TB
 	http     *httptest.Server
+	end      func()
+	ca       *pki.CA
+	mu       sync.Mutex
 	position map[string]uint64 // by step and stream: how much was logged
 }
 
@@ -43,6 +56,7 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	t.Helper()
 	db, err := store.Open(t.Context(), store.Config{
 		Driver: store.SQLite, DSN: filepath.Join(t.TempDir(), "quicflow.db"), Logger: slog.New(slog.DiscardHandler),
+		MaxLogBytes: MaxLogBytes,
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
@@ -50,9 +64,11 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	_, err = db.EnsureAdminToken(t.Context(), Admin, hash)
 	require.NoError(t, err)
 
-	s := &Server{Token: token, Store: db, Bus: bus.New(bus.Config{}), Rollouts: &Rollouts{}, t: t, position: map[string]uint64{}}
+	s := &Server{Token: token, Store: db, Bus: bus.New(bus.Config{}), Rollouts: &Rollouts{}, Jobs: &Jobs{}, t: t, position: map[string]uint64{}}
+	s.Hub = s.newHub()
+	t.Cleanup(s.Jobs.running.Wait)
 	config := api.Config{
-		Store: db, Rollouts: s.Rollouts, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
+		Store: db, Rollouts: s.Rollouts, Jobs: s.Jobs, Messages: s.Hub, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {
@@ -60,13 +76,23 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	}
 	handler, err := api.New(config)
 	require.NoError(t, err)
-	srv := httptest.NewServer(handler)
+	base, end := context.WithCancelCause(context.Background())
+	srv := httptest.NewUnstartedServer(handler)
+	srv.Config.BaseContext = func(net.Listener) context.Context { return base }
+	srv.Start()
 	t.Cleanup(func() {
 		srv.CloseClientConnections()
 		srv.Close()
+		end(nil)
 	})
-	s.URL, s.http = srv.URL, srv
+	s.URL, s.http, s.end = srv.URL, srv, func() { end(service.ErrStopped) }
 	return s
+}
+
+// Stop ends the API as the server does: requests first. It returns when all have been answered.
+func (s *Server) Stop() {
+	s.end()
+	s.http.Close()
 }
 
 // Cut ends all connections, as a restart of the server would.
@@ -75,6 +101,9 @@ func (s *Server) Cut() { s.http.CloseClientConnections() }
 type fingerprint [32]byte
 
 func (f fingerprint) Fingerprint() [32]byte { return f }
+
+// Context ends with the test.
+func (s *Server) Context() context.Context { return s.t.Context() }
 
 // Request makes a request with the token.
 func (s *Server) Request(method, path string, body io.Reader) *http.Request {

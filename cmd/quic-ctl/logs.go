@@ -12,12 +12,49 @@ import (
 )
 
 func (c *cli) logs() *cobra.Command {
+	cmd := c.logsCommand(logsOfTask)
+	cmd.Use, cmd.Short = "logs TASK", "Show what the hosts of a task wrote"
+	cmd.Long = "Show what the hosts of a task wrote. With -o json, one piece of output a line."
+	cmd.Example = "  quic-ctl logs -f TASK\n  quic-ctl logs TASK --client web-1"
+	return cmd
+}
+
+// logSource is where a log is read: that of a task, or of a job.
+type logSource struct {
+	page func(ctx context.Context, api *apiclient.API, id string, after int64, client string) (apiclient.LogPage, error)
+	// follow prepares a follower for an id that it has found to exist.
+	follow func(ctx context.Context, api *apiclient.API, id string) (*apiclient.Follower, error)
+}
+
+var logsOfTask = logSource{
+	page: func(ctx context.Context, api *apiclient.API, id string, after int64, client string) (apiclient.LogPage, error) {
+		return apiclient.Read[apiclient.LogPage](api.TaskLogs(ctx, id, &apiclient.TaskLogsParams{
+			After: &after, Limit: new(int64(pageSize)), Client: apiclient.Optional(client),
+		}))
+	},
+	follow: func(ctx context.Context, api *apiclient.API, id string) (*apiclient.Follower, error) {
+		task, err := apiclient.Read[apiclient.Task](api.GetTask(ctx, id))
+		return &apiclient.Follower{API: api, TaskID: task.ID}, err
+	},
+}
+
+var logsOfJob = logSource{
+	page: func(ctx context.Context, api *apiclient.API, id string, after int64, client string) (apiclient.LogPage, error) {
+		return apiclient.Read[apiclient.LogPage](api.JobLogs(ctx, id, &apiclient.JobLogsParams{
+			After: &after, Limit: new(int64(pageSize)), Client: apiclient.Optional(client),
+		}))
+	},
+	follow: func(ctx context.Context, api *apiclient.API, id string) (*apiclient.Follower, error) {
+		j, err := apiclient.Read[apiclient.BatchJob](api.GetBatchJob(ctx, id))
+		return &apiclient.Follower{API: api, JobID: j.JobID}, err
+	},
+}
+
+func (c *cli) logsCommand(source logSource) *cobra.Command {
 	var follow bool
 	var client string
 	cmd := &cobra.Command{
-		Use: "logs TASK", Short: "Show what the hosts of a task wrote", Args: cobra.ExactArgs(1),
-		Long:    "Show what the hosts of a task wrote. With -o json, one piece of output a line.",
-		Example: "  quic-ctl logs -f TASK\n  quic-ctl logs TASK --client web-1",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := c.api()
 			if err != nil {
@@ -26,13 +63,15 @@ func (c *cli) logs() *cobra.Command {
 			printer := newLogPrinter(c)
 			defer printer.flush()
 			if !follow {
-				return c.history(cmd.Context(), api, args[0], client, printer)
+				return c.history(cmd.Context(), api, source, args[0], client, printer)
 			}
-			task, err := apiclient.Read[apiclient.Task](api.GetTask(cmd.Context(), args[0]))
+			follower, err := source.follow(cmd.Context(), api, args[0])
 			if err != nil {
 				return err
 			}
-			for event, err := range c.follower(api, task.ID, client, func(text string) { fmt.Fprintln(c.err, text) }).Events(cmd.Context()) {
+			follower.Client = client
+			c.tellConnection(follower, func(text string) { fmt.Fprintln(c.err, text) })
+			for event, err := range follower.Events(cmd.Context()) {
 				switch {
 				case err != nil:
 					return err
@@ -49,18 +88,16 @@ func (c *cli) logs() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new lines until the task has ended")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new lines until the end")
 	cmd.Flags().StringVar(&client, "client", "", "only of this agent")
 	return cmd
 }
 
 // history prints what there is so far.
-func (c *cli) history(ctx context.Context, api *apiclient.API, taskID, client string, printer *logPrinter) error {
+func (c *cli) history(ctx context.Context, api *apiclient.API, source logSource, id, client string, printer *logPrinter) error {
 	after := int64(0)
 	for {
-		page, err := apiclient.Read[apiclient.LogPage](api.TaskLogs(ctx, taskID, &apiclient.TaskLogsParams{
-			After: &after, Limit: new(int64(pageSize)), Client: apiclient.Optional(client),
-		}))
+		page, err := source.page(ctx, api, id, after, client)
 		if err != nil {
 			return err
 		}
@@ -74,15 +111,14 @@ func (c *cli) history(ctx context.Context, api *apiclient.API, taskID, client st
 	}
 }
 
-// follower follows a task, and says when the connection comes and goes.
-func (c *cli) follower(api *apiclient.API, taskID, client string, say func(string)) *apiclient.Follower {
-	return &apiclient.Follower{
-		API: api, TaskID: taskID, Client: client,
-		Lost: func(err error) { say("connection to the server lost, trying again: " + printable(err.Error())) },
-		Resumed: func(after int64) {
-			say(fmt.Sprintf("connected again, going on after line %d", after))
-		},
-	}
+// tellConnection makes a follower say when the connection comes and goes.
+func (c *cli) tellConnection(f *apiclient.Follower, say func(string)) {
+	f.Lost = lost(say)
+	f.Resumed = func(after int64) { say(fmt.Sprintf("connected again, going on after line %d", after)) }
+}
+
+func lost(say func(string)) func(error) {
+	return func(err error) { say("connection to the server lost, trying again: " + printable(err.Error())) }
 }
 
 func (c *cli) warnMissing(end apiclient.LogEnd) {

@@ -95,7 +95,7 @@ func TestByHandFromProjectToEnd(t *testing.T) {
 	r = quicCtl(t, s, "logs", "-f", tasks[0].ID)
 	require.Equal(t, 6, strings.Count(r.out, "\n"), r.out)
 	for _, args := range [][]string{
-		{"clients"}, {"clients", "list", "--status", "online"}, {"clients", "get", "client-1"}, {"project", "list"}, {"project", "get", "hello"},
+		{"clients"}, {"clients", "list", "--status", "online"}, {"clients", "get", "client-1"}, {"clients", "preview", "--selector", "*"}, {"project", "list"}, {"project", "get", "hello"},
 		{"version", "list", "hello"}, {"version", "get", "hello", "1.0"}, {"task", "get", tasks[0].ID}, {"task", "targets", tasks[0].ID},
 		{"preview", "--project", "hello", "--version", "1.0", "--selector", "*", "--canary", "10", "--env", "A=b"},
 		{"task", "pause", tasks[0].ID, "--reason", "lunch"}, {"clients", "revoke", "client-1"}, {"version"},
@@ -107,6 +107,29 @@ func TestByHandFromProjectToEnd(t *testing.T) {
 		}
 	}
 	require.Contains(t, s.Rollouts.Calls(), "pause "+tasks[0].ID+" admin lunch")
+}
+
+func TestWhomASelectorPicks(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(25, map[string]string{"env": "prod"})
+	r := quicCtl(t, s, "clients", "--selector", "id in (client-1,client-2),env=prod")
+	require.Zero(t, r.code, r.err)
+	require.Equal(t, 3, strings.Count(r.out, "\n"), r.out)
+	r = quicCtl(t, s, "clients", "preview", "--selector", "env=prod")
+	require.Zero(t, r.code, r.err)
+	require.Contains(t, r.out, "25 hosts: 25 online, 0 reconnecting, 0 offline\n")
+	require.Contains(t, r.out, "… and 5 more\n")
+	r = quicCtl(t, s, "clients", "preview", "--targets", "client-3,ghost")
+	require.Zero(t, r.code, r.err)
+	require.Contains(t, r.out, "1 host: 1 online")
+	require.Contains(t, r.out, "! not known: ghost\n")
+	r = quicCtl(t, s, "clients", "preview")
+	require.Equal(t, exitUsage, r.code)
+	for _, args := range [][]string{{"clients", "preview", "--selector", "web-*"}, {"clients", "--selector", "web-*"}} {
+		r = quicCtl(t, s, args...)
+		require.Equal(t, exitError, r.code)
+		require.Contains(t, r.err, `"web-*" is no key; id=web-* picks hosts by their id`)
+	}
 }
 
 func TestExitCodeTellsTheOutcome(t *testing.T) {

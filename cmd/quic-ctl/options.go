@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -115,8 +116,15 @@ func samePort(server, local string) bool {
 }
 
 // api gives the client for the server of the options.
-func (c *cli) api() (*apiclient.API, error) {
-	return apiclient.New(apiclient.Config{Server: c.options.server, Token: c.options.token, CAFile: c.options.caFile})
+func (c *cli) api() (*apiclient.API, error) { return c.apiThatWaits(0) }
+
+// apiThatWaits is api for requests that take as long as an agent may, and then some.
+func (c *cli) apiThatWaits(agent time.Duration) (*apiclient.API, error) {
+	config := apiclient.Config{Server: c.options.server, Token: c.options.token, CAFile: c.options.caFile}
+	if agent > 0 {
+		config.AnswerTimeout = agent + time.Minute
+	}
+	return apiclient.New(config)
 }
 
 func (c *cli) json() bool { return c.options.output == "json" }

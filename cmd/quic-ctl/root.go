@@ -21,25 +21,27 @@ const (
 	exitInterrupted = 130
 )
 
-const about = `quic-ctl rolls versions of projects out to hosts, and shows what runs where.
+const about = `quic-ctl rolls versions of projects out to hosts, runs commands on them, and shows what runs where.
 
 On the machine of the server it finds address and token by itself, in the server's data directory.
 Elsewhere give --server and --token, or QUICFLOW_SERVER and QUICFLOW_TOKEN.
 
 Exit codes:
-  0    done; a task that was waited for succeeded
+  0    done; the task, command or job that was waited for succeeded
   1    error
   2    wrong usage
-  3    a task that was waited for failed, was aborted or rolled back
+  3    what was waited for failed, or was stopped; a task was rolled back
   4    it ended, but not on every target
-  130  interrupted; a task goes on without us`
+  130  interrupted; a task, command or job goes on without us`
 
 const examples = `  quic-ctl clients
   quic-ctl agent token --uses 10
   quic-ctl project create -f project.yaml
   quic-ctl version create -f version.yaml
   quic-ctl task create --project hello --version 2.0 --selector 'env=prod' --canary 20 --soak 10s --wait
-  quic-ctl logs -f TASK`
+  quic-ctl logs -f TASK
+  quic-ctl command web-1 -- uptime
+  quic-ctl batch run --selector env=prod --wait -- systemctl restart shop`
 
 // usageError is a mistake on the command line.
 type usageError struct{ error }
@@ -98,7 +100,8 @@ func (c *cli) root() *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	c.options.register(root)
-	root.AddCommand(c.clients(), c.agent(), c.project(), c.version(), c.task(), c.preview(), c.logs(), c.installations())
+	root.AddCommand(c.clients(), c.agent(), c.project(), c.version(), c.task(), c.preview(), c.logs(), c.installations(),
+		c.command(), c.batch(), c.send(), c.broadcast())
 	return root
 }
 

@@ -52,7 +52,8 @@ func (c *cli) taskWatch() *cobra.Command {
 func (c *cli) watch(ctx context.Context, api *apiclient.API, task apiclient.Task, show watching) error {
 	view := newProgressView(c)
 	printer := newLogPrinter(c)
-	follower := c.follower(api, task.ID, show.client, view.say)
+	follower := &apiclient.Follower{API: api, TaskID: task.ID, Client: show.client}
+	c.tellConnection(follower, view.say)
 
 	type step struct {
 		event apiclient.Event
@@ -125,15 +126,19 @@ func newProgressView(c *cli) *progressView {
 }
 
 func (v *progressView) draw(t apiclient.Task) {
+	now := time.Now()
+	v.show(progressLine(t, now), fmt.Sprint(t.Status, t.Phase, t.Wave), fmt.Sprint(t.Counts), done(t), t.Counts.Total, now)
+}
+
+// show shows a line. Lines of the same state that differ in their counts only do not all make a plain line.
+func (v *progressView) show(line, state, counts string, done, total int64, now time.Time) {
 	if v.c.json() {
 		return
 	}
-	now := time.Now()
-	line := progressLine(t, now)
 	if v.live {
 		most := width(v.c.err) - 1
 		if utf8.RuneCountInString(line)+barWidth < most {
-			line = bar(done(t), t.Counts.Total, barWidth) + " " + line
+			line = bar(done, total, barWidth) + " " + line
 		}
 		if runes := []rune(line); len(runes) > most {
 			line = string(runes[:max(most-1, 0)]) + "…"
@@ -142,8 +147,7 @@ func (v *progressView) draw(t apiclient.Task) {
 		v.shown = true
 		return
 	}
-	state := fmt.Sprint(t.Status, t.Phase, t.Wave)
-	text := fmt.Sprint(state, t.Counts)
+	text := state + counts
 	if state == v.state && (text == v.text || now.Sub(v.at) < plainEvery) {
 		return
 	}
@@ -206,35 +210,50 @@ func (c *cli) outcome(ctx context.Context, api *apiclient.API, id string) error 
 
 // failures shows the hosts on which something went wrong; those that say the same share a line.
 func (c *cli) failures(ctx context.Context, api *apiclient.API, id string) error {
-	type group struct {
-		state, why string
-	}
-	hosts := map[group][]string{}
-	order := []group{}
+	grouped := failureGroups{}
 	for _, state := range []release.TargetState{release.TargetFailed, release.TargetUnknown, release.TargetRollbackFailed, release.TargetOffline} {
 		found, err := targets(ctx, api, id, string(state), -1)
 		if err != nil {
 			return err
 		}
 		for _, t := range found {
-			g := group{string(t.State), t.Error}
-			if hosts[g] == nil {
-				order = append(order, g)
-			}
-			hosts[g] = append(hosts[g], t.ClientID)
+			grouped.add(string(t.State), t.Error, t.ClientID)
 		}
 	}
-	for _, g := range order {
-		names := hosts[g]
+	grouped.print(c)
+	return nil
+}
+
+// failureGroups are hosts by what went wrong on them, in the order in which that was found.
+type failureGroups struct {
+	order []failure
+	hosts map[failure][]string
+}
+
+type failure struct{ state, why string }
+
+func (g *failureGroups) add(state, why, host string) {
+	if g.hosts == nil {
+		g.hosts = map[failure][]string{}
+	}
+	f := failure{state, why}
+	if g.hosts[f] == nil {
+		g.order = append(g.order, f)
+	}
+	g.hosts[f] = append(g.hosts[f], host)
+}
+
+func (g *failureGroups) print(c *cli) {
+	for _, f := range g.order {
+		names := g.hosts[f]
 		sample := strings.Join(names[:min(len(names), 3)], ", ")
 		if len(names) > 3 {
 			sample += ", …"
 		}
 		why := ""
-		if g.why != "" {
-			why = ": " + printable(g.why)
+		if f.why != "" && f.why != f.state {
+			why = ": " + printable(f.why)
 		}
-		fmt.Fprintf(c.out, "  %d %s%s   %s\n", len(names), strings.ReplaceAll(g.state, "_", " "), why, c.paint(c.out, faint, sample))
+		fmt.Fprintf(c.out, "  %d %s%s   %s\n", len(names), strings.ReplaceAll(f.state, "_", " "), why, c.paint(c.out, faint, sample))
 	}
-	return nil
 }

@@ -17,6 +17,132 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for BatchAnswerKind.
+const (
+	BatchAnswerKindBatch   BatchAnswerKind = "batch"
+	BatchAnswerKindCommand BatchAnswerKind = "command"
+	BatchAnswerKindMulti   BatchAnswerKind = "multi"
+	BatchAnswerKindStream  BatchAnswerKind = "stream"
+)
+
+// Valid indicates whether the value is a known member of the BatchAnswerKind enum.
+func (e BatchAnswerKind) Valid() bool {
+	switch e {
+	case BatchAnswerKindBatch:
+		return true
+	case BatchAnswerKindCommand:
+		return true
+	case BatchAnswerKindMulti:
+		return true
+	case BatchAnswerKindStream:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BatchAnswerStatus.
+const (
+	BatchAnswerStatusCancelled  BatchAnswerStatus = "cancelled"
+	BatchAnswerStatusCancelling BatchAnswerStatus = "cancelling"
+	BatchAnswerStatusCompleted  BatchAnswerStatus = "completed"
+	BatchAnswerStatusFailed     BatchAnswerStatus = "failed"
+	BatchAnswerStatusPartial    BatchAnswerStatus = "partial"
+	BatchAnswerStatusPaused     BatchAnswerStatus = "paused"
+	BatchAnswerStatusRunning    BatchAnswerStatus = "running"
+	BatchAnswerStatusStarting   BatchAnswerStatus = "starting"
+	BatchAnswerStatusTimeout    BatchAnswerStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the BatchAnswerStatus enum.
+func (e BatchAnswerStatus) Valid() bool {
+	switch e {
+	case BatchAnswerStatusCancelled:
+		return true
+	case BatchAnswerStatusCancelling:
+		return true
+	case BatchAnswerStatusCompleted:
+		return true
+	case BatchAnswerStatusFailed:
+		return true
+	case BatchAnswerStatusPartial:
+		return true
+	case BatchAnswerStatusPaused:
+		return true
+	case BatchAnswerStatusRunning:
+		return true
+	case BatchAnswerStatusStarting:
+		return true
+	case BatchAnswerStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BatchJobKind.
+const (
+	BatchJobKindBatch   BatchJobKind = "batch"
+	BatchJobKindCommand BatchJobKind = "command"
+	BatchJobKindMulti   BatchJobKind = "multi"
+	BatchJobKindStream  BatchJobKind = "stream"
+)
+
+// Valid indicates whether the value is a known member of the BatchJobKind enum.
+func (e BatchJobKind) Valid() bool {
+	switch e {
+	case BatchJobKindBatch:
+		return true
+	case BatchJobKindCommand:
+		return true
+	case BatchJobKindMulti:
+		return true
+	case BatchJobKindStream:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BatchJobStatus.
+const (
+	BatchJobStatusCancelled  BatchJobStatus = "cancelled"
+	BatchJobStatusCancelling BatchJobStatus = "cancelling"
+	BatchJobStatusCompleted  BatchJobStatus = "completed"
+	BatchJobStatusFailed     BatchJobStatus = "failed"
+	BatchJobStatusPartial    BatchJobStatus = "partial"
+	BatchJobStatusPaused     BatchJobStatus = "paused"
+	BatchJobStatusRunning    BatchJobStatus = "running"
+	BatchJobStatusStarting   BatchJobStatus = "starting"
+	BatchJobStatusTimeout    BatchJobStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the BatchJobStatus enum.
+func (e BatchJobStatus) Valid() bool {
+	switch e {
+	case BatchJobStatusCancelled:
+		return true
+	case BatchJobStatusCancelling:
+		return true
+	case BatchJobStatusCompleted:
+		return true
+	case BatchJobStatusFailed:
+		return true
+	case BatchJobStatusPartial:
+		return true
+	case BatchJobStatusPaused:
+		return true
+	case BatchJobStatusRunning:
+		return true
+	case BatchJobStatusStarting:
+		return true
+	case BatchJobStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CanaryPromote.
 const (
 	CanaryPromoteAuto   CanaryPromote = "auto"
@@ -59,6 +185,150 @@ func (e ClientStatus) Valid() bool {
 	}
 }
 
+// Defines values for CommandInfoOutcome.
+const (
+	CommandInfoOutcomeCancelled CommandInfoOutcome = "cancelled"
+	CommandInfoOutcomeFailed    CommandInfoOutcome = "failed"
+	CommandInfoOutcomeOffline   CommandInfoOutcome = "offline"
+	CommandInfoOutcomePending   CommandInfoOutcome = "pending"
+	CommandInfoOutcomeRefused   CommandInfoOutcome = "refused"
+	CommandInfoOutcomeRunning   CommandInfoOutcome = "running"
+	CommandInfoOutcomeSkipped   CommandInfoOutcome = "skipped"
+	CommandInfoOutcomeSucceeded CommandInfoOutcome = "succeeded"
+	CommandInfoOutcomeTimeout   CommandInfoOutcome = "timeout"
+	CommandInfoOutcomeUnknown   CommandInfoOutcome = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the CommandInfoOutcome enum.
+func (e CommandInfoOutcome) Valid() bool {
+	switch e {
+	case CommandInfoOutcomeCancelled:
+		return true
+	case CommandInfoOutcomeFailed:
+		return true
+	case CommandInfoOutcomeOffline:
+		return true
+	case CommandInfoOutcomePending:
+		return true
+	case CommandInfoOutcomeRefused:
+		return true
+	case CommandInfoOutcomeRunning:
+		return true
+	case CommandInfoOutcomeSkipped:
+		return true
+	case CommandInfoOutcomeSucceeded:
+		return true
+	case CommandInfoOutcomeTimeout:
+		return true
+	case CommandInfoOutcomeUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CommandInfoStatus.
+const (
+	CommandInfoStatusCancelled CommandInfoStatus = "cancelled"
+	CommandInfoStatusCompleted CommandInfoStatus = "completed"
+	CommandInfoStatusExecuting CommandInfoStatus = "executing"
+	CommandInfoStatusFailed    CommandInfoStatus = "failed"
+	CommandInfoStatusPending   CommandInfoStatus = "pending"
+	CommandInfoStatusTimeout   CommandInfoStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the CommandInfoStatus enum.
+func (e CommandInfoStatus) Valid() bool {
+	switch e {
+	case CommandInfoStatusCancelled:
+		return true
+	case CommandInfoStatusCompleted:
+		return true
+	case CommandInfoStatusExecuting:
+		return true
+	case CommandInfoStatusFailed:
+		return true
+	case CommandInfoStatusPending:
+		return true
+	case CommandInfoStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostResultOutcome.
+const (
+	HostResultOutcomeCancelled HostResultOutcome = "cancelled"
+	HostResultOutcomeFailed    HostResultOutcome = "failed"
+	HostResultOutcomeOffline   HostResultOutcome = "offline"
+	HostResultOutcomePending   HostResultOutcome = "pending"
+	HostResultOutcomeRefused   HostResultOutcome = "refused"
+	HostResultOutcomeRunning   HostResultOutcome = "running"
+	HostResultOutcomeSkipped   HostResultOutcome = "skipped"
+	HostResultOutcomeSucceeded HostResultOutcome = "succeeded"
+	HostResultOutcomeTimeout   HostResultOutcome = "timeout"
+	HostResultOutcomeUnknown   HostResultOutcome = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the HostResultOutcome enum.
+func (e HostResultOutcome) Valid() bool {
+	switch e {
+	case HostResultOutcomeCancelled:
+		return true
+	case HostResultOutcomeFailed:
+		return true
+	case HostResultOutcomeOffline:
+		return true
+	case HostResultOutcomePending:
+		return true
+	case HostResultOutcomeRefused:
+		return true
+	case HostResultOutcomeRunning:
+		return true
+	case HostResultOutcomeSkipped:
+		return true
+	case HostResultOutcomeSucceeded:
+		return true
+	case HostResultOutcomeTimeout:
+		return true
+	case HostResultOutcomeUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostResultStatus.
+const (
+	HostResultStatusCancelled HostResultStatus = "cancelled"
+	HostResultStatusCompleted HostResultStatus = "completed"
+	HostResultStatusExecuting HostResultStatus = "executing"
+	HostResultStatusFailed    HostResultStatus = "failed"
+	HostResultStatusPending   HostResultStatus = "pending"
+	HostResultStatusTimeout   HostResultStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the HostResultStatus enum.
+func (e HostResultStatus) Valid() bool {
+	switch e {
+	case HostResultStatusCancelled:
+		return true
+	case HostResultStatusCompleted:
+		return true
+	case HostResultStatusExecuting:
+		return true
+	case HostResultStatusFailed:
+		return true
+	case HostResultStatusPending:
+		return true
+	case HostResultStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for InstallationState.
 const (
 	InstallationStateFailed    InstallationState = "failed"
@@ -80,8 +350,240 @@ func (e InstallationState) Valid() bool {
 	}
 }
 
+// Defines values for JobCompleteEventStatus.
+const (
+	JobCompleteEventStatusCancelled JobCompleteEventStatus = "cancelled"
+	JobCompleteEventStatusCompleted JobCompleteEventStatus = "completed"
+	JobCompleteEventStatusFailed    JobCompleteEventStatus = "failed"
+	JobCompleteEventStatusPartial   JobCompleteEventStatus = "partial"
+	JobCompleteEventStatusTimeout   JobCompleteEventStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the JobCompleteEventStatus enum.
+func (e JobCompleteEventStatus) Valid() bool {
+	switch e {
+	case JobCompleteEventStatusCancelled:
+		return true
+	case JobCompleteEventStatusCompleted:
+		return true
+	case JobCompleteEventStatusFailed:
+		return true
+	case JobCompleteEventStatusPartial:
+		return true
+	case JobCompleteEventStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobCompleteEventType.
+const (
+	Complete JobCompleteEventType = "complete"
+)
+
+// Valid indicates whether the value is a known member of the JobCompleteEventType enum.
+func (e JobCompleteEventType) Valid() bool {
+	switch e {
+	case Complete:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobProgressEventType.
+const (
+	Progress JobProgressEventType = "progress"
+)
+
+// Valid indicates whether the value is a known member of the JobProgressEventType enum.
+func (e JobProgressEventType) Valid() bool {
+	switch e {
+	case Progress:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobResultEventOutcome.
+const (
+	JobResultEventOutcomeCancelled JobResultEventOutcome = "cancelled"
+	JobResultEventOutcomeFailed    JobResultEventOutcome = "failed"
+	JobResultEventOutcomeOffline   JobResultEventOutcome = "offline"
+	JobResultEventOutcomePending   JobResultEventOutcome = "pending"
+	JobResultEventOutcomeRefused   JobResultEventOutcome = "refused"
+	JobResultEventOutcomeRunning   JobResultEventOutcome = "running"
+	JobResultEventOutcomeSkipped   JobResultEventOutcome = "skipped"
+	JobResultEventOutcomeSucceeded JobResultEventOutcome = "succeeded"
+	JobResultEventOutcomeTimeout   JobResultEventOutcome = "timeout"
+	JobResultEventOutcomeUnknown   JobResultEventOutcome = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the JobResultEventOutcome enum.
+func (e JobResultEventOutcome) Valid() bool {
+	switch e {
+	case JobResultEventOutcomeCancelled:
+		return true
+	case JobResultEventOutcomeFailed:
+		return true
+	case JobResultEventOutcomeOffline:
+		return true
+	case JobResultEventOutcomePending:
+		return true
+	case JobResultEventOutcomeRefused:
+		return true
+	case JobResultEventOutcomeRunning:
+		return true
+	case JobResultEventOutcomeSkipped:
+		return true
+	case JobResultEventOutcomeSucceeded:
+		return true
+	case JobResultEventOutcomeTimeout:
+		return true
+	case JobResultEventOutcomeUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobResultEventStatus.
+const (
+	JobResultEventStatusCancelled JobResultEventStatus = "cancelled"
+	JobResultEventStatusCompleted JobResultEventStatus = "completed"
+	JobResultEventStatusExecuting JobResultEventStatus = "executing"
+	JobResultEventStatusFailed    JobResultEventStatus = "failed"
+	JobResultEventStatusPending   JobResultEventStatus = "pending"
+	JobResultEventStatusTimeout   JobResultEventStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the JobResultEventStatus enum.
+func (e JobResultEventStatus) Valid() bool {
+	switch e {
+	case JobResultEventStatusCancelled:
+		return true
+	case JobResultEventStatusCompleted:
+		return true
+	case JobResultEventStatusExecuting:
+		return true
+	case JobResultEventStatusFailed:
+		return true
+	case JobResultEventStatusPending:
+		return true
+	case JobResultEventStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobResultEventType.
+const (
+	Result JobResultEventType = "result"
+)
+
+// Valid indicates whether the value is a known member of the JobResultEventType enum.
+func (e JobResultEventType) Valid() bool {
+	switch e {
+	case Result:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobStartEventType.
+const (
+	Job JobStartEventType = "job"
+)
+
+// Valid indicates whether the value is a known member of the JobStartEventType enum.
+func (e JobStartEventType) Valid() bool {
+	switch e {
+	case Job:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobTargetState.
+const (
+	JobTargetStateCancelled JobTargetState = "cancelled"
+	JobTargetStateFailed    JobTargetState = "failed"
+	JobTargetStateOffline   JobTargetState = "offline"
+	JobTargetStatePending   JobTargetState = "pending"
+	JobTargetStateRefused   JobTargetState = "refused"
+	JobTargetStateRunning   JobTargetState = "running"
+	JobTargetStateSkipped   JobTargetState = "skipped"
+	JobTargetStateSucceeded JobTargetState = "succeeded"
+	JobTargetStateTimeout   JobTargetState = "timeout"
+	JobTargetStateUnknown   JobTargetState = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the JobTargetState enum.
+func (e JobTargetState) Valid() bool {
+	switch e {
+	case JobTargetStateCancelled:
+		return true
+	case JobTargetStateFailed:
+		return true
+	case JobTargetStateOffline:
+		return true
+	case JobTargetStatePending:
+		return true
+	case JobTargetStateRefused:
+		return true
+	case JobTargetStateRunning:
+		return true
+	case JobTargetStateSkipped:
+		return true
+	case JobTargetStateSucceeded:
+		return true
+	case JobTargetStateTimeout:
+		return true
+	case JobTargetStateUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for JobTargetStatus.
+const (
+	JobTargetStatusCancelled JobTargetStatus = "cancelled"
+	JobTargetStatusCompleted JobTargetStatus = "completed"
+	JobTargetStatusExecuting JobTargetStatus = "executing"
+	JobTargetStatusFailed    JobTargetStatus = "failed"
+	JobTargetStatusPending   JobTargetStatus = "pending"
+	JobTargetStatusTimeout   JobTargetStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the JobTargetStatus enum.
+func (e JobTargetStatus) Valid() bool {
+	switch e {
+	case JobTargetStatusCancelled:
+		return true
+	case JobTargetStatusCompleted:
+		return true
+	case JobTargetStatusExecuting:
+		return true
+	case JobTargetStatusFailed:
+		return true
+	case JobTargetStatusPending:
+		return true
+	case JobTargetStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LogLineStep.
 const (
+	LogLineStepCommand  LogLineStep = "command"
 	LogLineStepDeploy   LogLineStep = "deploy"
 	LogLineStepRollback LogLineStep = "rollback"
 )
@@ -89,6 +591,8 @@ const (
 // Valid indicates whether the value is a known member of the LogLineStep enum.
 func (e LogLineStep) Valid() bool {
 	switch e {
+	case LogLineStepCommand:
+		return true
 	case LogLineStepDeploy:
 		return true
 	case LogLineStepRollback:
@@ -113,6 +617,93 @@ func (e LogLineStream) Valid() bool {
 	case Stdout:
 		return true
 	case System:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MessageAnswerOutcome.
+const (
+	MessageAnswerOutcomeAnswered MessageAnswerOutcome = "answered"
+	MessageAnswerOutcomeBusy     MessageAnswerOutcome = "busy"
+	MessageAnswerOutcomeFailed   MessageAnswerOutcome = "failed"
+	MessageAnswerOutcomeLost     MessageAnswerOutcome = "lost"
+	MessageAnswerOutcomeOffline  MessageAnswerOutcome = "offline"
+	MessageAnswerOutcomeSent     MessageAnswerOutcome = "sent"
+	MessageAnswerOutcomeTimeout  MessageAnswerOutcome = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the MessageAnswerOutcome enum.
+func (e MessageAnswerOutcome) Valid() bool {
+	switch e {
+	case MessageAnswerOutcomeAnswered:
+		return true
+	case MessageAnswerOutcomeBusy:
+		return true
+	case MessageAnswerOutcomeFailed:
+		return true
+	case MessageAnswerOutcomeLost:
+		return true
+	case MessageAnswerOutcomeOffline:
+		return true
+	case MessageAnswerOutcomeSent:
+		return true
+	case MessageAnswerOutcomeTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MessageFailureOutcome.
+const (
+	MessageFailureOutcomeBusy    MessageFailureOutcome = "busy"
+	MessageFailureOutcomeFailed  MessageFailureOutcome = "failed"
+	MessageFailureOutcomeLost    MessageFailureOutcome = "lost"
+	MessageFailureOutcomeOffline MessageFailureOutcome = "offline"
+	MessageFailureOutcomeTimeout MessageFailureOutcome = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the MessageFailureOutcome enum.
+func (e MessageFailureOutcome) Valid() bool {
+	switch e {
+	case MessageFailureOutcomeBusy:
+		return true
+	case MessageFailureOutcomeFailed:
+		return true
+	case MessageFailureOutcomeLost:
+		return true
+	case MessageFailureOutcomeOffline:
+		return true
+	case MessageFailureOutcomeTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MultiAnswerStatus.
+const (
+	MultiAnswerStatusCancelled MultiAnswerStatus = "cancelled"
+	MultiAnswerStatusCompleted MultiAnswerStatus = "completed"
+	MultiAnswerStatusFailed    MultiAnswerStatus = "failed"
+	MultiAnswerStatusPartial   MultiAnswerStatus = "partial"
+	MultiAnswerStatusTimeout   MultiAnswerStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the MultiAnswerStatus enum.
+func (e MultiAnswerStatus) Valid() bool {
+	switch e {
+	case MultiAnswerStatusCancelled:
+		return true
+	case MultiAnswerStatusCompleted:
+		return true
+	case MultiAnswerStatusFailed:
+		return true
+	case MultiAnswerStatusPartial:
+		return true
+	case MultiAnswerStatusTimeout:
 		return true
 	default:
 		return false
@@ -491,6 +1082,111 @@ func (e VersionChangeStatus) Valid() bool {
 	}
 }
 
+// Defines values for ListBatchJobsParamsStatus.
+const (
+	ListBatchJobsParamsStatusCancelled  ListBatchJobsParamsStatus = "cancelled"
+	ListBatchJobsParamsStatusCancelling ListBatchJobsParamsStatus = "cancelling"
+	ListBatchJobsParamsStatusCompleted  ListBatchJobsParamsStatus = "completed"
+	ListBatchJobsParamsStatusFailed     ListBatchJobsParamsStatus = "failed"
+	ListBatchJobsParamsStatusPartial    ListBatchJobsParamsStatus = "partial"
+	ListBatchJobsParamsStatusPaused     ListBatchJobsParamsStatus = "paused"
+	ListBatchJobsParamsStatusRunning    ListBatchJobsParamsStatus = "running"
+	ListBatchJobsParamsStatusStarting   ListBatchJobsParamsStatus = "starting"
+	ListBatchJobsParamsStatusTimeout    ListBatchJobsParamsStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the ListBatchJobsParamsStatus enum.
+func (e ListBatchJobsParamsStatus) Valid() bool {
+	switch e {
+	case ListBatchJobsParamsStatusCancelled:
+		return true
+	case ListBatchJobsParamsStatusCancelling:
+		return true
+	case ListBatchJobsParamsStatusCompleted:
+		return true
+	case ListBatchJobsParamsStatusFailed:
+		return true
+	case ListBatchJobsParamsStatusPartial:
+		return true
+	case ListBatchJobsParamsStatusPaused:
+		return true
+	case ListBatchJobsParamsStatusRunning:
+		return true
+	case ListBatchJobsParamsStatusStarting:
+		return true
+	case ListBatchJobsParamsStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListBatchJobsParamsKind.
+const (
+	ListBatchJobsParamsKindBatch   ListBatchJobsParamsKind = "batch"
+	ListBatchJobsParamsKindCommand ListBatchJobsParamsKind = "command"
+	ListBatchJobsParamsKindMulti   ListBatchJobsParamsKind = "multi"
+	ListBatchJobsParamsKindStream  ListBatchJobsParamsKind = "stream"
+)
+
+// Valid indicates whether the value is a known member of the ListBatchJobsParamsKind enum.
+func (e ListBatchJobsParamsKind) Valid() bool {
+	switch e {
+	case ListBatchJobsParamsKindBatch:
+		return true
+	case ListBatchJobsParamsKindCommand:
+		return true
+	case ListBatchJobsParamsKindMulti:
+		return true
+	case ListBatchJobsParamsKindStream:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListJobTargetsParamsState.
+const (
+	ListJobTargetsParamsStateCancelled ListJobTargetsParamsState = "cancelled"
+	ListJobTargetsParamsStateFailed    ListJobTargetsParamsState = "failed"
+	ListJobTargetsParamsStateOffline   ListJobTargetsParamsState = "offline"
+	ListJobTargetsParamsStatePending   ListJobTargetsParamsState = "pending"
+	ListJobTargetsParamsStateRefused   ListJobTargetsParamsState = "refused"
+	ListJobTargetsParamsStateRunning   ListJobTargetsParamsState = "running"
+	ListJobTargetsParamsStateSkipped   ListJobTargetsParamsState = "skipped"
+	ListJobTargetsParamsStateSucceeded ListJobTargetsParamsState = "succeeded"
+	ListJobTargetsParamsStateTimeout   ListJobTargetsParamsState = "timeout"
+	ListJobTargetsParamsStateUnknown   ListJobTargetsParamsState = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the ListJobTargetsParamsState enum.
+func (e ListJobTargetsParamsState) Valid() bool {
+	switch e {
+	case ListJobTargetsParamsStateCancelled:
+		return true
+	case ListJobTargetsParamsStateFailed:
+		return true
+	case ListJobTargetsParamsStateOffline:
+		return true
+	case ListJobTargetsParamsStatePending:
+		return true
+	case ListJobTargetsParamsStateRefused:
+		return true
+	case ListJobTargetsParamsStateRunning:
+		return true
+	case ListJobTargetsParamsStateSkipped:
+		return true
+	case ListJobTargetsParamsStateSucceeded:
+		return true
+	case ListJobTargetsParamsStateTimeout:
+		return true
+	case ListJobTargetsParamsStateUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListClientsParamsStatus.
 const (
 	ListClientsParamsStatusOffline      ListClientsParamsStatus = "offline"
@@ -506,6 +1202,36 @@ func (e ListClientsParamsStatus) Valid() bool {
 	case ListClientsParamsStatusOnline:
 		return true
 	case ListClientsParamsStatusReconnecting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListCommandsParamsStatus.
+const (
+	ListCommandsParamsStatusCancelled ListCommandsParamsStatus = "cancelled"
+	ListCommandsParamsStatusCompleted ListCommandsParamsStatus = "completed"
+	ListCommandsParamsStatusExecuting ListCommandsParamsStatus = "executing"
+	ListCommandsParamsStatusFailed    ListCommandsParamsStatus = "failed"
+	ListCommandsParamsStatusPending   ListCommandsParamsStatus = "pending"
+	ListCommandsParamsStatusTimeout   ListCommandsParamsStatus = "timeout"
+)
+
+// Valid indicates whether the value is a known member of the ListCommandsParamsStatus enum.
+func (e ListCommandsParamsStatus) Valid() bool {
+	switch e {
+	case ListCommandsParamsStatusCancelled:
+		return true
+	case ListCommandsParamsStatusCompleted:
+		return true
+	case ListCommandsParamsStatusExecuting:
+		return true
+	case ListCommandsParamsStatusFailed:
+		return true
+	case ListCommandsParamsStatusPending:
+		return true
+	case ListCommandsParamsStatusTimeout:
 		return true
 	default:
 		return false
@@ -605,6 +1331,113 @@ type AgentToken struct {
 	Uses      int64     `json:"uses"`
 }
 
+// BatchAnswer defines model for BatchAnswer.
+type BatchAnswer struct {
+	CommandType string    `json:"command_type"`
+	Counts      JobCounts `json:"counts"`
+	CreatedAt   time.Time `json:"created_at"`
+	CreatedBy   string    `json:"created_by"`
+
+	// FailedCount Decided, but not done: total is the sum of these four
+	FailedCount int64     `json:"failed_count"`
+	FinishedAt  time.Time `json:"finished_at,omitempty,omitzero"`
+	JobID       string    `json:"job_id"`
+
+	// Kind Through which route it came
+	Kind BatchAnswerKind `json:"kind"`
+
+	// Missing Listed clients that are not known, where allow_missing said to go on
+	Missing []string   `json:"missing,omitempty,omitzero"`
+	Options JobOptions `json:"options"`
+
+	// Payload Not in lists
+	Payload      json.RawMessage `json:"payload,omitempty,omitzero"`
+	PendingCount int64           `json:"pending_count"`
+
+	// Reason One line: why it did not complete
+	Reason       string `json:"reason,omitempty,omitzero"`
+	RunningCount int64  `json:"running_count"`
+
+	// Selector As it was asked for
+	Selector string            `json:"selector,omitempty,omitzero"`
+	Status   BatchAnswerStatus `json:"status"`
+
+	// Success It is stored and runs by itself; with wait_for_result: every host did it
+	Success      bool      `json:"success"`
+	SuccessCount int64     `json:"success_count"`
+	Total        int64     `json:"total"`
+	UpdatedAt    time.Time `json:"updated_at"`
+	WorkflowID   string    `json:"workflow_id"`
+}
+
+// BatchAnswerKind Through which route it came
+type BatchAnswerKind string
+
+// BatchAnswerStatus defines model for BatchAnswer.Status.
+type BatchAnswerStatus string
+
+// BatchJob defines model for BatchJob.
+type BatchJob struct {
+	CommandType string    `json:"command_type"`
+	Counts      JobCounts `json:"counts"`
+	CreatedAt   time.Time `json:"created_at"`
+	CreatedBy   string    `json:"created_by"`
+
+	// FailedCount Decided, but not done: total is the sum of these four
+	FailedCount int64     `json:"failed_count"`
+	FinishedAt  time.Time `json:"finished_at,omitempty,omitzero"`
+	JobID       string    `json:"job_id"`
+
+	// Kind Through which route it came
+	Kind    BatchJobKind `json:"kind"`
+	Options JobOptions   `json:"options"`
+
+	// Payload Not in lists
+	Payload      json.RawMessage `json:"payload,omitempty,omitzero"`
+	PendingCount int64           `json:"pending_count"`
+
+	// Reason One line: why it did not complete
+	Reason       string `json:"reason,omitempty,omitzero"`
+	RunningCount int64  `json:"running_count"`
+
+	// Selector As it was asked for
+	Selector     string         `json:"selector,omitempty,omitzero"`
+	Status       BatchJobStatus `json:"status"`
+	SuccessCount int64          `json:"success_count"`
+	Total        int64          `json:"total"`
+	UpdatedAt    time.Time      `json:"updated_at"`
+	WorkflowID   string         `json:"workflow_id"`
+}
+
+// BatchJobKind Through which route it came
+type BatchJobKind string
+
+// BatchJobStatus defines model for BatchJob.Status.
+type BatchJobStatus string
+
+// BatchJobList defines model for BatchJobList.
+type BatchJobList struct {
+	Jobs []BatchJob `json:"jobs"`
+
+	// Total How many match, on all pages
+	Total int64 `json:"total"`
+}
+
+// BroadcastAnswer defines model for BroadcastAnswer.
+type BroadcastAnswer struct {
+	DurationMs int64 `json:"duration_ms"`
+
+	// Failures The first 20 that did not answer
+	Failures []MessageFailure `json:"failures"`
+
+	// Outcomes How many agents by outcome: answered, failed, offline, busy, timeout, lost
+	Outcomes map[string]int64 `json:"outcomes"`
+
+	// Success Every agent answered
+	Success bool  `json:"success"`
+	Total   int64 `json:"total"`
+}
+
 // Canary defines model for Canary.
 type Canary struct {
 	// MaxFailures Failed or unknown canary hosts that are tolerated. Defaults to 0
@@ -629,16 +1462,19 @@ type CanaryPromote string
 
 // Client defines model for Client.
 type Client struct {
-	Address        string            `json:"address"`
-	AgentVersion   string            `json:"agent_version"`
-	Arch           string            `json:"arch"`
-	ClientID       string            `json:"client_id"`
-	ConnectedAt    time.Time         `json:"connected_at,omitempty,omitzero"`
-	DisconnectedAt time.Time         `json:"disconnected_at,omitempty,omitzero"`
-	Hostname       string            `json:"hostname"`
-	JoinedAt       time.Time         `json:"joined_at"`
-	Labels         map[string]string `json:"labels"`
-	LastSeenAt     time.Time         `json:"last_seen_at,omitempty,omitzero"`
+	Address        string    `json:"address"`
+	AgentVersion   string    `json:"agent_version"`
+	Arch           string    `json:"arch"`
+	ClientID       string    `json:"client_id"`
+	ConnectedAt    time.Time `json:"connected_at,omitempty,omitzero"`
+	DisconnectedAt time.Time `json:"disconnected_at,omitempty,omitzero"`
+
+	// Facts What the agent says of its host: an object
+	Facts      interface{}       `json:"facts,omitempty,omitzero"`
+	Hostname   string            `json:"hostname"`
+	JoinedAt   time.Time         `json:"joined_at"`
+	Labels     map[string]string `json:"labels"`
+	LastSeenAt time.Time         `json:"last_seen_at,omitempty,omitzero"`
 
 	// NodeID The hub that holds, or last held, its session
 	NodeID string       `json:"node_id"`
@@ -653,6 +1489,66 @@ type ClientStatus string
 // ClientList defines model for ClientList.
 type ClientList struct {
 	Clients []Client `json:"clients"`
+
+	// Total How many match, on all pages
+	Total int64 `json:"total"`
+}
+
+// CommandAnswer defines model for CommandAnswer.
+type CommandAnswer struct {
+	CommandID string `json:"command_id"`
+	Message   string `json:"message"`
+
+	// Success It is stored, and runs by itself
+	Success bool `json:"success"`
+}
+
+// CommandInfo defines model for CommandInfo.
+type CommandInfo struct {
+	// Attempt 1 at first; each new try that was decided on raises it
+	Attempt     int64     `json:"attempt"`
+	ClientID    string    `json:"client_id"`
+	CommandID   string    `json:"command_id"`
+	CommandType string    `json:"command_type"`
+	CreatedAt   time.Time `json:"created_at"`
+	CreatedBy   string    `json:"created_by"`
+
+	// Error One line: why it did not succeed
+	Error      string    `json:"error,omitempty,omitzero"`
+	ExitCode   *int64    `json:"exit_code,omitempty"`
+	FinishedAt time.Time `json:"finished_at,omitempty,omitzero"`
+	JobID      string    `json:"job_id"`
+
+	// Outcome The status, exactly
+	Outcome CommandInfoOutcome `json:"outcome"`
+
+	// Payload Not in lists
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
+
+	// Result Of exec_shell an Output; of other commands what they give. Not in lists
+	Result          json.RawMessage   `json:"result,omitempty,omitzero"`
+	StartedAt       time.Time         `json:"started_at,omitempty,omitzero"`
+	Status          CommandInfoStatus `json:"status"`
+	Stderr          string            `json:"stderr,omitempty,omitzero"`
+	StderrTruncated bool              `json:"stderr_truncated,omitempty,omitzero"`
+
+	// Stdout As in Output, at most 1 MiB. Not in lists
+	Stdout          string `json:"stdout,omitempty,omitzero"`
+	StdoutTruncated bool   `json:"stdout_truncated,omitempty,omitzero"`
+
+	// Timeout For each host, in seconds from the start there. Defaults to batch.task_timeout
+	Timeout float64 `json:"timeout"`
+}
+
+// CommandInfoOutcome The status, exactly
+type CommandInfoOutcome string
+
+// CommandInfoStatus defines model for CommandInfo.Status.
+type CommandInfoStatus string
+
+// CommandList defines model for CommandList.
+type CommandList struct {
+	Commands []CommandInfo `json:"commands"`
 
 	// Total How many match, on all pages
 	Total int64 `json:"total"`
@@ -746,6 +1642,27 @@ type Health struct {
 	Timeout string `json:"timeout,omitempty,omitzero"`
 }
 
+// HostResult defines model for HostResult.
+type HostResult struct {
+	ClientID  string `json:"client_id"`
+	CommandID string `json:"command_id"`
+
+	// Error One line: why it did not succeed
+	Error   string            `json:"error,omitempty,omitzero"`
+	Outcome HostResultOutcome `json:"outcome"`
+	Output  Output            `json:"output,omitempty,omitzero"`
+
+	// Result Of exec_shell an Output, of which at most 64 KiB of each stream are here
+	Result json.RawMessage  `json:"result,omitempty,omitzero"`
+	Status HostResultStatus `json:"status"`
+}
+
+// HostResultOutcome defines model for HostResult.Outcome.
+type HostResultOutcome string
+
+// HostResultStatus defines model for HostResult.Status.
+type HostResultStatus string
+
 // Installation defines model for Installation.
 type Installation struct {
 	// Attempted The version that failed, or whose outcome is unknown
@@ -777,6 +1694,185 @@ type Intervention struct {
 	Reason string `json:"reason,omitempty,omitzero"`
 }
 
+// JobCompleteEvent defines model for JobCompleteEvent.
+type JobCompleteEvent struct {
+	JobID   string                 `json:"job_id"`
+	Reason  string                 `json:"reason,omitempty,omitzero"`
+	Status  JobCompleteEventStatus `json:"status"`
+	Summary JobSummary             `json:"summary"`
+	Type    JobCompleteEventType   `json:"type"`
+}
+
+// JobCompleteEventStatus defines model for JobCompleteEvent.Status.
+type JobCompleteEventStatus string
+
+// JobCompleteEventType defines model for JobCompleteEvent.Type.
+type JobCompleteEventType string
+
+// JobCounts defines model for JobCounts.
+type JobCounts struct {
+	Cancelled int64 `json:"cancelled"`
+	Failed    int64 `json:"failed"`
+	Offline   int64 `json:"offline"`
+	Pending   int64 `json:"pending"`
+	Refused   int64 `json:"refused"`
+	Running   int64 `json:"running"`
+	Skipped   int64 `json:"skipped"`
+	Succeeded int64 `json:"succeeded"`
+	Timeout   int64 `json:"timeout"`
+	Total     int64 `json:"total"`
+	Unknown   int64 `json:"unknown"`
+}
+
+// JobOptions defines model for JobOptions.
+type JobOptions struct {
+	// Concurrency Hosts at work at once; batch.max_concurrency is the default and the most
+	Concurrency int64 `json:"concurrency,omitempty,omitzero"`
+
+	// JobTimeout For all hosts together; what has not started by then does not start, what runs is stopped. Defaults to batch.job_timeout, or what one host may take where that is more
+	//
+	// Examples: 1m30s
+	JobTimeout string `json:"job_timeout,omitempty,omitzero"`
+
+	// MaxFailures More failed hosts than this, such as 10 or 5%, end the job. Without it any number may fail
+	//
+	// Examples: 10%
+	MaxFailures string `json:"max_failures,omitempty,omitzero"`
+
+	// Retries How often a host that did not start it is tried again. Defaults to batch.max_retries
+	Retries *int64 `json:"retries,omitempty"`
+
+	// RetryInterval Between two tries. Defaults to batch.retry_interval
+	//
+	// Examples: 1m30s
+	RetryInterval string `json:"retry_interval,omitempty,omitzero"`
+
+	// RetryOnFailure Try again too where the command ran and failed, or took too long. What cannot be known is never tried again
+	RetryOnFailure bool `json:"retry_on_failure,omitempty,omitzero"`
+
+	// TaskTimeout For one host; it counts from the start there. Defaults to batch.task_timeout
+	//
+	// Examples: 1m30s
+	TaskTimeout string `json:"task_timeout,omitempty,omitzero"`
+
+	// WaitOffline How long hosts that are offline are waited for. Without it they are reported at once
+	//
+	// Examples: 1m30s
+	WaitOffline string `json:"wait_offline,omitempty,omitzero"`
+}
+
+// JobProgressEvent defines model for JobProgressEvent.
+type JobProgressEvent struct {
+	Counts JobCounts            `json:"counts"`
+	JobID  string               `json:"job_id"`
+	Status string               `json:"status"`
+	Type   JobProgressEventType `json:"type"`
+}
+
+// JobProgressEventType defines model for JobProgressEvent.Type.
+type JobProgressEventType string
+
+// JobResultEvent defines model for JobResultEvent.
+type JobResultEvent struct {
+	ClientID  string `json:"client_id"`
+	CommandID string `json:"command_id"`
+
+	// Error One line: why it did not succeed
+	Error   string                `json:"error,omitempty,omitzero"`
+	JobID   string                `json:"job_id"`
+	Outcome JobResultEventOutcome `json:"outcome"`
+	Output  Output                `json:"output,omitempty,omitzero"`
+
+	// Result Of exec_shell an Output, of which at most 64 KiB of each stream are here
+	Result json.RawMessage      `json:"result,omitempty,omitzero"`
+	Status JobResultEventStatus `json:"status"`
+	Type   JobResultEventType   `json:"type"`
+}
+
+// JobResultEventOutcome defines model for JobResultEvent.Outcome.
+type JobResultEventOutcome string
+
+// JobResultEventStatus defines model for JobResultEvent.Status.
+type JobResultEventStatus string
+
+// JobResultEventType defines model for JobResultEvent.Type.
+type JobResultEventType string
+
+// JobRetry defines model for JobRetry.
+type JobRetry struct {
+	// IncludeUnknown Those too of which it cannot be known whether they ran it: some would run it twice
+	IncludeUnknown bool `json:"include_unknown,omitempty,omitzero"`
+
+	// WaitForResult Answer when the new job has ended
+	WaitForResult bool `json:"wait_for_result,omitempty,omitzero"`
+}
+
+// JobStartEvent defines model for JobStartEvent.
+type JobStartEvent struct {
+	JobID string `json:"job_id"`
+
+	// Missing Listed clients that are not known, where allow_missing said to go on
+	Missing []string          `json:"missing,omitempty,omitzero"`
+	Status  string            `json:"status"`
+	Total   int64             `json:"total"`
+	Type    JobStartEventType `json:"type"`
+}
+
+// JobStartEventType defines model for JobStartEvent.Type.
+type JobStartEventType string
+
+// JobSummary defines model for JobSummary.
+type JobSummary struct {
+	DurationMs int64 `json:"duration_ms"`
+
+	// FailedCount All others
+	FailedCount  int64 `json:"failed_count"`
+	SuccessCount int64 `json:"success_count"`
+	Total        int64 `json:"total"`
+}
+
+// JobTarget defines model for JobTarget.
+type JobTarget struct {
+	// Attempt 1 at first; each new try that was decided on raises it
+	Attempt  int64  `json:"attempt"`
+	ClientID string `json:"client_id"`
+
+	// CommandID For GET /api/command/{command_id}
+	CommandID string `json:"command_id"`
+
+	// Error One line: why it did not succeed
+	Error      string         `json:"error,omitempty,omitzero"`
+	ExitCode   *int64         `json:"exit_code,omitempty"`
+	FinishedAt time.Time      `json:"finished_at,omitempty,omitzero"`
+	StartedAt  time.Time      `json:"started_at,omitempty,omitzero"`
+	State      JobTargetState `json:"state"`
+
+	// Status The state in the words of commands
+	Status      JobTargetStatus `json:"status"`
+	Stderr      string          `json:"stderr,omitempty,omitzero"`
+	StderrBytes int64           `json:"stderr_bytes"`
+
+	// Stdout The end, at most 4 KiB
+	Stdout string `json:"stdout,omitempty,omitzero"`
+
+	// StdoutBytes In all
+	StdoutBytes int64 `json:"stdout_bytes"`
+}
+
+// JobTargetState defines model for JobTarget.State.
+type JobTargetState string
+
+// JobTargetStatus The state in the words of commands
+type JobTargetStatus string
+
+// JobTargetList defines model for JobTargetList.
+type JobTargetList struct {
+	Targets []JobTarget `json:"targets"`
+
+	// Total How many match, on all pages
+	Total int64 `json:"total"`
+}
+
 // LogEnd defines model for LogEnd.
 type LogEnd struct {
 	LogsComplete bool `json:"logs_complete"`
@@ -805,27 +1901,101 @@ type LogLine struct {
 	// Offset Of the first byte, within the stream of the step
 	Offset int64 `json:"offset"`
 
-	// Seq Rises without gaps within the task
-	Seq  int64       `json:"seq"`
-	Step LogLineStep `json:"step"`
+	// Seq Rises without gaps within the task or job
+	Seq int64 `json:"seq"`
 
-	// Stream system: by the agent itself
+	// Step Left out of a notice by the server that lines are no longer kept
+	Step LogLineStep `json:"step,omitempty,omitzero"`
+
+	// Stream system: by the agent itself, or by the server
 	Stream LogLineStream `json:"stream"`
 	Text   string        `json:"text,omitempty,omitzero"`
 	Time   time.Time     `json:"time"`
 }
 
-// LogLineStep defines model for LogLine.Step.
+// LogLineStep Left out of a notice by the server that lines are no longer kept
 type LogLineStep string
 
-// LogLineStream system: by the agent itself
+// LogLineStream system: by the agent itself, or by the server
 type LogLineStream string
 
 // LogPage defines model for LogPage.
 type LogPage struct {
-	// Head The last sequence number of the task so far
+	// Head The last sequence number so far
 	Head int64     `json:"head"`
 	Logs []LogLine `json:"logs"`
+}
+
+// MessageAnswer defines model for MessageAnswer.
+type MessageAnswer struct {
+	ClientID string               `json:"client_id"`
+	Error    string               `json:"error,omitempty,omitzero"`
+	Outcome  MessageAnswerOutcome `json:"outcome"`
+
+	// Payload Of the answer: JSON where it is JSON, else text
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
+
+	// PayloadBase64 In place of payload where the answer is not UTF-8
+	PayloadBase64 string `json:"payload_base64,omitempty,omitzero"`
+
+	// Success It was answered, or sent where no answer was wanted
+	Success bool `json:"success"`
+
+	// Type Of the answer
+	Type string `json:"type,omitempty,omitzero"`
+}
+
+// MessageAnswerOutcome defines model for MessageAnswer.Outcome.
+type MessageAnswerOutcome string
+
+// MessageFailure defines model for MessageFailure.
+type MessageFailure struct {
+	ClientID string                `json:"client_id"`
+	Error    string                `json:"error"`
+	Outcome  MessageFailureOutcome `json:"outcome"`
+}
+
+// MessageFailureOutcome defines model for MessageFailure.Outcome.
+type MessageFailureOutcome string
+
+// MultiAnswer defines model for MultiAnswer.
+type MultiAnswer struct {
+	// FailedCount All others
+	FailedCount int64  `json:"failed_count"`
+	JobID       string `json:"job_id"`
+
+	// Missing Listed clients that are not known, where allow_missing said to go on
+	Missing []string `json:"missing,omitempty,omitzero"`
+
+	// Results By client id
+	Results []HostResult      `json:"results"`
+	Status  MultiAnswerStatus `json:"status"`
+
+	// Success Every host did it
+	Success      bool  `json:"success"`
+	SuccessCount int64 `json:"success_count"`
+	Total        int64 `json:"total"`
+}
+
+// MultiAnswerStatus defines model for MultiAnswer.Status.
+type MultiAnswerStatus string
+
+// MultiCommand defines model for MultiCommand.
+type MultiCommand struct {
+	// AllowMissing Leave out listed clients that are not known, instead of running it nowhere
+	AllowMissing bool `json:"allow_missing,omitempty,omitzero"`
+
+	// ClientIds Each must be known; one that is given twice counts once
+	ClientIds []string `json:"client_ids"`
+
+	// CommandType Examples: exec_shell
+	CommandType string `json:"command_type"`
+
+	// Payload What is in it depends on the type, such as {"command": "ls -la"} for exec_shell. At most 256 KiB
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
+
+	// Timeout For each host, in seconds from the start there. Defaults to batch.task_timeout
+	Timeout float64 `json:"timeout,omitempty,omitzero"`
 }
 
 // NewAgentToken defines model for NewAgentToken.
@@ -843,6 +2013,125 @@ type NewAgentToken struct {
 
 	// Uses How many agents may join with it
 	Uses int64 `json:"uses,omitempty,omitzero"`
+}
+
+// NewBatch defines model for NewBatch.
+type NewBatch struct {
+	// AllowMissing Leave out listed clients that are not known, instead of running it nowhere
+	AllowMissing bool `json:"allow_missing,omitempty,omitzero"`
+
+	// Command A line for the shell; with a payload, the type of the command
+	//
+	// Examples: uptime
+	Command string `json:"command,omitempty,omitzero"`
+
+	// CommandType In place of command
+	//
+	// Examples: system.info
+	CommandType string `json:"command_type,omitempty,omitzero"`
+
+	// Concurrency Hosts at work at once; batch.max_concurrency is the default and the most
+	Concurrency int64 `json:"concurrency,omitempty,omitzero"`
+
+	// JobTimeout For all hosts together; what has not started by then does not start, what runs is stopped. Defaults to batch.job_timeout, or what one host may take where that is more
+	//
+	// Examples: 1m30s
+	JobTimeout string `json:"job_timeout,omitempty,omitzero"`
+
+	// MaxFailures More failed hosts than this, such as 10 or 5%, end the job. Without it any number may fail
+	//
+	// Examples: 10%
+	MaxFailures string `json:"max_failures,omitempty,omitzero"`
+
+	// Payload What is in it depends on the type, such as {"command": "ls -la"} for exec_shell. At most 256 KiB
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
+
+	// Retries How often a host that did not start it is tried again. Defaults to batch.max_retries
+	Retries *int64 `json:"retries,omitempty"`
+
+	// RetryInterval Between two tries. Defaults to batch.retry_interval
+	//
+	// Examples: 1m30s
+	RetryInterval string `json:"retry_interval,omitempty,omitzero"`
+
+	// RetryOnFailure Try again too where the command ran and failed, or took too long. What cannot be known is never tried again
+	RetryOnFailure bool `json:"retry_on_failure,omitempty,omitzero"`
+
+	// Selector Such as env=prod,os=linux; * is every known agent. Given both, a host must be listed and match
+	Selector string `json:"selector,omitempty,omitzero"`
+
+	// TargetClients Client ids; each must be known
+	TargetClients []string `json:"target_clients,omitempty,omitzero"`
+
+	// TaskTimeout For one host; it counts from the start there. Defaults to batch.task_timeout
+	//
+	// Examples: 1m30s
+	TaskTimeout string `json:"task_timeout,omitempty,omitzero"`
+
+	// WaitForResult Answer when the job has ended. Who leaves before cancels nothing
+	WaitForResult bool `json:"wait_for_result,omitempty,omitzero"`
+
+	// WaitOffline How long hosts that are offline are waited for. Without it they are reported at once
+	//
+	// Examples: 1m30s
+	WaitOffline string `json:"wait_offline,omitempty,omitzero"`
+}
+
+// NewBroadcast defines model for NewBroadcast.
+type NewBroadcast struct {
+	// All In place of a selector: every agent that is connected to this server
+	All bool `json:"all,omitempty,omitzero"`
+
+	// Payload A text is sent as it is, anything else as JSON
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
+
+	// PayloadBase64 In place of payload: bytes
+	PayloadBase64 string `json:"payload_base64,omitempty,omitzero"`
+
+	// Selector Such as env=prod,os=linux
+	Selector string `json:"selector,omitempty,omitzero"`
+
+	// Timeout How long an answer is waited for, in seconds. Defaults to message.default_message_timeout
+	Timeout float64 `json:"timeout,omitempty,omitzero"`
+
+	// Type Examples: ping
+	Type string `json:"type"`
+}
+
+// NewCommand defines model for NewCommand.
+type NewCommand struct {
+	ClientID string `json:"client_id"`
+
+	// CommandType Whether there is such a command is for the agent to say
+	//
+	// Examples: exec_shell
+	CommandType string `json:"command_type"`
+
+	// Payload What is in it depends on the type, such as {"command": "ls -la"} for exec_shell. At most 256 KiB
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
+
+	// Timeout For each host, in seconds from the start there. Defaults to batch.task_timeout
+	Timeout float64 `json:"timeout,omitempty,omitzero"`
+}
+
+// NewMessage defines model for NewMessage.
+type NewMessage struct {
+	ClientID string `json:"client_id"`
+
+	// Payload A text is sent as it is, anything else as JSON
+	Payload json.RawMessage `json:"payload,omitempty,omitzero"`
+
+	// PayloadBase64 In place of payload: bytes
+	PayloadBase64 string `json:"payload_base64,omitempty,omitzero"`
+
+	// Timeout How long an answer is waited for, in seconds. Defaults to message.default_message_timeout
+	Timeout float64 `json:"timeout,omitempty,omitzero"`
+
+	// Type Examples: ping
+	Type string `json:"type"`
+
+	// Wait Wait for the agent's answer. True where it is left out; without it is only known that the message was sent
+	Wait *bool `json:"wait,omitempty"`
 }
 
 // NewProject defines model for NewProject.
@@ -888,6 +2177,22 @@ type NewVersion struct {
 
 // NewVersionStatus Only active versions are deployed
 type NewVersionStatus string
+
+// Output defines model for Output.
+type Output struct {
+	// ExitCode Left out where no exit code decided the outcome
+	ExitCode        *int64 `json:"exit_code,omitempty"`
+	Stderr          string `json:"stderr"`
+	StderrBytes     int64  `json:"stderr_bytes"`
+	StderrTruncated bool   `json:"stderr_truncated"`
+
+	// Stdout As text: bytes that are not UTF-8 are replaced; the log has them
+	Stdout      string `json:"stdout"`
+	StdoutBytes int64  `json:"stdout_bytes"`
+
+	// StdoutTruncated Stdout is only the end, or not all of it is stored yet; stdout_bytes says how much there was
+	StdoutTruncated bool `json:"stdout_truncated"`
+}
 
 // Override defines model for Override.
 type Override struct {
@@ -1095,7 +2400,7 @@ type Target struct {
 
 	// Error One line: why it did not succeed
 	Error      string    `json:"error,omitempty,omitzero"`
-	ExitCode   int64     `json:"exit_code,omitempty,omitzero"`
+	ExitCode   *int64    `json:"exit_code,omitempty"`
 	FinishedAt time.Time `json:"finished_at,omitempty,omitzero"`
 
 	// PreviousVersion What ran before the task; empty if nothing did
@@ -1114,6 +2419,21 @@ type TargetList struct {
 
 	// Total How many match, on all pages
 	Total int64 `json:"total"`
+}
+
+// TargetPreview defines model for TargetPreview.
+type TargetPreview struct {
+	// Clients The first 20 of them
+	Clients []Client `json:"clients"`
+	Offline int64    `json:"offline"`
+	Online  int64    `json:"online"`
+
+	// Reconnecting Lost less than session.offline_grace ago
+	Reconnecting int64 `json:"reconnecting"`
+	Total        int64 `json:"total"`
+
+	// Unknown Listed, but no agent is known by that id, or it was revoked
+	Unknown []string `json:"unknown"`
 }
 
 // Targets defines model for Targets.
@@ -1214,6 +2534,73 @@ type Wave struct {
 	Size   int64 `json:"size"`
 }
 
+// ListBatchJobsParams defines parameters for ListBatchJobs.
+type ListBatchJobsParams struct {
+	Status *ListBatchJobsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Kind Through which route they came; all but single commands without it
+	Kind *ListBatchJobsParamsKind `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// ListBatchJobsParamsStatus defines parameters for ListBatchJobs.
+type ListBatchJobsParamsStatus string
+
+// ListBatchJobsParamsKind defines parameters for ListBatchJobs.
+type ListBatchJobsParamsKind string
+
+// JobLogsParams defines parameters for JobLogs.
+type JobLogsParams struct {
+	// After Give what comes after this sequence number
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit How many at most; a stream has no end of this kind
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Client Only of this agent
+	Client *string `form:"client,omitempty" json:"client,omitempty"`
+
+	// Accept text/event-stream for a stream
+	Accept *string `json:"Accept,omitempty"`
+
+	// LastEventID Resumes a stream; goes before after
+	LastEventID *int64 `json:"Last-Event-ID,omitempty"`
+}
+
+// JobStreamParams defines parameters for JobStream.
+type JobStreamParams struct {
+	// Progress Events of type progress, too
+	Progress *bool `form:"progress,omitempty" json:"progress,omitempty"`
+
+	// NoResults No events of type result
+	NoResults *bool `form:"no_results,omitempty" json:"no_results,omitempty"`
+
+	// After Go on after the event with this id
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+
+	// LastEventID The same; goes before after
+	LastEventID *string `json:"Last-Event-ID,omitempty"`
+}
+
+// ListJobTargetsParams defines parameters for ListJobTargets.
+type ListJobTargetsParams struct {
+	State *ListJobTargetsParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// ListJobTargetsParamsState defines parameters for ListJobTargets.
+type ListJobTargetsParamsState string
+
 // ListClientsParams defines parameters for ListClients.
 type ListClientsParams struct {
 	Status *ListClientsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
@@ -1224,6 +2611,9 @@ type ListClientsParams struct {
 	// Search Part of an id or a host name
 	Search *string `form:"search,omitempty" json:"search,omitempty"`
 
+	// Selector As tasks and commands take it; agents that were revoked are not picked
+	Selector *string `form:"selector,omitempty" json:"selector,omitempty"`
+
 	// Limit How many at most
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
@@ -1233,6 +2623,34 @@ type ListClientsParams struct {
 
 // ListClientsParamsStatus defines parameters for ListClients.
 type ListClientsParamsStatus string
+
+// CreateCommandStreamParams defines parameters for CreateCommandStream.
+type CreateCommandStreamParams struct {
+	// CancelOnDisconnect Cancel the job when this connection is closed before its end. The server's own end cancels nothing
+	CancelOnDisconnect *bool `form:"cancel_on_disconnect,omitempty" json:"cancel_on_disconnect,omitempty"`
+
+	// Progress Events of type progress, too
+	Progress *bool `form:"progress,omitempty" json:"progress,omitempty"`
+
+	// NoResults No events of type result
+	NoResults *bool `form:"no_results,omitempty" json:"no_results,omitempty"`
+}
+
+// ListCommandsParams defines parameters for ListCommands.
+type ListCommandsParams struct {
+	ClientID    *string                   `form:"client_id,omitempty" json:"client_id,omitempty"`
+	CommandType *string                   `form:"command_type,omitempty" json:"command_type,omitempty"`
+	Status      *ListCommandsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// ListCommandsParamsStatus defines parameters for ListCommands.
+type ListCommandsParamsStatus string
 
 // ListInstallationsParams defines parameters for ListInstallations.
 type ListInstallationsParams struct {
@@ -1305,6 +2723,36 @@ type LoginJSONBody struct {
 // CreateAgentTokenJSONRequestBody defines body for CreateAgentToken for application/json ContentType.
 type CreateAgentTokenJSONRequestBody = NewAgentToken
 
+// ExecuteBatchJSONRequestBody defines body for ExecuteBatch for application/json ContentType.
+type ExecuteBatchJSONRequestBody = NewBatch
+
+// CancelBatchJobJSONRequestBody defines body for CancelBatchJob for application/json ContentType.
+type CancelBatchJobJSONRequestBody = Intervention
+
+// PauseBatchJobJSONRequestBody defines body for PauseBatchJob for application/json ContentType.
+type PauseBatchJobJSONRequestBody = Intervention
+
+// ResumeBatchJobJSONRequestBody defines body for ResumeBatchJob for application/json ContentType.
+type ResumeBatchJobJSONRequestBody = Intervention
+
+// RetryBatchJobJSONRequestBody defines body for RetryBatchJob for application/json ContentType.
+type RetryBatchJobJSONRequestBody = JobRetry
+
+// BroadcastMessageJSONRequestBody defines body for BroadcastMessage for application/json ContentType.
+type BroadcastMessageJSONRequestBody = NewBroadcast
+
+// CreateCommandJSONRequestBody defines body for CreateCommand for application/json ContentType.
+type CreateCommandJSONRequestBody = NewCommand
+
+// CreateCommandMultiJSONRequestBody defines body for CreateCommandMulti for application/json ContentType.
+type CreateCommandMultiJSONRequestBody = MultiCommand
+
+// CreateCommandStreamJSONRequestBody defines body for CreateCommandStream for application/json ContentType.
+type CreateCommandStreamJSONRequestBody = MultiCommand
+
+// CancelCommandJSONRequestBody defines body for CancelCommand for application/json ContentType.
+type CancelCommandJSONRequestBody = Intervention
+
 // PreviewTaskJSONRequestBody defines body for PreviewTask for application/json ContentType.
 type PreviewTaskJSONRequestBody = NewTask
 
@@ -1334,6 +2782,12 @@ type RollbackTaskJSONRequestBody = Intervention
 
 // ChangeVersionJSONRequestBody defines body for ChangeVersion for application/json ContentType.
 type ChangeVersionJSONRequestBody = VersionChange
+
+// SendMessageJSONRequestBody defines body for SendMessage for application/json ContentType.
+type SendMessageJSONRequestBody = NewMessage
+
+// PreviewTargetsJSONRequestBody defines body for PreviewTargets for application/json ContentType.
+type PreviewTargetsJSONRequestBody = Targets
 
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody LoginJSONBody
@@ -1426,12 +2880,149 @@ type ClientInterface interface {
 	// Corresponds with POST /api/agent-tokens (the `CreateAgentToken` operationId).
 	CreateAgentToken(ctx context.Context, body CreateAgentTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ExecuteBatchWithBody Run a command on many hosts
+	//
+	// The job is stored before this answers, and then runs by itself.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
+	ExecuteBatchWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExecuteBatch Run a command on many hosts
+	//
+	// The job is stored before this answers, and then runs by itself.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
+	ExecuteBatch(ctx context.Context, body ExecuteBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBatchJobs List jobs, the newest first
+	//
+	// Corresponds with GET /api/batch/jobs (the `ListBatchJobs` operationId).
+	ListBatchJobs(ctx context.Context, params *ListBatchJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetBatchJob Get a job, with its counts as they are now
+	//
+	// Corresponds with GET /api/batch/jobs/{job_id} (the `GetBatchJob` operationId).
+	GetBatchJob(ctx context.Context, jobID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelBatchJobWithBody Stop a job: start nothing new, stop what runs
+	//
+	// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/cancel (the `CancelBatchJob` operationId).
+	CancelBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelBatchJob Stop a job: start nothing new, stop what runs
+	//
+	// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/cancel (the `CancelBatchJob` operationId).
+	CancelBatchJob(ctx context.Context, jobID string, body CancelBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// JobLogs The log of a job: history, or a live stream by Accept: text/event-stream
+	//
+	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `job` (no id; data: BatchJob, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+	//
+	// Corresponds with GET /api/batch/jobs/{job_id}/logs (the `JobLogs` operationId).
+	JobLogs(ctx context.Context, jobID string, params *JobLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseBatchJobWithBody Start nothing new until the job is resumed; what runs goes on
+	//
+	// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/pause (the `PauseBatchJob` operationId).
+	PauseBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseBatchJob Start nothing new until the job is resumed; what runs goes on
+	//
+	// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/pause (the `PauseBatchJob` operationId).
+	PauseBatchJob(ctx context.Context, jobID string, body PauseBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeBatchJobWithBody Go on with a paused job
+	//
+	// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/resume (the `ResumeBatchJob` operationId).
+	ResumeBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeBatchJob Go on with a paused job
+	//
+	// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/resume (the `ResumeBatchJob` operationId).
+	ResumeBatchJob(ctx context.Context, jobID string, body ResumeBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryBatchJobWithBody Run the command of an ended job again where it did not succeed
+	//
+	// This is a new job, with the same command and options. Answers 409 if the job has not ended, or nothing is left to do.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/retry (the `RetryBatchJob` operationId).
+	RetryBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryBatchJob Run the command of an ended job again where it did not succeed
+	//
+	// This is a new job, with the same command and options. Answers 409 if the job has not ended, or nothing is left to do.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/batch/jobs/{job_id}/retry (the `RetryBatchJob` operationId).
+	RetryBatchJob(ctx context.Context, jobID string, body RetryBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// JobStream The results of a job as they come, and those that have come already
+	//
+	// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. Last-Event-ID gives the rest. Closing the connection cancels nothing.
+	//
+	// Corresponds with GET /api/batch/jobs/{job_id}/stream (the `JobStream` operationId).
+	JobStream(ctx context.Context, jobID string, params *JobStreamParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListJobTargets List the hosts of a job
+	//
+	// Corresponds with GET /api/batch/jobs/{job_id}/targets (the `ListJobTargets` operationId).
+	ListJobTargets(ctx context.Context, jobID string, params *ListJobTargetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BroadcastMessageWithBody Send a message to many agents and wait for their answers
+	//
+	// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/broadcast (the `BroadcastMessage` operationId).
+	BroadcastMessageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BroadcastMessage Send a message to many agents and wait for their answers
+	//
+	// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/broadcast (the `BroadcastMessage` operationId).
+	BroadcastMessage(ctx context.Context, body BroadcastMessageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListClients List agents
 	//
 	// Corresponds with GET /api/clients (the `ListClients` operationId).
 	ListClients(ctx context.Context, params *ListClientsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetClient Get an agent
+	// GetClient Get an agent, with the facts of its host
 	//
 	// Corresponds with GET /api/clients/{client_id} (the `GetClient` operationId).
 	GetClient(ctx context.Context, clientID string, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1442,6 +3033,88 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/clients/{client_id}/revoke (the `RevokeClient` operationId).
 	RevokeClient(ctx context.Context, clientID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCommandWithBody Run a command on a host
+	//
+	// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/command (the `CreateCommand` operationId).
+	CreateCommandWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCommand Run a command on a host
+	//
+	// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/command (the `CreateCommand` operationId).
+	CreateCommand(ctx context.Context, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCommandMultiWithBody Run a command on several hosts and wait for all of them
+	//
+	// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
+	CreateCommandMultiWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCommandMulti Run a command on several hosts and wait for all of them
+	//
+	// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
+	CreateCommandMulti(ctx context.Context, body CreateCommandMultiJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCommandStreamWithBody Run a command on several hosts, with the results as they come
+	//
+	// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/command/stream (the `CreateCommandStream` operationId).
+	CreateCommandStreamWithBody(ctx context.Context, params *CreateCommandStreamParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateCommandStream Run a command on several hosts, with the results as they come
+	//
+	// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/command/stream (the `CreateCommandStream` operationId).
+	CreateCommandStream(ctx context.Context, params *CreateCommandStreamParams, body CreateCommandStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCommand Get a command and its result
+	//
+	// Corresponds with GET /api/command/{command_id} (the `GetCommand` operationId).
+	GetCommand(ctx context.Context, commandID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelCommandWithBody Stop a command
+	//
+	// It does not start any more, or is stopped where it runs. Answers 409 if it has ended or is being stopped, and where it is one of several of a job.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/command/{command_id}/cancel (the `CancelCommand` operationId).
+	CancelCommandWithBody(ctx context.Context, commandID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelCommand Stop a command
+	//
+	// It does not start any more, or is stopped where it runs. Answers 409 if it has ended or is being stopped, and where it is one of several of a job.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/command/{command_id}/cancel (the `CancelCommand` operationId).
+	CancelCommand(ctx context.Context, commandID string, body CancelCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCommands List commands, those of batch jobs too, the newest first
+	//
+	// Corresponds with GET /api/commands (the `ListCommands` operationId).
+	ListCommands(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListInstallations What version of a project each host runs
 	//
@@ -1557,7 +3230,7 @@ type ClientInterface interface {
 
 	// TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 	//
-	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
 	//
 	// Corresponds with GET /api/release/tasks/{task_id}/logs (the `TaskLogs` operationId).
 	TaskLogs(ctx context.Context, taskID string, params *TaskLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1658,6 +3331,42 @@ type ClientInterface interface {
 	// Corresponds with PATCH /api/release/versions/{version_id} (the `ChangeVersion` operationId).
 	ChangeVersion(ctx context.Context, versionID string, body ChangeVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SendMessageWithBody Send a message to an agent
+	//
+	// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/send (the `SendMessage` operationId).
+	SendMessageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SendMessage Send a message to an agent
+	//
+	// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/send (the `SendMessage` operationId).
+	SendMessage(ctx context.Context, body SendMessageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewTargetsWithBody Show whom a selector or a list picks
+	//
+	// Given both, an agent must be listed and match the selector.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+	PreviewTargetsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewTargets Show whom a selector or a list picks
+	//
+	// Given both, an agent must be listed and match the selector.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+	PreviewTargets(ctx context.Context, body PreviewTargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// Health How the server is
 	//
 	// Answers 200 as long as the server can answer.
@@ -1735,6 +3444,313 @@ func (c *API) CreateAgentToken(ctx context.Context, body CreateAgentTokenJSONReq
 	return c.Client.Do(req)
 }
 
+// ExecuteBatchWithBody Run a command on many hosts
+//
+// The job is stored before this answers, and then runs by itself.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
+func (c *API) ExecuteBatchWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExecuteBatchRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExecuteBatch Run a command on many hosts
+//
+// The job is stored before this answers, and then runs by itself.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
+func (c *API) ExecuteBatch(ctx context.Context, body ExecuteBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExecuteBatchRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBatchJobs List jobs, the newest first
+//
+// Corresponds with GET /api/batch/jobs (the `ListBatchJobs` operationId).
+func (c *API) ListBatchJobs(ctx context.Context, params *ListBatchJobsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBatchJobsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetBatchJob Get a job, with its counts as they are now
+//
+// Corresponds with GET /api/batch/jobs/{job_id} (the `GetBatchJob` operationId).
+func (c *API) GetBatchJob(ctx context.Context, jobID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetBatchJobRequest(c.Server, jobID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelBatchJobWithBody Stop a job: start nothing new, stop what runs
+//
+// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/cancel (the `CancelBatchJob` operationId).
+func (c *API) CancelBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelBatchJobRequestWithBody(c.Server, jobID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelBatchJob Stop a job: start nothing new, stop what runs
+//
+// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/cancel (the `CancelBatchJob` operationId).
+func (c *API) CancelBatchJob(ctx context.Context, jobID string, body CancelBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelBatchJobRequest(c.Server, jobID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// JobLogs The log of a job: history, or a live stream by Accept: text/event-stream
+//
+// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `job` (no id; data: BatchJob, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+//
+// Corresponds with GET /api/batch/jobs/{job_id}/logs (the `JobLogs` operationId).
+func (c *API) JobLogs(ctx context.Context, jobID string, params *JobLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewJobLogsRequest(c.Server, jobID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseBatchJobWithBody Start nothing new until the job is resumed; what runs goes on
+//
+// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/pause (the `PauseBatchJob` operationId).
+func (c *API) PauseBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseBatchJobRequestWithBody(c.Server, jobID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseBatchJob Start nothing new until the job is resumed; what runs goes on
+//
+// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/pause (the `PauseBatchJob` operationId).
+func (c *API) PauseBatchJob(ctx context.Context, jobID string, body PauseBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseBatchJobRequest(c.Server, jobID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeBatchJobWithBody Go on with a paused job
+//
+// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/resume (the `ResumeBatchJob` operationId).
+func (c *API) ResumeBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeBatchJobRequestWithBody(c.Server, jobID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeBatchJob Go on with a paused job
+//
+// Answers 409 if the job is in no state for it, 503 if it could not be asked within 10 s.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/resume (the `ResumeBatchJob` operationId).
+func (c *API) ResumeBatchJob(ctx context.Context, jobID string, body ResumeBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeBatchJobRequest(c.Server, jobID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryBatchJobWithBody Run the command of an ended job again where it did not succeed
+//
+// This is a new job, with the same command and options. Answers 409 if the job has not ended, or nothing is left to do.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/retry (the `RetryBatchJob` operationId).
+func (c *API) RetryBatchJobWithBody(ctx context.Context, jobID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryBatchJobRequestWithBody(c.Server, jobID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryBatchJob Run the command of an ended job again where it did not succeed
+//
+// This is a new job, with the same command and options. Answers 409 if the job has not ended, or nothing is left to do.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/batch/jobs/{job_id}/retry (the `RetryBatchJob` operationId).
+func (c *API) RetryBatchJob(ctx context.Context, jobID string, body RetryBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryBatchJobRequest(c.Server, jobID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// JobStream The results of a job as they come, and those that have come already
+//
+// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. Last-Event-ID gives the rest. Closing the connection cancels nothing.
+//
+// Corresponds with GET /api/batch/jobs/{job_id}/stream (the `JobStream` operationId).
+func (c *API) JobStream(ctx context.Context, jobID string, params *JobStreamParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewJobStreamRequest(c.Server, jobID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListJobTargets List the hosts of a job
+//
+// Corresponds with GET /api/batch/jobs/{job_id}/targets (the `ListJobTargets` operationId).
+func (c *API) ListJobTargets(ctx context.Context, jobID string, params *ListJobTargetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListJobTargetsRequest(c.Server, jobID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BroadcastMessageWithBody Send a message to many agents and wait for their answers
+//
+// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/broadcast (the `BroadcastMessage` operationId).
+func (c *API) BroadcastMessageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBroadcastMessageRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BroadcastMessage Send a message to many agents and wait for their answers
+//
+// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/broadcast (the `BroadcastMessage` operationId).
+func (c *API) BroadcastMessage(ctx context.Context, body BroadcastMessageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBroadcastMessageRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListClients List agents
 //
 // Corresponds with GET /api/clients (the `ListClients` operationId).
@@ -1750,7 +3766,7 @@ func (c *API) ListClients(ctx context.Context, params *ListClientsParams, reqEdi
 	return c.Client.Do(req)
 }
 
-// GetClient Get an agent
+// GetClient Get an agent, with the facts of its host
 //
 // Corresponds with GET /api/clients/{client_id} (the `GetClient` operationId).
 func (c *API) GetClient(ctx context.Context, clientID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1772,6 +3788,188 @@ func (c *API) GetClient(ctx context.Context, clientID string, reqEditors ...Requ
 // Corresponds with POST /api/clients/{client_id}/revoke (the `RevokeClient` operationId).
 func (c *API) RevokeClient(ctx context.Context, clientID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeClientRequest(c.Server, clientID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCommandWithBody Run a command on a host
+//
+// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/command (the `CreateCommand` operationId).
+func (c *API) CreateCommandWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCommand Run a command on a host
+//
+// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/command (the `CreateCommand` operationId).
+func (c *API) CreateCommand(ctx context.Context, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCommandMultiWithBody Run a command on several hosts and wait for all of them
+//
+// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
+func (c *API) CreateCommandMultiWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandMultiRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCommandMulti Run a command on several hosts and wait for all of them
+//
+// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
+func (c *API) CreateCommandMulti(ctx context.Context, body CreateCommandMultiJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandMultiRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCommandStreamWithBody Run a command on several hosts, with the results as they come
+//
+// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/command/stream (the `CreateCommandStream` operationId).
+func (c *API) CreateCommandStreamWithBody(ctx context.Context, params *CreateCommandStreamParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandStreamRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateCommandStream Run a command on several hosts, with the results as they come
+//
+// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/command/stream (the `CreateCommandStream` operationId).
+func (c *API) CreateCommandStream(ctx context.Context, params *CreateCommandStreamParams, body CreateCommandStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandStreamRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCommand Get a command and its result
+//
+// Corresponds with GET /api/command/{command_id} (the `GetCommand` operationId).
+func (c *API) GetCommand(ctx context.Context, commandID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCommandRequest(c.Server, commandID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelCommandWithBody Stop a command
+//
+// It does not start any more, or is stopped where it runs. Answers 409 if it has ended or is being stopped, and where it is one of several of a job.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/command/{command_id}/cancel (the `CancelCommand` operationId).
+func (c *API) CancelCommandWithBody(ctx context.Context, commandID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelCommandRequestWithBody(c.Server, commandID, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelCommand Stop a command
+//
+// It does not start any more, or is stopped where it runs. Answers 409 if it has ended or is being stopped, and where it is one of several of a job.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/command/{command_id}/cancel (the `CancelCommand` operationId).
+func (c *API) CancelCommand(ctx context.Context, commandID string, body CancelCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelCommandRequest(c.Server, commandID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCommands List commands, those of batch jobs too, the newest first
+//
+// Corresponds with GET /api/commands (the `ListCommands` operationId).
+func (c *API) ListCommands(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCommandsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2056,7 +4254,7 @@ func (c *API) AbortTask(ctx context.Context, taskID string, body AbortTaskJSONRe
 
 // TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 //
-// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
+// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
 //
 // Corresponds with GET /api/release/tasks/{task_id}/logs (the `TaskLogs` operationId).
 func (c *API) TaskLogs(ctx context.Context, taskID string, params *TaskLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2287,6 +4485,82 @@ func (c *API) ChangeVersion(ctx context.Context, versionID string, body ChangeVe
 	return c.Client.Do(req)
 }
 
+// SendMessageWithBody Send a message to an agent
+//
+// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/send (the `SendMessage` operationId).
+func (c *API) SendMessageWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSendMessageRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SendMessage Send a message to an agent
+//
+// A message is sent once over the connection of the moment: it is neither stored nor repeated, and starts nothing that outlives it. What is to be done once, and known afterwards, is a command. Only agents that are connected to this server are reached.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/send (the `SendMessage` operationId).
+func (c *API) SendMessage(ctx context.Context, body SendMessageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSendMessageRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewTargetsWithBody Show whom a selector or a list picks
+//
+// Given both, an agent must be listed and match the selector.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+func (c *API) PreviewTargetsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewTargetsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewTargets Show whom a selector or a list picks
+//
+// Given both, an agent must be listed and match the selector.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/targets/preview (the `PreviewTargets` operationId).
+func (c *API) PreviewTargets(ctx context.Context, body PreviewTargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewTargetsRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // Health How the server is
 //
 // Answers 200 as long as the server can answer.
@@ -2429,6 +4703,694 @@ func NewCreateAgentTokenRequestWithBody(server string, contentType string, body 
 	return req, nil
 }
 
+// NewExecuteBatchRequest calls the generic ExecuteBatch builder with application/json body
+func NewExecuteBatchRequest(server string, body ExecuteBatchJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewExecuteBatchRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewExecuteBatchRequestWithBody constructs an http.Request for the ExecuteBatch method, with any body, and a specified content type
+func NewExecuteBatchRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/execute")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListBatchJobsRequest constructs an http.Request for the ListBatchJobs method
+func NewListBatchJobsRequest(server string, params *ListBatchJobsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetBatchJobRequest constructs an http.Request for the GetBatchJob method
+func NewGetBatchJobRequest(server string, jobID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCancelBatchJobRequest calls the generic CancelBatchJob builder with application/json body
+func NewCancelBatchJobRequest(server string, jobID string, body CancelBatchJobJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCancelBatchJobRequestWithBody(server, jobID, "application/json", bodyReader)
+}
+
+// NewCancelBatchJobRequestWithBody constructs an http.Request for the CancelBatchJob method, with any body, and a specified content type
+func NewCancelBatchJobRequestWithBody(server string, jobID string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/cancel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewJobLogsRequest constructs an http.Request for the JobLogs method
+func NewJobLogsRequest(server string, jobID string, params *JobLogsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/logs", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Client != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "client", *params.Client, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.Accept != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Accept", *params.Accept, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Accept", headerParam0)
+		}
+
+		if params.LastEventID != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", *params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "integer", Format: "int64"})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewPauseBatchJobRequest calls the generic PauseBatchJob builder with application/json body
+func NewPauseBatchJobRequest(server string, jobID string, body PauseBatchJobJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseBatchJobRequestWithBody(server, jobID, "application/json", bodyReader)
+}
+
+// NewPauseBatchJobRequestWithBody constructs an http.Request for the PauseBatchJob method, with any body, and a specified content type
+func NewPauseBatchJobRequestWithBody(server string, jobID string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResumeBatchJobRequest calls the generic ResumeBatchJob builder with application/json body
+func NewResumeBatchJobRequest(server string, jobID string, body ResumeBatchJobJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeBatchJobRequestWithBody(server, jobID, "application/json", bodyReader)
+}
+
+// NewResumeBatchJobRequestWithBody constructs an http.Request for the ResumeBatchJob method, with any body, and a specified content type
+func NewResumeBatchJobRequestWithBody(server string, jobID string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRetryBatchJobRequest calls the generic RetryBatchJob builder with application/json body
+func NewRetryBatchJobRequest(server string, jobID string, body RetryBatchJobJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetryBatchJobRequestWithBody(server, jobID, "application/json", bodyReader)
+}
+
+// NewRetryBatchJobRequestWithBody constructs an http.Request for the RetryBatchJob method, with any body, and a specified content type
+func NewRetryBatchJobRequestWithBody(server string, jobID string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/retry", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewJobStreamRequest constructs an http.Request for the JobStream method
+func NewJobStreamRequest(server string, jobID string, params *JobStreamParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/stream", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Progress != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "progress", *params.Progress, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.NoResults != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "no_results", *params.NoResults, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.LastEventID != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Last-Event-ID", *params.LastEventID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Last-Event-ID", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListJobTargetsRequest constructs an http.Request for the ListJobTargets method
+func NewListJobTargetsRequest(server string, jobID string, params *ListJobTargetsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/targets", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBroadcastMessageRequest calls the generic BroadcastMessage builder with application/json body
+func NewBroadcastMessageRequest(server string, body BroadcastMessageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBroadcastMessageRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewBroadcastMessageRequestWithBody constructs an http.Request for the BroadcastMessage method, with any body, and a specified content type
+func NewBroadcastMessageRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/broadcast")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListClientsRequest constructs an http.Request for the ListClients method
 func NewListClientsRequest(server string, params *ListClientsParams) (*http.Request, error) {
 	var err error
@@ -2484,6 +5446,18 @@ func NewListClientsRequest(server string, params *ListClientsParams) (*http.Requ
 		if params.Search != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Selector != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "selector", *params.Selector, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -2592,6 +5566,360 @@ func NewRevokeClientRequest(server string, clientID string) (*http.Request, erro
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateCommandRequest calls the generic CreateCommand builder with application/json body
+func NewCreateCommandRequest(server string, body CreateCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateCommandRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateCommandRequestWithBody constructs an http.Request for the CreateCommand method, with any body, and a specified content type
+func NewCreateCommandRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/command")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCreateCommandMultiRequest calls the generic CreateCommandMulti builder with application/json body
+func NewCreateCommandMultiRequest(server string, body CreateCommandMultiJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateCommandMultiRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateCommandMultiRequestWithBody constructs an http.Request for the CreateCommandMulti method, with any body, and a specified content type
+func NewCreateCommandMultiRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/command/multi")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCreateCommandStreamRequest calls the generic CreateCommandStream builder with application/json body
+func NewCreateCommandStreamRequest(server string, params *CreateCommandStreamParams, body CreateCommandStreamJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateCommandStreamRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateCommandStreamRequestWithBody constructs an http.Request for the CreateCommandStream method, with any body, and a specified content type
+func NewCreateCommandStreamRequestWithBody(server string, params *CreateCommandStreamParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/command/stream")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.CancelOnDisconnect != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "cancel_on_disconnect", *params.CancelOnDisconnect, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Progress != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "progress", *params.Progress, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.NoResults != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "no_results", *params.NoResults, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetCommandRequest constructs an http.Request for the GetCommand method
+func NewGetCommandRequest(server string, commandID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "command_id", commandID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/command/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCancelCommandRequest calls the generic CancelCommand builder with application/json body
+func NewCancelCommandRequest(server string, commandID string, body CancelCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCancelCommandRequestWithBody(server, commandID, "application/json", bodyReader)
+}
+
+// NewCancelCommandRequestWithBody constructs an http.Request for the CancelCommand method, with any body, and a specified content type
+func NewCancelCommandRequestWithBody(server string, commandID string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "command_id", commandID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/command/%s/cancel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListCommandsRequest constructs an http.Request for the ListCommands method
+func NewListCommandsRequest(server string, params *ListCommandsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/commands")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.ClientID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "client_id", *params.ClientID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.CommandType != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "command_type", *params.CommandType, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -3590,6 +6918,86 @@ func NewChangeVersionRequestWithBody(server string, versionID string, contentTyp
 	}
 
 	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSendMessageRequest calls the generic SendMessage builder with application/json body
+func NewSendMessageRequest(server string, body SendMessageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSendMessageRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSendMessageRequestWithBody constructs an http.Request for the SendMessage method, with any body, and a specified content type
+func NewSendMessageRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/send")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPreviewTargetsRequest calls the generic PreviewTargets builder with application/json body
+func NewPreviewTargetsRequest(server string, body PreviewTargetsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPreviewTargetsRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewPreviewTargetsRequestWithBody constructs an http.Request for the PreviewTargets method, with any body, and a specified content type
+func NewPreviewTargetsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/targets/preview")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package apiclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,6 +22,9 @@ type Config struct {
 	Server string // URL. Defaults to DefaultServer.
 	Token  string // API token. Defaults to none: only health can be asked.
 	CAFile string // PEM file with the authorities to trust. Defaults to the system's.
+
+	// AnswerTimeout is how long the server may take until it begins to answer. Defaults to a minute.
+	AnswerTimeout time.Duration
 }
 
 // New makes a client. It connects with the first request.
@@ -36,7 +40,7 @@ func New(config Config) (*API, error) {
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: time.Minute,
+		ResponseHeaderTimeout: cmp.Or(config.AnswerTimeout, time.Minute),
 		IdleConnTimeout:       time.Minute,
 		ForceAttemptHTTP2:     true,
 	}

@@ -17,10 +17,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.temporal.io/sdk/client"
 
+	"github.com/quicflow/quicflow/activities"
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/config"
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/rollout"
 	"github.com/quicflow/quicflow/internal/service"
 	"github.com/quicflow/quicflow/internal/store"
@@ -61,6 +64,8 @@ type App struct {
 	temporalUI http.Handler
 	apiTLS     *tls.Config
 	rollouts   *rollout.Rollouts
+	jobs       *rollout.Jobs
+	results    activities.Results // what the hub stores, for the dispatches that wait for it
 
 	searchAttributes bool
 	endpoint         Endpoint
@@ -203,13 +208,14 @@ func (a *App) openStore(ctx context.Context) error {
 		Driver:       store.SQLite,
 		DSN:          a.dir.file("quicflow.db"),
 		OfflineGrace: a.cfg.Session.OfflineGrace.Std(),
+		MaxLogBytes:  int64(a.cfg.Logs.MaxBytes),
 		Logger:       databaseLog(d.LogLevel, a.logger),
 	}
 	if d.Postgres() {
 		cfg.Driver, cfg.DSN = store.Postgres, d.ConnString()
 		cfg.MaxIdleConns, cfg.MaxOpenConns, cfg.ConnMaxLifetime = d.MaxIdleConns, d.MaxOpenConns, d.ConnMaxLifetime.Std()
 	}
-	return a.services.Start(ctx, service.Service{
+	err := a.services.Start(ctx, service.Service{
 		Name: "store",
 		Start: func(ctx context.Context) (err error) {
 			a.store, err = store.Open(ctx, cfg)
@@ -217,6 +223,13 @@ func (a *App) openStore(ctx context.Context) error {
 		},
 		Stop: func(context.Context) error { return a.store.Close() },
 	})
+	if err != nil {
+		return err
+	}
+	sweeper := store.NewSweeper(store.SweeperConfig{
+		Store: a.store, LogRetention: a.cfg.Logs.Retention.Std(), JobRetention: a.cfg.Batch.Retention.Std(), Logger: a.logger,
+	})
+	return a.services.Start(ctx, service.Loop("retention", sweeper.Run))
 }
 
 func (a *App) startHub(ctx context.Context) error {
@@ -229,7 +242,7 @@ func (a *App) startHub(ctx context.Context) error {
 	}
 	metrics, err := hub.NewMetrics(a.registry)
 	if err == nil {
-		err = a.registry.Register(telemetry.NewRollouts(a.store, a.logger))
+		err = errors.Join(a.registry.Register(telemetry.NewRollouts(a.store, a.logger)), a.registry.Register(telemetry.NewJobs(a.store, a.logger)))
 	}
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -239,6 +252,7 @@ func (a *App) startHub(ctx context.Context) error {
 	cfg.CA, cfg.Certificate, cfg.ServerCAs = ca, a.joins.certificate, a.joins.authorities
 	cfg.Registry, cfg.Sink, cfg.Enroller = a.store, a.store, a.store
 	cfg.OnStored = func(taskID string) { a.bus.Notify(bus.Task(taskID)) }
+	cfg.OnResults = a.results.Stored
 	cfg.Metrics, cfg.Logger = metrics, a.logger
 	a.hub, err = hub.New(cfg)
 	if err != nil {
@@ -258,14 +272,27 @@ func (a *App) startHub(ctx context.Context) error {
 }
 
 func (a *App) startRollouts(ctx context.Context) (err error) {
-	a.rollouts, err = rollout.New(rollout.Config{
+	cfg := rollout.Config{
 		Client:           a.temporal,
 		Store:            a.store,
 		SearchAttributes: a.searchAttributes,
 		Logger:           a.logger,
-	})
-	if err != nil {
+	}
+	if a.rollouts, err = rollout.New(cfg); err != nil {
 		return err
 	}
-	return a.services.Start(ctx, service.Loop("reconciler", a.rollouts.Reconcile))
+	if a.jobs, err = rollout.NewJobs(cfg); err != nil {
+		return err
+	}
+	if err := a.services.Start(ctx, service.Loop("reconciler", a.rollouts.Reconcile)); err != nil {
+		return err
+	}
+	return a.services.Start(ctx, service.Loop("reconciler of jobs", a.jobs.Reconcile))
+}
+
+// jobLimits are the defaults and bounds of jobs.
+func (a *App) jobLimits() job.Limits {
+	b := a.cfg.Batch
+	return job.Limits{MaxConcurrency: b.MaxConcurrency, TaskTimeout: release.Duration(b.TaskTimeout), JobTimeout: release.Duration(b.JobTimeout),
+		RetryInterval: release.Duration(b.RetryInterval), Retries: b.MaxRetries}
 }

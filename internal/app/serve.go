@@ -52,6 +52,10 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 	handler, err := api.New(api.Config{
 		Store:         a.store,
 		Rollouts:      a.rollouts,
+		Jobs:          a.jobs,
+		Messages:      a.hub,
+		Limits:        a.jobLimits(),
+		NoBatch:       !a.cfg.Batch.Enabled,
 		Bus:           a.bus,
 		Joins:         a.joins,
 		Revoked:       func(clientID string) { a.hub.Disconnect(clientID) },

@@ -20,13 +20,16 @@ const (
 	heartbeatThrottle = time.Second
 	// pollers is the number that SQLite gains from.
 	pollers = 10
+	// maxDispatches is how many chunks are at work at a time. Each single command is one, for as long as it takes.
+	maxDispatches = 10_000
 	// deadlockTimeout is longer than the SDK's second, which a busy machine exceeds without any deadlock.
 	deadlockTimeout = 10 * time.Second
 )
 
 // startWorkers takes work from the queue that all servers share, and from the one of this node's hub.
 func (a *App) startWorkers(ctx context.Context) error {
-	acts, err := activities.New(activities.Config{Store: a.store, Hub: a.hub, Bus: a.bus, NodeID: a.nodeID, Logger: a.logger})
+	acts, err := activities.New(activities.Config{Store: a.store, Hub: a.hub, Bus: a.bus, Results: &a.results, NodeID: a.nodeID, Logger: a.logger,
+		Jobs: a.jobLimits()})
 	if err != nil {
 		return err
 	}
@@ -44,6 +47,7 @@ func (a *App) startWorkers(ctx context.Context) error {
 	acts.Register(shared)
 
 	options.DisableWorkflowWorker = true
+	options.MaxConcurrentActivityExecutionSize = maxDispatches
 	own := worker.New(a.temporal, workflows.HubQueue(a.nodeID), options)
 	acts.Register(own)
 

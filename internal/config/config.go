@@ -9,20 +9,17 @@ import (
 
 // Config is every key there is. The tag key is the name in YAML; an environment variable is called QUIC_<SECTION>_<KEY>.
 // The tag doc is the comment that Write puts above a key; it starts with the values where they are few.
-//
-// A few keys of the contract are accepted and checked already although what they steer is still to come; their docs say
-// when they take effect: section batch, and logs.retention.
 type Config struct {
 	Server   Server   `key:"server" doc:"Addresses and state of the server."`
 	TLS      TLS      `key:"tls" doc:"The certificate that agents see. Empty means one by the server's own authority. Agents trust the authority that was in force when they joined."`
 	QUIC     QUIC     `key:"quic" doc:"QUIC tuning. Windows are in bytes."`
 	Session  Session  `key:"session" doc:"Sessions of agents."`
 	Message  Message  `key:"message" doc:"Messages and promises between hub and agents."`
-	Batch    Batch    `key:"batch" doc:"Batch jobs. The section takes effect with batch jobs."`
+	Batch    Batch    `key:"batch" doc:"Commands and batch jobs."`
 	Log      Log      `key:"log" doc:"The server's own log."`
 	Database Database `key:"database" doc:"Where projects, tasks, history and logs are kept. The default is SQLite in the data directory."`
 	Temporal Temporal `key:"temporal" doc:"The Temporal cluster. The default is a Temporal server inside this process, its state beside the database."`
-	Logs     Logs     `key:"logs" doc:"Logs of deployments."`
+	Logs     Logs     `key:"logs" doc:"Logs of deployments and commands."`
 	Metrics  Metrics  `key:"metrics" doc:"Prometheus metrics."`
 }
 
@@ -83,12 +80,13 @@ type Message struct {
 
 // Batch is section batch.
 type Batch struct {
-	Enabled        bool     `key:"enabled" doc:"Offer batch jobs."`
-	MaxConcurrency int      `key:"max_concurrency" doc:"Targets that a job works on at a time."`
-	TaskTimeout    Duration `key:"task_timeout" doc:"Time for one target."`
-	JobTimeout     Duration `key:"job_timeout" doc:"Time for a whole job."`
-	MaxRetries     int      `key:"max_retries" doc:"Further attempts for a target on which provably nothing was started."`
-	RetryInterval  Duration `key:"retry_interval" doc:"Time between two attempts."`
+	Enabled        bool     `key:"enabled" doc:"Take batch jobs. Commands are taken in any case."`
+	MaxConcurrency int      `key:"max_concurrency" doc:"Hosts of a job that are at work at a time: the most, and the default."`
+	TaskTimeout    Duration `key:"task_timeout" doc:"Time for one host where the job does not say; it counts from the start there."`
+	JobTimeout     Duration `key:"job_timeout" doc:"Time for a whole job where it does not say. Raised to what one host may take."`
+	MaxRetries     int      `key:"max_retries" doc:"Further tries on a host where provably nothing was started, where the job does not say."`
+	RetryInterval  Duration `key:"retry_interval" doc:"Time between two tries."`
+	Retention      Duration `key:"retention" doc:"Jobs and commands are kept this long after their end, with their results and logs."`
 }
 
 // Log is section log.
@@ -135,7 +133,8 @@ type TemporalTLS struct {
 type Logs struct {
 	MaxBufferedBytes int      `key:"max_buffered_bytes" doc:"Memory for logs that agents may send or that are not stored yet, of all agents together; above it agents wait."`
 	CreditBytes      int      `key:"credit_bytes" doc:"Logs that an agent may send at a time; below half of quic.max_connection_receive_window."`
-	Retention        Duration `key:"retention" doc:"Logs are kept this long. Takes effect with the removal of old logs."`
+	Retention        Duration `key:"retention" doc:"The log of a task or job is kept this long after its end."`
+	MaxBytes         int      `key:"max_bytes" doc:"A task or job whose log is larger loses the oldest of it, down to nine tenths."`
 }
 
 // Metrics is section metrics.
@@ -183,6 +182,7 @@ func Standard() Config {
 			JobTimeout:     seconds(600),
 			MaxRetries:     2,
 			RetryInterval:  seconds(1),
+			Retention:      seconds(30 * 24 * 3600),
 		},
 		Log: Log{Level: "info", Format: "text"},
 		Database: Database{
@@ -195,7 +195,7 @@ func Standard() Config {
 			LogLevel:        "warn",
 		},
 		Temporal: Temporal{Namespace: "default"},
-		Logs:     Logs{MaxBufferedBytes: 256 << 20, CreditBytes: 256 << 10, Retention: seconds(30 * 24 * 3600)},
+		Logs:     Logs{MaxBufferedBytes: 256 << 20, CreditBytes: 256 << 10, Retention: seconds(30 * 24 * 3600), MaxBytes: 1 << 30},
 		Metrics:  Metrics{Addr: ":9090"},
 	}
 }

@@ -141,11 +141,13 @@ func (c Config) validateWork(v *validation) {
 	v.duration("batch.job_timeout", b.JobTimeout, b.TaskTimeout.Std(), 30*day)
 	v.between("batch.max_retries", b.MaxRetries, 0, 100)
 	v.duration("batch.retry_interval", b.RetryInterval, 0, time.Hour)
+	v.duration("batch.retention", b.Retention, time.Hour, 100*365*day)
 
 	v.between("logs.max_buffered_bytes", c.Logs.MaxBufferedBytes, 1<<20, maxBytes)
 	// Two log frames at least; and strictly less than half of the window, or logs could hold up the control stream beside them.
 	v.between("logs.credit_bytes", c.Logs.CreditBytes, 64<<10, min(c.Logs.MaxBufferedBytes, c.QUIC.MaxConnectionReceiveWindow/2-1))
 	v.duration("logs.retention", c.Logs.Retention, time.Hour, 100*365*day)
+	v.between("logs.max_bytes", c.Logs.MaxBytes, 1<<20, maxBytes)
 }
 
 func (c Config) validateBackends(v *validation) {

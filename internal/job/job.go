@@ -74,6 +74,8 @@ type Target struct {
 	ResultInLog     bool            `json:"-"` // Result was too large for a frame: it is what the step wrote to stdout
 	StartedAt       *time.Time      `json:"started_at,omitempty"`
 	FinishedAt      *time.Time      `json:"finished_at,omitempty"`
+	Decided         int64           `json:"-"` // its place in the order of the job's results; 0 if it has none
+	Hopeless        bool            `json:"-"` // another try would end the same
 	NotBefore       *time.Time      `json:"-"` // of the next try
 	WaitsForSession bool            `json:"-"` // it is offline and waited for
 }

@@ -1,5 +1,10 @@
 package job
 
+import (
+	"fmt"
+	"slices"
+)
+
 // Status is where a job stands.
 type Status string
 
@@ -68,6 +73,26 @@ const (
 	StateSkipped   State = "skipped"   // the job ended before its turn; nothing was started there
 )
 
+// States are all that there are.
+func States() []State {
+	return []State{StatePending, StateRunning, StateSucceeded, StateFailed, StateTimeout, StateRefused, StateUnknown, StateOffline,
+		StateCancelled, StateSkipped}
+}
+
+// Valid says whether there is such a state.
+func (s State) Valid() bool { return slices.Contains(States(), s) }
+
+// CommandStates are the states that CommandStatus tells with this word, none for a word that is not one of its.
+func CommandStates(status string) []State {
+	var states []State
+	for _, s := range States() {
+		if s.CommandStatus() == status {
+			states = append(states, s)
+		}
+	}
+	return states
+}
+
 // Decided says whether the host has come to an end for this job.
 func (s State) Decided() bool { return s != StatePending && s != StateRunning }
 
@@ -101,6 +126,39 @@ type Counts struct {
 	Offline   int `json:"offline"`
 	Cancelled int `json:"cancelled"`
 	Skipped   int `json:"skipped"`
+}
+
+// Add counts n more hosts in a state, all of which Total counts too; n may be negative.
+func (c *Counts) Add(s State, n int) {
+	*c.of(s) += n
+	c.Total += n
+}
+
+// of gives the count of a state.
+func (c *Counts) of(s State) *int {
+	switch s {
+	case StatePending:
+		return &c.Pending
+	case StateRunning:
+		return &c.Running
+	case StateSucceeded:
+		return &c.Succeeded
+	case StateFailed:
+		return &c.Failed
+	case StateTimeout:
+		return &c.Timeout
+	case StateRefused:
+		return &c.Refused
+	case StateUnknown:
+		return &c.Unknown
+	case StateOffline:
+		return &c.Offline
+	case StateCancelled:
+		return &c.Cancelled
+	case StateSkipped:
+		return &c.Skipped
+	}
+	panic(fmt.Sprintf("job: no such state: %q", s))
 }
 
 // Charged is what counts against max_failures.

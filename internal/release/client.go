@@ -49,7 +49,15 @@ type ClientSession struct {
 	Generation   uint64
 	BootID       string
 	FactsHash    uint64 // of what the agent would send as its facts; 0: it has none
+	Serial       string // of the certificate that it showed; empty: not to be checked
 	At           time.Time
+}
+
+// ClientEntry is what a store says to a ClientSession.
+type ClientEntry struct {
+	Epoch     int64 // of the session; 0 if Revoked
+	Revoked   bool  // its certificate was revoked, or never recorded: there is no session
+	WantFacts bool  // facts of another hash are stored
 }
 
 // ClientFacts is what an agent says of its host.

@@ -115,6 +115,8 @@ const (
 )
 
 // LogRecord is a piece of a step's output. Seq is given by the store.
+//
+// One without a step is a notice by the store: it says why there is nothing between the record before it and itself.
 type LogRecord struct {
 	TaskID   string
 	Seq      int64 // rises without gaps within the task; 0 until stored

@@ -79,23 +79,6 @@ func TestTaskValidate(t *testing.T) {
 	requireInvalid(t, "version", task.Validate())
 }
 
-func TestSelector(t *testing.T) {
-	host := &Client{ID: "web-1", OS: "linux", Arch: "amd64", Labels: map[string]string{"env": "prod", "rack": ""}}
-	for text, want := range map[string]bool{
-		"*": true, "env=prod": true, "env=p*": true, "env=stage": false, "env!=stage": true, "env!=prod": false,
-		"rack": true, "!rack": false, "!maintenance": true, "maintenance": false,
-		"id=web-*,os=linux,env": true, "id=db-*": false, "zone!=eu": true, "env=prod, os=darwin": false,
-	} {
-		s, err := ParseSelector(text)
-		require.NoError(t, err, text)
-		require.Equal(t, want, s.Matches(host), text)
-	}
-	for _, text := range []string{"", ",", "=x", "a=[", "!", "a b"} {
-		_, err := ParseSelector(text)
-		requireInvalid(t, "targets.selector", err)
-	}
-}
-
 func TestStepID(t *testing.T) {
 	id := StepID("0198", StepDeploy, "web-1.example", 2)
 	task, name, client, epoch, err := ParseStepID(id)

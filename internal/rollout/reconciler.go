@@ -9,6 +9,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
@@ -18,12 +19,17 @@ const ReconcileInterval = 10 * time.Second
 
 // Reconcile starts, at once and then at every interval until ctx ends, the workflows that stored tasks lack, and marks
 // the tasks whose workflow ended without them. It makes a task safe from the moment that it is stored.
-func (r *Rollouts) Reconcile(ctx context.Context) {
+func (r *Rollouts) Reconcile(ctx context.Context) { r.reconcile(ctx, "tasks", r.reconcileOnce) }
+
+// Reconcile does for jobs what Rollouts.Reconcile does for tasks.
+func (j *Jobs) Reconcile(ctx context.Context) { j.reconcile(ctx, "jobs", j.reconcileOnce) }
+
+func (c *Config) reconcile(ctx context.Context, what string, once func(context.Context) error) {
 	tick := time.NewTicker(ReconcileInterval)
 	defer tick.Stop()
 	for {
-		if err := r.reconcileOnce(ctx); err != nil && ctx.Err() == nil {
-			r.Logger.Warn("cannot compare tasks with their workflows, trying again", "error", err)
+		if err := once(ctx); err != nil && ctx.Err() == nil {
+			c.Logger.Warn("cannot compare "+what+" with their workflows, trying again", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -40,46 +46,83 @@ func (r *Rollouts) reconcileOnce(ctx context.Context) error {
 	}
 	var errs []error
 	for _, task := range tasks {
-		if err := r.reconcileTask(ctx, task); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, r.compare(ctx, task.WorkflowID, record{
+			starting: task.Status == release.StatusStarting,
+			start:    func() error { return r.Start(ctx, task) },
+			ended: func() (bool, error) {
+				current, err := r.Store.Task(ctx, task.ID)
+				return current.Status.Terminal(), err
+			},
+			fail: func(why string) error {
+				return r.Store.SetProgress(ctx, task.ID, store.Progress{Status: release.StatusFailed, Phase: release.PhaseDone,
+					Wave: task.Wave, Reason: why, At: time.Now()})
+			},
+		}))
 	}
 	return errors.Join(errs...)
 }
 
-func (r *Rollouts) reconcileTask(ctx context.Context, task release.Task) error {
-	described, err := r.Client.DescribeWorkflowExecution(ctx, task.WorkflowID, "")
+func (j *Jobs) reconcileOnce(ctx context.Context) error {
+	jobs, err := j.Store.UnfinishedJobs(ctx)
+	if err != nil {
+		return fmt.Errorf("read unfinished jobs: %w", err)
+	}
+	var errs []error
+	for _, stored := range jobs {
+		errs = append(errs, j.compare(ctx, stored.WorkflowID, record{
+			starting: stored.Status == job.StatusStarting,
+			start:    func() error { return j.StartJob(ctx, stored) },
+			ended: func() (bool, error) {
+				current, err := j.Store.Job(ctx, stored.ID)
+				return current.Status.Terminal(), err
+			},
+			fail: func(why string) error {
+				return j.Store.SetJobProgress(ctx, stored.ID, store.JobProgress{Status: job.StatusFailed, Reason: why, At: time.Now()})
+			},
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// record is what is stored of a workflow.
+type record struct {
+	starting bool // it may not have a workflow yet
+	start    func() error
+	ended    func() (bool, error) // as it is stored now
+	fail     func(why string) error
+}
+
+// compare starts a workflow that is missing, and marks a record whose workflow is gone.
+func (c *Config) compare(ctx context.Context, workflowID string, r record) error {
+	described, err := c.Client.DescribeWorkflowExecution(ctx, workflowID, "")
 	var notFound *serviceerror.NotFound
 	switch {
-	case errors.As(err, &notFound) && task.Status == release.StatusStarting:
-		r.Logger.Info("starting the workflow of a stored task", "task", task.ID, "project", task.Project)
-		return r.Start(ctx, task)
+	case errors.As(err, &notFound) && r.starting:
+		c.Logger.Info("starting a workflow that is missing", "workflow", workflowID)
+		return r.start()
 	case errors.As(err, &notFound):
-		return r.markGone(ctx, task, "Temporal does not know its workflow any more")
+		return c.markGone(workflowID, r, "Temporal does not know its workflow any more")
 	case err != nil:
-		return fmt.Errorf("describe workflow %s: %w", task.WorkflowID, err)
+		return fmt.Errorf("describe workflow %s: %w", workflowID, err)
 	}
 	switch status := described.GetWorkflowExecutionInfo().GetStatus(); status {
 	case enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, enumspb.WORKFLOW_EXECUTION_STATUS_PAUSED, enumspb.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW:
 		return nil
 	case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED:
 		// It wrote its last status before it completed; the list was read before that.
-		current, err := r.Store.Task(ctx, task.ID)
-		if err != nil || current.Status.Terminal() {
+		if ended, err := r.ended(); err != nil || ended {
 			return err
 		}
-		return r.markGone(ctx, task, "its workflow completed without it")
+		return c.markGone(workflowID, r, "its workflow completed without it")
 	default:
-		return r.markGone(ctx, task, fmt.Sprintf("its workflow was ended from outside (%s)", status))
+		return c.markGone(workflowID, r, fmt.Sprintf("its workflow was ended from outside (%s)", status))
 	}
 }
 
-func (r *Rollouts) markGone(ctx context.Context, task release.Task, why string) error {
-	r.Logger.Warn("a task has no workflow any more", "task", task.ID, "reason", why)
-	err := r.Store.SetProgress(ctx, task.ID, store.Progress{Status: release.StatusFailed, Phase: release.PhaseDone,
-		Wave: task.Wave, Reason: why, At: time.Now()})
-	if err != nil {
-		return fmt.Errorf("mark task %s: %w", task.ID, err)
+func (c *Config) markGone(workflowID string, r record, why string) error {
+	c.Logger.Warn("what is stored has no workflow any more", "workflow", workflowID, "reason", why)
+	if err := r.fail(why); err != nil {
+		return fmt.Errorf("mark what %s was for: %w", workflowID, err)
 	}
 	return nil
 }

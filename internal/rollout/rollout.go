@@ -1,4 +1,4 @@
-// Package rollout starts and steers the workflows of release tasks: it is the way from the API to Temporal.
+// Package rollout starts and steers the workflows of release tasks and of jobs: it is the way from the API to Temporal.
 package rollout
 
 import (
@@ -14,21 +14,26 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 	"github.com/quicflow/quicflow/workflows"
 )
 
-// Store is what Rollouts need of the store.
+// Store is what Rollouts and Jobs need of the store.
 type Store interface {
 	Task(ctx context.Context, id string) (release.Task, error)
 	UnfinishedTasks(ctx context.Context) ([]release.Task, error)
 	SetProgress(ctx context.Context, taskID string, p store.Progress) error
+
+	Job(ctx context.Context, id string) (job.Job, error)
+	UnfinishedJobs(ctx context.Context) ([]job.Job, error)
+	SetJobProgress(ctx context.Context, jobID string, p store.JobProgress) error
 }
 
 var _ Store = (*store.Store)(nil)
 
-// Config holds what New needs.
+// Config holds what New and NewJobs need.
 type Config struct {
 	Client           client.Client // required
 	Store            Store         // required
@@ -40,10 +45,9 @@ type Config struct {
 // Rollouts starts and steers release workflows. All methods are safe for concurrent use.
 type Rollouts struct{ Config }
 
-// New checks a Config and fills its defaults.
-func New(c Config) (*Rollouts, error) {
+func (c Config) withDefaults() (Config, error) {
 	if c.Client == nil || c.Store == nil {
-		return nil, errors.New("rollout: Client and Store are required")
+		return c, errors.New("rollout: Client and Store are required")
 	}
 	if c.UpdateTimeout == 0 {
 		c.UpdateTimeout = 10 * time.Second
@@ -51,29 +55,44 @@ func New(c Config) (*Rollouts, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	return c, nil
+}
+
+// New checks a Config and fills its defaults.
+func New(c Config) (*Rollouts, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
 	return &Rollouts{c}, nil
 }
 
 // Start starts the workflow of a stored task. Starting one that was started before does nothing.
 func (r *Rollouts) Start(ctx context.Context, task release.Task) error {
-	options := client.StartWorkflowOptions{
-		ID:                    task.WorkflowID,
-		TaskQueue:             workflows.TaskQueue,
-		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
-		StaticSummary:         fmt.Sprintf("%s %s of %s to %d hosts", task.Action, task.Version, task.Project, task.Counts.Total),
-	}
+	var attributes []temporal.SearchAttributeUpdate
 	if r.SearchAttributes {
-		options.TypedSearchAttributes = temporal.NewSearchAttributes(
+		attributes = []temporal.SearchAttributeUpdate{
 			workflows.AttributeProject.ValueSet(task.Project),
 			workflows.AttributeVersion.ValueSet(task.Version),
 			workflows.AttributeStatus.ValueSet(string(release.StatusStarting)),
-		)
+		}
 	}
-	input := workflows.ReleaseInput{TaskID: task.ID, Project: task.Project, Version: task.Version, SearchAttributes: r.SearchAttributes}
-	_, err := r.Client.ExecuteWorkflow(ctx, options, workflows.ReleaseWorkflowName, input)
+	return r.startWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                    task.WorkflowID,
+		StaticSummary:         fmt.Sprintf("%s %s of %s to %d hosts", task.Action, task.Version, task.Project, task.Counts.Total),
+		TypedSearchAttributes: temporal.NewSearchAttributes(attributes...),
+	}, workflows.ReleaseWorkflowName,
+		workflows.ReleaseInput{TaskID: task.ID, Project: task.Project, Version: task.Version, SearchAttributes: r.SearchAttributes})
+}
+
+// startWorkflow starts a workflow, unless there was ever one of its id.
+func (c *Config) startWorkflow(ctx context.Context, options client.StartWorkflowOptions, name string, input any) error {
+	options.TaskQueue = workflows.TaskQueue
+	options.WorkflowIDReusePolicy = enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
+	_, err := c.Client.ExecuteWorkflow(ctx, options, name, input)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if err != nil && !errors.As(err, &started) {
-		return fmt.Errorf("start workflow %s: %w", task.WorkflowID, err)
+		return fmt.Errorf("start workflow %s: %w", options.ID, err)
 	}
 	return nil
 }
@@ -113,20 +132,29 @@ func (r *Rollouts) update(ctx context.Context, taskID, name, by, reason string) 
 	if task.Status.Terminal() {
 		return release.Conflict("cannot %s: the rollout has ended (%s)", name, task.Status)
 	}
-	answerCtx, cancel := context.WithTimeout(ctx, r.UpdateTimeout)
+	return r.updateWorkflow(ctx, subject{noun: "rollout", id: task.ID, workflowID: task.WorkflowID, starting: task.Status == release.StatusStarting}, name, by, reason)
+}
+
+// subject is what a decision is about.
+type subject struct {
+	noun       string // in messages
+	id         string
+	workflowID string
+	starting   bool // its workflow may not be there yet
+}
+
+// updateWorkflow sends a decision to a workflow and waits for its answer.
+func (c *Config) updateWorkflow(ctx context.Context, s subject, name, by, reason string) error {
+	answerCtx, cancel := context.WithTimeout(ctx, c.UpdateTimeout)
 	defer cancel()
-	handle, err := r.Client.UpdateWorkflow(answerCtx, client.UpdateWorkflowOptions{
-		UpdateID: uuid.NewString(), WorkflowID: task.WorkflowID, UpdateName: name,
+	handle, err := c.Client.UpdateWorkflow(answerCtx, client.UpdateWorkflowOptions{
+		UpdateID: uuid.NewString(), WorkflowID: s.workflowID, UpdateName: name,
 		Args:         []any{workflows.Decision{By: by, Reason: reason}},
 		WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	if err == nil {
 		err = handle.Get(answerCtx, nil)
 	}
-	return r.explain(err, task, name)
-}
-
-func (r *Rollouts) explain(err error, task release.Task, name string) error {
 	var application *temporal.ApplicationError
 	var notFound *serviceerror.NotFound
 	switch {
@@ -134,11 +162,11 @@ func (r *Rollouts) explain(err error, task release.Task, name string) error {
 		return nil
 	case errors.As(err, &application) && application.Type() == workflows.ErrTypeConflict:
 		return release.Conflict("%s", application.Message())
-	case errors.As(err, &notFound) && task.Status == release.StatusStarting:
-		return release.Unavailable(err, "the rollout is about to start; try to %s it again in a moment", name)
+	case errors.As(err, &notFound) && s.starting:
+		return release.Unavailable(err, "the %s is about to start; try to %s it again in a moment", s.noun, name)
 	case errors.As(err, &notFound):
-		return release.Conflict("cannot %s: the rollout has ended", name)
+		return release.Conflict("cannot %s: the %s has ended", name, s.noun)
 	}
-	r.Logger.Error("a rollout did not answer", "task", task.ID, "update", name, "error", err)
-	return release.Unavailable(err, "the rollout did not answer in time; look at the task before you %s it again", name)
+	c.Logger.Error("a workflow did not answer", "workflow", s.workflowID, "id", s.id, "update", name, "error", err)
+	return release.Unavailable(err, "the %s did not answer in time; look at it before you %s it again", s.noun, name)
 }

@@ -26,10 +26,12 @@ import (
 type world struct {
 	*Rollouts
 	t          *testing.T
+	jobs       *Jobs
 	store      *store.Store
 	client     client.Client
 	stopWorker func()
 	task       release.Task // the latest
+	field
 }
 
 func newWorld(t *testing.T) *world {
@@ -52,8 +54,12 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 
 	w := &world{t: t, store: s, client: c}
-	w.Rollouts, err = New(Config{Client: c, Store: s, SearchAttributes: true, UpdateTimeout: 5 * time.Second, Logger: logger})
+	cfg := Config{Client: c, Store: s, SearchAttributes: true, UpdateTimeout: 5 * time.Second, Logger: logger}
+	w.Rollouts, err = New(cfg)
 	require.NoError(t, err)
+	w.jobs, err = NewJobs(cfg)
+	require.NoError(t, err)
+	w.startHub()
 	w.startWorker()
 
 	require.NoError(t, s.CreateJoinToken(ctx, store.JoinToken{ID: "j", Hash: "h", Uses: 1, ExpiresAt: time.Now().Add(time.Hour)}))
@@ -88,6 +94,7 @@ func (w *world) startWorker() {
 		done := release.Counts{Total: 1, Succeeded: 1}
 		return workflows.TargetCounts{All: done, ByWave: map[int]release.Counts{0: done}}, nil
 	})
+	w.registerJobs(register)
 	require.NoError(w.t, taker.Start())
 	w.stopWorker = sync.OnceFunc(taker.Stop)
 	w.t.Cleanup(w.stopWorker)
@@ -162,6 +169,8 @@ func TestRollouts(t *testing.T) {
 		require.Equal(t, release.StatusFailed, gone.Status)
 		require.Contains(t, gone.Reason, "ended from outside (Terminated)")
 	})
+
+	t.Run("jobs", func(t *testing.T) { testJobs(t, w) })
 
 	t.Run("no answer without a worker", func(t *testing.T) {
 		task := w.commit()

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/quicflow/quicflow/internal/release"
@@ -44,23 +43,26 @@ func (r *clientRow) client(graceStart int64) (release.Client, error) {
 		ConnectedAt: pointerFromMicros(r.ConnectedAt), DisconnectedAt: pointerFromMicros(r.DisconnectedAt),
 		LastSeenAt: pointerFromMicros(r.LastSeenAt), Online: r.Connected,
 	}
-	switch {
-	case r.Connected:
-		c.Status = release.ClientOnline
-	case !r.Goodbye && r.DisconnectedAt > graceStart:
-		c.Status = release.ClientReconnecting
-	default:
-		c.Status = release.ClientOffline
-	}
+	c.Status = r.status(graceStart)
 	if err := json.Unmarshal(r.Labels, &c.Labels); err != nil {
 		return c, fmt.Errorf("read labels of client %s: %w", r.ID, err)
 	}
 	return c, nil
 }
 
+func (r *clientRow) status(graceStart int64) release.ClientStatus {
+	switch {
+	case r.Connected:
+		return release.ClientOnline
+	case !r.Goodbye && r.DisconnectedAt > graceStart:
+		return release.ClientReconnecting
+	}
+	return release.ClientOffline
+}
+
 func (s *Store) graceStart() int64 { return micros(s.now().Add(-s.config.OfflineGrace)) }
 
-// ClientByID gives a client.
+// ClientByID gives a client, with its facts.
 func (s *Store) ClientByID(ctx context.Context, id string) (release.Client, error) {
 	var row clientRow
 	err := s.read().get(ctx, &row, `SELECT `+clientColumns+` FROM clients WHERE id = ?`, id)
@@ -70,16 +72,24 @@ func (s *Store) ClientByID(ctx context.Context, id string) (release.Client, erro
 	if err != nil {
 		return release.Client{}, fmt.Errorf("read client: %w", err)
 	}
-	return row.client(s.graceStart())
+	client, err := row.client(s.graceStart())
+	if err != nil {
+		return client, err
+	}
+	if err := s.read().get(ctx, (*[]byte)(&client.Facts), `SELECT facts FROM client_facts WHERE client_id = ?`, id); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return client, fmt.Errorf("read facts of client: %w", err)
+	}
+	return client, nil
 }
 
 // ClientFilter picks clients. Its zero value picks all.
 type ClientFilter struct {
-	Status release.ClientStatus
-	Label  string // "key=value", or "key" for those that have it
-	Search string // part of the id, host name or address, in either case
-	Limit  int    // 0: no limit
-	Offset int
+	Status   release.ClientStatus
+	Label    string // "key=value", or "key" for those that have it
+	Search   string // part of the id, host name or address, in either case
+	Selector string // of those that were not revoked; see release.Selector
+	Limit    int    // 0: no limit
+	Offset   int
 }
 
 func (f ClientFilter) where(d dialect, graceStart int64) *where {
@@ -108,6 +118,22 @@ func (f ClientFilter) where(d dialect, graceStart int64) *where {
 func (s *Store) Clients(ctx context.Context, f ClientFilter) (clients []release.Client, total int, err error) {
 	graceStart := s.graceStart()
 	w := f.where(s.dialect, graceStart)
+	if f.Selector != "" {
+		selector, err := release.ParseSelector(f.Selector)
+		if err != nil {
+			return nil, 0, release.ErrorAt("selector", err)
+		}
+		picked, err := s.pick(ctx, w, selector, false)
+		if err != nil {
+			return nil, 0, err
+		}
+		page := picked[min(max(0, f.Offset), len(picked)):]
+		if f.Limit > 0 {
+			page = page[:min(len(page), f.Limit)]
+		}
+		clients, err = s.clientsOf(ctx, page)
+		return clients, len(picked), err
+	}
 	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM clients`+w.String(), w.args...); err != nil {
 		return nil, 0, fmt.Errorf("count clients: %w", err)
 	}
@@ -123,82 +149,4 @@ func (s *Store) Clients(ctx context.Context, f ClientFilter) (clients []release.
 		}
 	}
 	return clients, total, nil
-}
-
-// ResolveTargets gives the ids of the clients that a task is for, sorted. Clients that are listed must be known; those
-// that were revoked are not.
-func (s *Store) ResolveTargets(ctx context.Context, t release.Targets) ([]string, error) {
-	listed := slices.Compact(slices.Sorted(slices.Values(t.Clients)))
-	var ids []string
-	var err error
-	switch {
-	case t.Selector != "":
-		ids, err = s.selectClients(ctx, t.Selector)
-	case len(listed) > 0:
-		ids = listed
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(listed) > 0 {
-		if err := s.checkListed(ctx, listed); err != nil {
-			return nil, err
-		}
-		ids = slices.DeleteFunc(ids, func(id string) bool { _, in := slices.BinarySearch(listed, id); return !in })
-	}
-	if len(ids) == 0 {
-		return nil, release.Invalid("targets", "pick no host")
-	}
-	return ids, nil
-}
-
-func (s *Store) selectClients(ctx context.Context, text string) ([]string, error) {
-	selector, err := release.ParseSelector(text)
-	if err != nil {
-		return nil, err
-	}
-	var rows []clientRow
-	if err := s.read().list(ctx, &rows, `SELECT id, hostname, os, arch, labels FROM clients WHERE revoked_at = 0 ORDER BY id`); err != nil {
-		return nil, fmt.Errorf("read clients: %w", err)
-	}
-	var ids []string
-	for i := range rows {
-		c, err := rows[i].client(0)
-		if err != nil {
-			return nil, err
-		}
-		if selector.Matches(&c) {
-			ids = append(ids, c.ID)
-		}
-	}
-	return ids, nil
-}
-
-func (s *Store) checkListed(ctx context.Context, ids []string) error {
-	known := make(map[string]bool, len(ids))
-	for some := range slices.Chunk(ids, s.dialect.batch) {
-		var found []string
-		if err := s.read().list(ctx, &found, `SELECT id FROM clients WHERE id IN (?) AND revoked_at = 0`, some); err != nil {
-			return fmt.Errorf("read clients: %w", err)
-		}
-		for _, id := range found {
-			known[id] = true
-		}
-	}
-	const named = 5
-	var unknown []string
-	for _, id := range ids {
-		if !known[id] {
-			unknown = append(unknown, id)
-		}
-	}
-	switch n := len(unknown); {
-	case n > named:
-		return release.Invalid("targets.clients", "%s and %d more are not known", strings.Join(unknown[:named], ", "), n-named)
-	case n == 1:
-		return release.Invalid("targets.clients", "%s is not known", unknown[0])
-	case n > 0:
-		return release.Invalid("targets.clients", "%s are not known", strings.Join(unknown, ", "))
-	}
-	return nil
 }

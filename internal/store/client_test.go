@@ -54,11 +54,15 @@ var clientTests = map[string]func(*fixture){
 	"targets are resolved": func(f *fixture) {
 		f.join(4)
 		_, err := f.ConnectClients(f.ctx(), []release.ClientSession{
-			{ClientID: "h000", Labels: map[string]string{"env": "prod"}, OS: "linux"},
-			{ClientID: "h001", Labels: map[string]string{"env": "prod"}, OS: "darwin"},
-			{ClientID: "h002", Labels: map[string]string{"env": "test"}, OS: "linux"},
+			{ClientID: "h000", Labels: map[string]string{"env": "prod"}, OS: "linux", AgentVersion: "1.2", Hostname: "a"},
+			{ClientID: "h001", Labels: map[string]string{"env": "prod", "slots": "10"}, OS: "darwin", AgentVersion: "1.3", Hostname: "b"},
+			{ClientID: "h002", Labels: map[string]string{"env": "test", "odd": `"<>&'%_`}, OS: "linux"},
 		})
 		require.NoError(f, err)
+		require.NoError(f, f.StoreFacts(f.ctx(), []release.ClientFacts{
+			{ClientID: "h000", JSON: []byte(`{"memory_mb": 8000, "disk": {"gb": 500}}`)},
+			{ClientID: "h001", JSON: []byte(`{"memory_mb": 2000, "disk": {"gb": 50}}`)},
+		}))
 		for _, test := range []struct {
 			targets release.Targets
 			want    string
@@ -74,6 +78,18 @@ var clientTests = map[string]func(*fixture){
 			{targets: release.Targets{Clients: []string{"h000", "a", "b", "c", "d", "e", "f", "g"}}, field: "targets.clients"},
 			{targets: release.Targets{Clients: []string{"a"}, Selector: "*"}, field: "targets.clients"},
 			{targets: release.Targets{Selector: "=="}, field: "targets.selector"},
+			{targets: release.Targets{Selector: "env in (prod,test)"}, want: "h000 h001 h002"},
+			{targets: release.Targets{Selector: "env notin (prod,none)"}, want: "h002 h003"},
+			{targets: release.Targets{Selector: "os in (linux,plan9),env=p*"}, want: "h000"},
+			{targets: release.Targets{Selector: "id in (h000,h001,h009)"}, want: "h000 h001"},
+			{targets: release.Targets{Selector: "slots>9"}, want: "h001"},
+			{targets: release.Targets{Selector: "status=online"}, want: "h000 h001 h002"},
+			{targets: release.Targets{Selector: "status!=online"}, want: "h003"},
+			{targets: release.Targets{Selector: "memory_mb>=4096"}, want: "h000"},
+			{targets: release.Targets{Selector: "fact.disk.gb<100,env=prod"}, want: "h001"},
+			{targets: release.Targets{Selector: "!facts.disk"}, want: "h002 h003"},
+			{targets: release.Targets{Selector: `odd="<>&'%_`}, want: "h002"},
+			{targets: release.Targets{Selector: "agent_version=1.*,hostname!=b"}, want: "h000"},
 		} {
 			got, err := f.ResolveTargets(f.ctx(), test.targets)
 			if test.field == "" {
@@ -86,6 +102,71 @@ var clientTests = map[string]func(*fixture){
 		}
 		_, err = f.ResolveTargets(f.ctx(), release.Targets{Clients: []string{"h000", "a", "b", "c", "d", "e", "f", "g"}})
 		require.EqualError(f, err, "targets.clients: a, b, c, d, e and 2 more are not known")
+	},
+	"clients are selected by page": func(f *fixture) {
+		f.join(6)
+		_, err := f.ConnectClients(f.ctx(), []release.ClientSession{
+			{ClientID: "h000", Labels: map[string]string{"env": "prod"}, At: f.now()},
+			{ClientID: "h001", Labels: map[string]string{"env": "prod"}, At: f.now()},
+			{ClientID: "h003", Labels: map[string]string{"env": "prod"}, At: f.now()},
+			{ClientID: "h004", Labels: map[string]string{"env": "prod"}, At: f.now()},
+		})
+		require.NoError(f, err)
+		require.NoError(f, f.RevokeClient(f.ctx(), "h001"))
+		require.NoError(f, f.DisconnectClients(f.ctx(), []release.ClientEnd{{ClientID: "h003", Epoch: 1, At: f.now()}}))
+		for _, test := range []struct {
+			filter store.ClientFilter
+			want   string
+			total  int
+		}{
+			{store.ClientFilter{Selector: "*"}, "h000 h002 h003 h004 h005", 5},
+			{store.ClientFilter{Selector: "env=prod"}, "h000 h003 h004", 3},
+			{store.ClientFilter{Selector: "env=prod", Limit: 2}, "h000 h003", 3},
+			{store.ClientFilter{Selector: "env=prod", Limit: 2, Offset: 2}, "h004", 3},
+			{store.ClientFilter{Selector: "env=prod", Limit: 2, Offset: 9}, "", 3},
+			{store.ClientFilter{Selector: "env=prod", Status: release.ClientOnline}, "h000 h004", 2},
+			{store.ClientFilter{Selector: "status=reconnecting"}, "h003", 1},
+			{store.ClientFilter{Selector: "!env", Search: "H005"}, "h005", 1},
+			{store.ClientFilter{Selector: "env=none"}, "", 0},
+		} {
+			clients, total, err := f.Clients(f.ctx(), test.filter)
+			require.NoError(f, err)
+			require.Equal(f, test.want, ids(clients), "%+v", test.filter)
+			require.Equal(f, test.total, total, "%+v", test.filter)
+		}
+		_, _, err = f.Clients(f.ctx(), store.ClientFilter{Selector: "a b"})
+		require.ErrorIs(f, err, release.ErrInvalid)
+		require.ErrorContains(f, err, `selector: "a b" is none of`)
+	},
+	"targets are previewed": func(f *fixture) {
+		f.join(6)
+		f.connect("node", "h000", "h001", "h002", "h003", "h005")
+		require.NoError(f, f.DisconnectClients(f.ctx(), []release.ClientEnd{
+			{ClientID: "h002", Epoch: 1, At: f.now()}, {ClientID: "h003", Epoch: 1, Goodbye: true, At: f.now()}}))
+		require.NoError(f, f.RevokeClient(f.ctx(), "h005"))
+		preview := func(t release.Targets) store.TargetPreview {
+			f.Helper()
+			p, err := f.PreviewTargets(f.ctx(), t, 2)
+			require.NoError(f, err)
+			return p
+		}
+		p := preview(release.Targets{Selector: "*"})
+		require.Equal(f, "h000 h001", ids(p.Clients))
+		require.Equal(f, release.ClientOnline, p.Clients[0].Status)
+		p.Clients = nil
+		require.Equal(f, store.TargetPreview{Total: 5, Online: 2, Reconnecting: 1, Offline: 2}, p)
+		p = preview(release.Targets{Clients: []string{"nobody", "h004", "h000", "h004", "h005"}})
+		require.Equal(f, "h000 h004", ids(p.Clients))
+		p.Clients = nil
+		require.Equal(f, store.TargetPreview{Total: 2, Online: 1, Offline: 1, Unknown: []string{"h005", "nobody"}}, p)
+		p = preview(release.Targets{Clients: []string{"h000", "h003", "x"}, Selector: "status=offline"})
+		require.Equal(f, "h003", ids(p.Clients))
+		require.Equal(f, []string{"x"}, p.Unknown)
+		require.Zero(f, preview(release.Targets{Selector: "a=b"}).Total)
+		for _, t := range []release.Targets{{}, {Selector: ","}} {
+			_, err := f.PreviewTargets(f.ctx(), t, 2)
+			require.ErrorIs(f, err, release.ErrInvalid)
+		}
 	},
 }
 

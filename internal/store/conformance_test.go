@@ -35,7 +35,7 @@ func TestConformance(t *testing.T) {
 	for driver, makeDSN := range databases {
 		t.Run(string(driver), func(t *testing.T) {
 			for _, group := range []map[string]func(*fixture){
-				tokenTests, joinTests, sessionTests, clientTests, projectTests, taskTests, chunkTests, stepTests, resultTests, logTests, statsTests,
+				tokenTests, joinTests, sessionTests, factsTests, clientTests, projectTests, taskTests, chunkTests, stepTests, resultTests, logTests, retentionTests, statsTests, jobTests,
 			} {
 				for name, test := range group {
 					t.Run(name, func(t *testing.T) {
@@ -104,9 +104,13 @@ func (f *fixture) connect(node string, ids ...string) map[string]int64 {
 	for i, id := range ids {
 		sessions[i] = release.ClientSession{ClientID: id, NodeID: node, JournalID: "journal of " + id, Generation: 1, BootID: "boot", At: f.now()}
 	}
-	epochs, err := f.ConnectClients(f.ctx(), sessions)
+	entries, err := f.ConnectClients(f.ctx(), sessions)
 	require.NoError(f, err)
-	require.Len(f, epochs, len(ids))
+	require.Len(f, entries, len(ids))
+	epochs := map[string]int64{}
+	for id, entry := range entries {
+		epochs[id] = entry.Epoch
+	}
 	return epochs
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,12 +37,19 @@ type dialect struct {
 	json string // type of a column of JSON
 	// label is the expression for the value of a client's label, whose key is its parameter.
 	label string
+	// hasLabel gives a quick condition that holds for every client with that value of a label, and for few others.
+	hasLabel func(key, value string) (condition string, args []any)
 }
 
 func sqliteDialect() dialect {
 	return dialect{
 		bind: sqlx.QUESTION, batch: 50, goose: goose.DialectSQLite3, schema: migrations.SQLite(), blob: "BLOB", json: "TEXT",
 		label: `(SELECT value FROM json_each(labels) WHERE key = ?)`,
+		// The text is json.Marshal's, without blanks.
+		hasLabel: func(key, value string) (string, []any) {
+			pair, _ := json.Marshal(map[string]string{clean(key): clean(value)}) // cannot fail
+			return `INSTR(labels, ?) > 0`, []any{string(pair[1 : len(pair)-1])}
+		},
 	}
 }
 
@@ -51,6 +59,9 @@ func postgresDialect() dialect {
 		// NO KEY, so that foreign keys to the row may still be written.
 		lock:  " FOR NO KEY UPDATE",
 		label: `(labels ->> CAST(? AS TEXT))`,
+		hasLabel: func(key, value string) (string, []any) {
+			return `labels ->> CAST(? AS TEXT) = ?`, []any{key, value}
+		},
 	}
 }
 

@@ -13,3 +13,9 @@ func (s *Store) WriteShared(ctx context.Context, fail error, statements ...strin
 		return fail
 	})
 }
+
+// CountRows counts the rows of a table.
+func (s *Store) CountRows(ctx context.Context, table string) (n int, err error) {
+	err = s.read().get(ctx, &n, `SELECT COUNT(*) FROM `+table)
+	return n, err
+}

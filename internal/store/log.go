@@ -27,8 +27,9 @@ func (s *Store) AppendLogs(ctx context.Context, records []release.LogRecord) ([]
 		return nil, nil
 	}
 	var acks []release.LogAck
+	var a appender
 	err := s.write(ctx, "append logs", func(tx conn) error {
-		a := appender{positions: map[string]uint64{}, acks: map[string]uint64{}}
+		a = appender{positions: map[string]uint64{}, acks: map[string]uint64{}}
 		if err := a.load(ctx, tx, records); err != nil {
 			return err
 		}
@@ -47,6 +48,7 @@ func (s *Store) AppendLogs(ctx context.Context, records []release.LogRecord) ([]
 	if err != nil {
 		return nil, err
 	}
+	s.large.note(a.bytes, s.config.MaxLogBytes)
 	return acks, nil
 }
 
@@ -54,6 +56,7 @@ func (s *Store) AppendLogs(ctx context.Context, records []release.LogRecord) ([]
 type appender struct {
 	steps     map[string]logStep
 	heads     map[string]int64  // by task: last sequence number
+	bytes     map[string]int64  // by task: of all that is kept
 	positions map[string]uint64 // by step: where the stored log ends
 	acks      map[string]uint64
 	unknown   map[string]bool
@@ -67,14 +70,18 @@ type logStep struct {
 }
 
 func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecord) error {
-	a.steps, a.heads, a.unknown = map[string]logStep{}, map[string]int64{}, map[string]bool{}
+	a.steps, a.heads, a.bytes, a.unknown = map[string]logStep{}, map[string]int64{}, map[string]int64{}, map[string]bool{}
 	ids := map[string]bool{}
 	for _, r := range records {
 		ids[r.StepID] = true
 	}
 	stepIDs := slices.Sorted(maps.Keys(ids))
 	tasks := map[string]bool{}
-	for some := range slices.Chunk(stepIDs, tx.dialect.batch) {
+	ofTasks, err := a.loadCommands(ctx, tx, stepIDs, tasks)
+	if err != nil {
+		return err
+	}
+	for some := range slices.Chunk(ofTasks, tx.dialect.batch) {
 		var rows []logStep
 		if err := tx.list(ctx, &rows, `SELECT id, task_id, client_id FROM steps WHERE id IN (?)`, some); err != nil {
 			return err
@@ -88,14 +95,17 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 		var rows []struct {
 			TaskID string `db:"task_id"`
 			Seq    int64  `db:"seq"`
+			Bytes  int64  `db:"bytes"`
 		}
-		if err := tx.list(ctx, &rows, `SELECT task_id, seq FROM task_log_heads WHERE task_id IN (?) ORDER BY task_id`+tx.dialect.lock, some); err != nil {
+		if err := tx.list(ctx, &rows, `SELECT task_id, seq, bytes FROM task_log_heads WHERE task_id IN (?) ORDER BY task_id`+tx.dialect.lock, some); err != nil {
 			return err
 		}
 		for _, row := range rows {
-			a.heads[row.TaskID] = row.Seq
+			a.heads[row.TaskID], a.bytes[row.TaskID] = row.Seq, row.Bytes
 		}
 	}
+	// What was deleted since has no head, and gets no more logs.
+	maps.DeleteFunc(a.steps, func(_ string, step logStep) bool { _, ok := a.heads[step.TaskID]; return !ok })
 	for some := range slices.Chunk(stepIDs, tx.dialect.batch) {
 		var rows []struct {
 			StepID   string `db:"step_id"`
@@ -111,8 +121,36 @@ func (a *appender) load(ctx context.Context, tx conn, records []release.LogRecor
 	return nil
 }
 
+// loadCommands takes the steps of jobs out of some, and gives the rest.
+func (a *appender) loadCommands(ctx context.Context, tx conn, stepIDs []string, jobs map[string]bool) (rest []string, err error) {
+	commands := map[string]commandID{}
+	keys := map[targetKey]bool{}
+	for _, id := range stepIDs {
+		if c, ok := parseCommand(id); ok {
+			commands[id] = c
+			keys[targetKey{c.jobID, c.clientID}] = true
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	known, err := tx.targetStates(ctx, slices.Collect(maps.Keys(keys)))
+	if err != nil {
+		return nil, err
+	}
+	for id, c := range commands {
+		if t, ok := known[targetKey{c.jobID, c.clientID}]; ok && c.epoch >= 0 && c.epoch <= t.Epoch {
+			a.steps[id] = logStep{ID: id, TaskID: c.jobID, ClientID: c.clientID}
+			jobs[c.jobID] = true
+		}
+	}
+	return rest, nil
+}
+
 func (a *appender) take(r release.LogRecord) {
 	step, ok := a.steps[r.StepID]
+	if ok {
+		_, ok = a.heads[step.TaskID] // gone with a job that retention deletes at this moment
+	}
 	if !ok || step.ClientID != r.ClientID {
 		a.unknown[r.StepID] = true
 		if !ok {
@@ -123,6 +161,7 @@ func (a *appender) take(r release.LogRecord) {
 	if r.Position == a.positions[r.StepID] && r.Next > r.Position {
 		a.positions[r.StepID] = r.Next
 		a.heads[step.TaskID]++
+		a.bytes[step.TaskID] += int64(len(r.Data))
 		r.TaskID, r.Seq = step.TaskID, a.heads[step.TaskID]
 		a.taken = append(a.taken, r)
 	}
@@ -145,7 +184,7 @@ func (a *appender) write(ctx context.Context, tx conn) error {
 				data = []byte{} // nil would be NULL
 			}
 			args = append(args, r.TaskID, r.Seq, r.StepID, r.ClientID, int64(r.Position), int64(r.Next), string(r.Stream), int64(r.Offset), micros(r.Time), data)
-			heads[r.TaskID] = []any{r.TaskID, r.Seq}
+			heads[r.TaskID] = []any{r.TaskID, r.Seq, a.bytes[r.TaskID]}
 			positions[r.StepID] = []any{r.StepID, int64(r.Next)}
 		}
 		if _, err := tx.exec(ctx, `INSERT INTO task_logs (task_id, seq, step_id, client_id, position, next, stream, stream_offset, at, data) VALUES `+
@@ -155,8 +194,8 @@ func (a *appender) write(ctx context.Context, tx conn) error {
 		rest = rest[n:]
 	}
 	for keys := range slices.Chunk(slices.Sorted(maps.Keys(heads)), tx.dialect.batch) {
-		with, args := tx.dialect.input("task TEXT, number BIGINT", pick(heads, keys))
-		if _, err := tx.exec(ctx, with+`UPDATE task_log_heads SET seq = number FROM input WHERE task_id = task`, args...); err != nil {
+		with, args := tx.dialect.input("task TEXT, number BIGINT, held BIGINT", pick(heads, keys))
+		if _, err := tx.exec(ctx, with+`UPDATE task_log_heads SET seq = number, bytes = held FROM input WHERE task_id = task`, args...); err != nil {
 			return err
 		}
 	}
@@ -178,16 +217,31 @@ func pick(rows map[string][]any, keys []string) [][]any {
 	return picked
 }
 
-// LogFilter picks log records of a task. Its zero value picks all.
-type LogFilter struct{ ClientID string }
+// LogFilter picks log records of a task or job. Its zero value picks all.
+type LogFilter struct {
+	ClientID   string
+	StepID     string
+	Stream     release.Stream
+	FromOffset uint64 // only records that begin here in their stream, or later
+}
 
-// Logs gives the records of a task behind a sequence number, in their order, at most limit (0: no limit).
+// Logs gives the records of a task or job behind a sequence number, in their order, at most limit (0: no limit). Where some
+// are gone, a notice stands for them, which has the number of the last of these; see release.LogRecord.
 func (s *Store) Logs(ctx context.Context, taskID string, afterSeq int64, filter LogFilter, limit int) ([]release.LogRecord, error) {
 	w := &where{}
 	w.add(`task_id = ?`, taskID)
 	w.add(`seq > ?`, afterSeq)
 	if filter.ClientID != "" {
 		w.add(`client_id = ?`, filter.ClientID)
+	}
+	if filter.StepID != "" {
+		w.add(`step_id = ?`, filter.StepID)
+	}
+	if filter.Stream != "" {
+		w.add(`stream = ?`, string(filter.Stream))
+	}
+	if filter.FromOffset > 0 {
+		w.add(`stream_offset >= ?`, int64(filter.FromOffset))
 	}
 	var rows []struct {
 		TaskID   string `db:"task_id"`
@@ -212,6 +266,23 @@ func (s *Store) Logs(ctx context.Context, taskID string, afterSeq int64, filter 
 			Stream: release.Stream(r.Stream), Offset: r.Offset, Time: fromMicros(r.At), Data: r.Data,
 		}
 	}
+	if len(records) > 0 && records[0].Seq == afterSeq+1 {
+		return records, nil
+	}
+	notice, err := s.cutNotice(ctx, taskID)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) > 0 {
+		notice.Seq = min(notice.Seq, records[0].Seq-1) // there may be a later cut than these were read before
+	}
+	if notice.Seq <= afterSeq {
+		return records, nil
+	}
+	records = slices.Insert(records, 0, notice)
+	if limit > 0 {
+		records = records[:min(len(records), limit)]
+	}
 	return records, nil
 }
 
@@ -228,11 +299,14 @@ func (s *Store) LogHead(ctx context.Context, taskID string) (int64, error) {
 	return seq, nil
 }
 
-// LogsComplete says whether all that the finished steps of a task printed is stored, and names the clients of those
+// LogsComplete says whether all that the finished steps of a task or job printed is stored, and names the clients of those
 // where some is missing.
 func (s *Store) LogsComplete(ctx context.Context, taskID string) (complete bool, missing []string, err error) {
-	err = s.read().list(ctx, &missing, `SELECT DISTINCT s.client_id FROM steps s LEFT JOIN step_logs l ON l.step_id = s.id
-		WHERE s.task_id = ? AND s.log_end > COALESCE(l.position, 0) ORDER BY s.client_id`, taskID)
+	err = s.read().list(ctx, &missing, `SELECT s.client_id AS client_id FROM steps s LEFT JOIN step_logs l ON l.step_id = s.id
+		WHERE s.task_id = ? AND s.log_end > COALESCE(l.position, 0)
+		UNION SELECT t.client_id AS client_id FROM jobs j JOIN job_targets t ON t.job = j.num
+		LEFT JOIN step_logs l ON l.step_id = j.id || '/command/' || t.client_id || '/' || t.epoch
+		WHERE j.id = ? AND t.log_end > COALESCE(l.position, 0) ORDER BY client_id`, taskID, taskID)
 	if err != nil {
 		return false, nil, fmt.Errorf("compare logs with results: %w", err)
 	}

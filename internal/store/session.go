@@ -15,38 +15,48 @@ import (
 const journalReset = "the agent's journal was replaced or restored; it cannot be known whether the step ran"
 
 // ConnectClients records that hubs accepted these agents, and gives the epoch of each new session, which is higher than
-// that of any session of the client before. A client that is not known is absent from the answer. Of several sessions
-// of one client the last one counts.
+// that of any session of the client before. A client that is not known is absent from the answer; one that showed a
+// certificate that is not known, or was revoked, gets no session. Of several sessions of one client the last one counts.
+//
+// Facts are wanted from an agent that has some, if those that are stored have another hash.
 //
 // An agent that shows another journal than before, or an earlier generation of it, may have forgotten what it was told:
 // its steps in state dispatched become unknown.
-func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]int64, error) {
+func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]release.ClientEntry, error) {
 	if len(sessions) == 0 {
-		return map[string]int64{}, nil
+		return map[string]release.ClientEntry{}, nil
 	}
 	latest := make(map[string]release.ClientSession, len(sessions))
 	for _, session := range sessions {
 		latest[session.ClientID] = session
 	}
-	var epochs map[string]int64
+	var entries map[string]release.ClientEntry
 	err := s.write(ctx, "record sessions", func(tx conn) error {
-		epochs = make(map[string]int64, len(latest))
+		entries = make(map[string]release.ClientEntry, len(latest))
 		var reset []string
 		for ids := range slices.Chunk(slices.Sorted(maps.Keys(latest)), tx.dialect.batch) {
 			var known []struct {
 				ID         string `db:"id"`
 				JournalID  string `db:"journal_id"`
 				Generation uint64 `db:"generation"`
+				FactsHash  int64  `db:"facts_hash"`
 			}
-			if err := tx.list(ctx, &known, `SELECT id, journal_id, generation FROM clients WHERE id IN (?) ORDER BY id`+tx.dialect.lock, ids); err != nil {
+			if err := tx.list(ctx, &known, `SELECT id, journal_id, generation, facts_hash FROM clients WHERE id IN (?) ORDER BY id`+tx.dialect.lock, ids); err != nil {
 				return err
 			}
-			if len(known) == 0 {
-				continue
+			// After the lock, which whoever revokes takes first.
+			valid, err := tx.validCertificates(ctx, latest, ids)
+			if err != nil {
+				return err
 			}
 			rows := make([][]any, 0, len(known))
 			for _, k := range known {
 				session := latest[k.ID]
+				if session.Serial != "" && !valid[k.ID] {
+					entries[k.ID] = release.ClientEntry{Revoked: true}
+					continue
+				}
+				entries[k.ID] = release.ClientEntry{WantFacts: session.FactsHash != 0 && int64(session.FactsHash) != k.FactsHash}
 				if k.JournalID != "" && (k.JournalID != session.JournalID || k.Generation > session.Generation) {
 					reset = append(reset, k.ID)
 				}
@@ -55,6 +65,9 @@ func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSes
 					return err
 				}
 				rows = append(rows, row)
+			}
+			if len(rows) == 0 {
+				continue
 			}
 			with, args := tx.dialect.input("client TEXT, node TEXT, addr TEXT, agent TEXT, host TEXT, sys TEXT, cpu TEXT, labelled "+
 				tx.dialect.json+", journal TEXT, gen BIGINT, boot TEXT, since BIGINT", rows)
@@ -70,7 +83,7 @@ func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSes
 				return err
 			}
 			for _, c := range started {
-				epochs[c.ID] = c.Epoch
+				entries[c.ID] = release.ClientEntry{Epoch: c.Epoch, WantFacts: entries[c.ID].WantFacts}
 			}
 		}
 		return s.forgetSteps(ctx, tx, reset)
@@ -78,7 +91,30 @@ func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSes
 	if err != nil {
 		return nil, err
 	}
-	return epochs, nil
+	return entries, nil
+}
+
+// validCertificates says which of the clients, at most a batch, showed a certificate that CertificateValid holds for.
+func (c conn) validCertificates(ctx context.Context, sessions map[string]release.ClientSession, ids []string) (map[string]bool, error) {
+	rows := make([][]any, 0, len(ids))
+	for _, id := range ids {
+		if serial := sessions[id].Serial; serial != "" {
+			rows = append(rows, []any{id, serial})
+		}
+	}
+	valid := make(map[string]bool, len(rows))
+	if len(rows) == 0 {
+		return valid, nil
+	}
+	with, args := c.dialect.input("client TEXT, shown TEXT", rows)
+	var found []string
+	if err := c.list(ctx, &found, with+`SELECT client_id FROM input JOIN certificates ON client_id = client AND serial = shown WHERE revoked_at = 0`, args...); err != nil {
+		return nil, err
+	}
+	for _, id := range found {
+		valid[id] = true
+	}
+	return valid, nil
 }
 
 func (s *Store) sessionRow(c release.ClientSession) ([]any, error) {
@@ -94,7 +130,7 @@ func (s *Store) sessionRow(c release.ClientSession) ([]any, error) {
 		c.JournalID, int64(c.Generation), c.BootID, micros(s.orNow(c.At))}, nil
 }
 
-// forgetSteps makes the undecided steps of the clients unknown.
+// forgetSteps makes the undecided steps of the clients unknown, those of jobs, too.
 func (s *Store) forgetSteps(ctx context.Context, tx conn, clientIDs []string) error {
 	if len(clientIDs) == 0 {
 		return nil
@@ -111,7 +147,10 @@ func (s *Store) forgetSteps(ctx context.Context, tx conn, clientIDs []string) er
 	_, err := settle(ctx, tx, steps, func(step *stepRow) (outcome, bool) {
 		return outcome{state: release.StepUnknown, err: journalReset, exit: noExit, finished: at}, step.State == release.StepDispatched
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.forgetCommands(ctx, tx, clientIDs)
 }
 
 // DisconnectClients records the ends of sessions. One that another session has followed is left out.

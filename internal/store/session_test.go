@@ -18,12 +18,12 @@ var sessionTests = map[string]func(*fixture){
 		require.NoError(f, err)
 		require.Equal(f, release.ClientOffline, c.Status)
 
-		epochs, err := f.ConnectClients(f.ctx(), []release.ClientSession{{
+		entries, err := f.ConnectClients(f.ctx(), []release.ClientSession{{
 			ClientID: "h000", NodeID: "node", Address: "192.0.2.1:7", AgentVersion: "1.2", Hostname: "box\x00\xff", OS: "linux", Arch: "arm64",
 			Labels: map[string]string{"env": "prod", "odd\x00\xff": "\x00"}, JournalID: "j", Generation: 1, BootID: "b", At: f.now(),
 		}, {ClientID: "stranger"}})
 		require.NoError(f, err)
-		require.Equal(f, map[string]int64{"h000": 1}, epochs)
+		require.Equal(f, map[string]release.ClientEntry{"h000": {Epoch: 1}}, entries)
 		c, err = f.ClientByID(f.ctx(), "h000")
 		require.NoError(f, err)
 		now := f.now()
@@ -73,7 +73,7 @@ var sessionTests = map[string]func(*fixture){
 	},
 	"epochs rise whoever connects": func(f *fixture) {
 		ids := f.join(60) // more than SQLite's batch
-		seen := make([]map[string]int64, 8)
+		seen := make([]map[string]release.ClientEntry, 8)
 		errs := together(len(seen), func(i int) (err error) {
 			sessions := make([]release.ClientSession, len(ids))
 			for k, id := range ids {
@@ -92,7 +92,7 @@ var sessionTests = map[string]func(*fixture){
 		for _, id := range ids {
 			var epochs []int64
 			for _, s := range seen {
-				epochs = append(epochs, s[id])
+				epochs = append(epochs, s[id].Epoch)
 			}
 			slices.Sort(epochs)
 			require.Equal(f, []int64{1, 2, 3, 4, 5, 6, 7, 8}, epochs)

@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/pressly/goose/v3"
 
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -25,6 +26,8 @@ type conn struct {
 	dialect dialect
 
 	outcomes map[release.StepState]int // of steps that the transaction settles
+	commands map[job.State]int         // of targets of jobs that it decides
+	ended    map[job.Status]job.Total  // of jobs that it ends
 }
 
 func (s *Store) read() conn { return conn{db: s.reader, dialect: s.dialect} }
@@ -35,8 +38,9 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	outcomes := make(map[release.StepState]int)
-	if err := fn(conn{db: tx, dialect: s.dialect, outcomes: outcomes}); err != nil {
+	c := conn{db: tx, dialect: s.dialect, outcomes: make(map[release.StepState]int), commands: make(map[job.State]int),
+		ended: make(map[job.Status]job.Total)}
+	if err := fn(c); err != nil {
 		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
 			err = errors.Join(err, undo)
 		}
@@ -45,7 +49,7 @@ func (s *Store) write(ctx context.Context, what string, fn func(tx conn) error) 
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("%s: commit: %w", what, err)
 	}
-	s.outcomes.add(outcomes)
+	s.outcomes.add(c)
 	return nil
 }
 
@@ -96,6 +100,15 @@ func (c conn) get(ctx context.Context, dest any, query string, args ...any) erro
 		return err
 	}
 	return sqlx.GetContext(ctx, c.db, dest, query, args...)
+}
+
+// query gives rows to read one by one; the caller closes them.
+func (c conn) query(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+	query, args, err := c.bind(query, args)
+	if err != nil {
+		return nil, err
+	}
+	return c.db.QueryxContext(ctx, query, args...)
 }
 
 // list reads all rows.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -18,23 +19,64 @@ func (s *Store) StepOutcomes() map[release.StepState]int {
 	return maps.Clone(s.outcomes.byState)
 }
 
-// outcomeCounts counts what was committed.
-type outcomeCounts struct {
-	mu      sync.Mutex
-	byState map[release.StepState]int
+// CommandOutcomes counts how hosts ended for jobs, as was stored since Open by results or one by one by the server. One that was
+// unknown and then got its result counts as both.
+func (s *Store) CommandOutcomes() map[job.State]int {
+	s.outcomes.mu.Lock()
+	defer s.outcomes.mu.Unlock()
+	return maps.Clone(s.outcomes.commands)
 }
 
-func (o *outcomeCounts) add(counts map[release.StepState]int) {
-	if len(counts) == 0 {
+// EndedJobs counts the jobs that ended since Open, by how they did.
+func (s *Store) EndedJobs() map[job.Status]job.Total {
+	s.outcomes.mu.Lock()
+	defer s.outcomes.mu.Unlock()
+	return maps.Clone(s.outcomes.jobs)
+}
+
+// OpenJobs counts the jobs that have not ended by their status.
+func (s *Store) OpenJobs(ctx context.Context) (map[job.Status]int, error) {
+	var rows []struct {
+		Status job.Status `db:"status"`
+		Jobs   int        `db:"jobs"`
+	}
+	if err := s.read().list(ctx, &rows, `SELECT status, COUNT(*) AS jobs FROM jobs WHERE finished_at = 0 GROUP BY status`); err != nil {
+		return nil, fmt.Errorf("count jobs: %w", err)
+	}
+	open := make(map[job.Status]int, len(rows))
+	for _, r := range rows {
+		open[r.Status] = r.Jobs
+	}
+	return open, nil
+}
+
+// outcomeCounts counts what was committed.
+type outcomeCounts struct {
+	mu       sync.Mutex
+	jobs     map[job.Status]job.Total
+	byState  map[release.StepState]int
+	commands map[job.State]int
+}
+
+func (o *outcomeCounts) add(c conn) {
+	if len(c.outcomes) == 0 && len(c.commands) == 0 && len(c.ended) == 0 {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.byState == nil {
-		o.byState = make(map[release.StepState]int)
+		o.byState, o.commands = make(map[release.StepState]int), make(map[job.State]int)
+		o.jobs = make(map[job.Status]job.Total)
 	}
-	for state, n := range counts {
+	for state, n := range c.outcomes {
 		o.byState[state] += n
+	}
+	for state, n := range c.commands {
+		o.commands[state] += n
+	}
+	for status, more := range c.ended {
+		total := o.jobs[status]
+		o.jobs[status] = job.Total{Jobs: total.Jobs + more.Jobs, Took: total.Took + more.Took}
 	}
 }
 

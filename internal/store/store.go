@@ -3,9 +3,10 @@
 // The SQL is the same for both where it can be; dialect.go has the rest. Everything that comes in numbers (sessions,
 // results, log records, dispatches) is written by a few statements a call, however many rows there are.
 //
-// Locks are taken in one order, so that PostgreSQL does not run into deadlocks: clients, tasks, targets, installations;
+// Locks are taken in one order, so that PostgreSQL does not run into deadlocks: clients, tasks, targets, installations, jobs;
 // and several rows of a table in the order of their key. Whoever writes a target or a step of it holds the row of the
-// target. Logs are apart from all that: their only lock is the head of the task.
+// target. Whoever writes a target of a job holds the row of the job, which is why it may count and number them. Logs are apart from
+// all that: their only lock is the head of the task or job.
 package store
 
 import (
@@ -47,6 +48,9 @@ type Config struct {
 	ConnMaxLifetime time.Duration
 	// OfflineGrace is how long a client without a session counts as reconnecting. Defaults to 90s.
 	OfflineGrace time.Duration
+	// MaxLogBytes is from how much data on a task's or job's log loses its oldest records; see Sweeper. Defaults to 0, which
+	// is never.
+	MaxLogBytes int64
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 	// Now is the clock. Defaults to time.Now.
@@ -57,7 +61,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.DSN == "" {
 		return c, errors.New("store: DSN is empty")
 	}
-	if c.MaxOpenConns < 0 || c.MaxIdleConns < 0 || c.ConnMaxLifetime < 0 || c.OfflineGrace < 0 {
+	if c.MaxLogBytes < 0 || c.MaxOpenConns < 0 || c.MaxIdleConns < 0 || c.ConnMaxLifetime < 0 || c.OfflineGrace < 0 {
 		return c, errors.New("store: connection limits and times must not be negative")
 	}
 	c.MaxOpenConns = cmp.Or(c.MaxOpenConns, 20)
@@ -77,6 +81,7 @@ type Store struct {
 	writer  *sqlx.DB
 	reader  *sqlx.DB // the same as writer with PostgreSQL
 	group   group
+	large   largeLogs
 
 	outcomes outcomeCounts
 }
@@ -88,7 +93,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{config: config}
+	s := &Store{config: config, large: newLargeLogs()}
 	switch config.Driver {
 	case SQLite:
 		s.dialect = sqliteDialect()

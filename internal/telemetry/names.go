@@ -65,7 +65,14 @@ const (
 	StepsTotal      = "quicflow_steps_total"              // by LabelOutcome
 )
 
-// Labels of the metrics of rollouts.
+// Names of the metrics of jobs. A single command is one, too.
+const (
+	Jobs          = "quicflow_jobs"                 // that have not ended, by LabelStatus
+	JobDuration   = "quicflow_job_duration_seconds" // of jobs that ended, by LabelStatus
+	CommandsTotal = "quicflow_commands_total"       // by LabelOutcome
+)
+
+// Labels of the metrics of rollouts and jobs.
 const (
 	LabelStatus  = "status"
 	LabelOutcome = "outcome"

@@ -37,6 +37,7 @@ func registry(t *testing.T) *prometheus.Registry {
 	_, err = hub.NewMetrics(reg)
 	require.NoError(t, err)
 	require.NoError(t, reg.Register(telemetry.NewRollouts(s, slog.New(slog.DiscardHandler))))
+	require.NoError(t, reg.Register(telemetry.NewJobs(s, slog.New(slog.DiscardHandler))))
 	return reg
 }
 

@@ -1,0 +1,30 @@
+package hub_test
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/hub"
+)
+
+// What is posted has no id, so no answer, and no promise is made for it.
+func TestPostWantsNoAnswer(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	b := start(t, counted(reg))
+	require.ErrorIs(t, b.Post("web-1", ping()), hub.ErrNotConnected)
+	a := b.connect(b.join("web-1"))
+	req := ping()
+	req.Id = 7 // of another request; it is not sent
+	require.NoError(t, b.Post("web-1", req))
+	got := a.receive().GetRequest()
+	require.Zero(t, got.GetId())
+	require.Equal(t, "ping", got.GetMessage().GetType())
+	a.alive()
+	settled(t, reg, 0, 0, 0)
+
+	a.goodbye()
+	eventually(t, "the session ends", func() bool { return b.Post("web-1", ping()) != nil })
+	require.ErrorIs(t, b.Post("web-1", ping()), hub.ErrNotConnected)
+}

@@ -1,0 +1,111 @@
+package store_test
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/internal/job"
+	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/store"
+)
+
+// benchJobs runs a benchmark on both databases.
+func benchJobs(b *testing.B, run func(b *testing.B, s *store.Store)) {
+	for _, driver := range []store.Driver{store.SQLite, store.Postgres} {
+		b.Run(string(driver), func(b *testing.B) {
+			config := store.Config{Driver: driver, DSN: filepath.Join(b.TempDir(), "db"), Logger: slog.New(slog.DiscardHandler)}
+			if driver == store.Postgres {
+				config.DSN = postgres.Database(b)
+			}
+			s, err := store.Open(b.Context(), config)
+			require.NoError(b, err)
+			defer s.Close()
+			run(b, s)
+		})
+	}
+}
+
+const benchHosts, benchChunk = 100_000, 1000
+
+func benchJob(b *testing.B, s *store.Store) (*job.Job, []string) {
+	ids := make([]string, benchHosts)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("agent-%06d", i)
+	}
+	j := &job.Job{Kind: job.KindBatch, Command: job.Command{Type: "ping"}, Targets: release.Targets{Clients: ids}}
+	require.NoError(b, s.CreateJob(b.Context(), j, ids))
+	return j, ids
+}
+
+func perHost(b *testing.B, hosts int) {
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*hosts), "µs/host")
+}
+
+// BenchmarkCreateJob100k stores a job with its targets.
+func BenchmarkCreateJob100k(b *testing.B) {
+	benchJobs(b, func(b *testing.B, s *store.Store) {
+		for b.Loop() {
+			benchJob(b, s)
+		}
+		perHost(b, benchHosts)
+	})
+}
+
+// BenchmarkMarkJob marks a chunk of 1,000 hosts as dispatched, of a job with 100,000.
+func BenchmarkMarkJob(b *testing.B) {
+	benchJobs(b, func(b *testing.B, s *store.Store) {
+		var j *job.Job
+		var ids []string
+		at := benchHosts
+		for b.Loop() {
+			if at == benchHosts {
+				b.StopTimer()
+				j, ids = benchJob(b, s)
+				at = 0
+				b.StartTimer()
+			}
+			marked, _, err := s.MarkJobDispatched(b.Context(), j.ID, ids[at:at+benchChunk])
+			require.NoError(b, err)
+			require.Len(b, marked, benchChunk)
+			at += benchChunk
+		}
+		perHost(b, benchChunk)
+	})
+}
+
+// BenchmarkRecordJobResults stores 1,000 results of running hosts in one call, of a job with 100,000.
+func BenchmarkRecordJobResults(b *testing.B) {
+	benchJobs(b, func(b *testing.B, s *store.Store) {
+		var j *job.Job
+		var ids []string
+		at := benchHosts
+		results := make([]release.StepResult, benchChunk)
+		out := []byte("Linux agent 6.1.0-44-amd64 #1 SMP x86_64 GNU/Linux\n")
+		for b.Loop() {
+			if at == benchHosts {
+				b.StopTimer()
+				j, ids = benchJob(b, s)
+				_, _, err := s.MarkJobDispatched(b.Context(), j.ID, ids)
+				require.NoError(b, err)
+				at = 0
+				b.StartTimer()
+			}
+			now := time.Now()
+			for i := range results {
+				id := ids[at+i]
+				results[i] = release.StepResult{StepID: release.StepID(j.ID, job.StepCommand, id, 0), ClientID: id, State: release.StepSucceeded,
+					StdoutTail: out, StdoutBytes: uint64(len(out)), StartedAt: now, FinishedAt: now, LogEnd: 80}
+			}
+			changed, err := s.RecordResults(b.Context(), results)
+			require.NoError(b, err)
+			require.Len(b, changed, benchChunk)
+			at += benchChunk
+		}
+		perHost(b, benchChunk)
+	})
+}
