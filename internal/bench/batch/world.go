@@ -82,12 +82,12 @@ func (w *world) close() error {
 
 // send has all agents connect anew, whose steps print lines.
 func (b *bench) send(ctx context.Context, w *world, lines int) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, b.patience, errors.New("not all connected within -patience"))
-	defer cancel()
 	w.fleet.Stop()
 	if w.fleet, err = rig.Start(ctx, b.program, fleetRole, "GOGC="+b.gogc); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, b.patience, errors.New("not all connected within -patience"))
+	defer cancel()
 	began := time.Now()
 	plan := rig.FleetPlan{
 		Dir: w.dir, Addr: w.server.QUIC, Agents: w.agents, PerSocket: perSocket, AtOnce: b.atOnce, Patience: b.patience,
