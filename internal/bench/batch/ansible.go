@@ -124,7 +124,7 @@ func (b *bench) printAnsible(ways []way, all []ansibleResult) {
 		if ours == 0 {
 			ours = median
 		}
-		fmt.Printf(" %9s %9.0f %12s %9s\n", rig.Short(median), float64(b.hosts)/median.Seconds(), rig.Short(rig.Median(cpu)), rig.Ratio(float64(median), float64(ours)))
+		fmt.Printf(" %9s %9.1f %12s %9s\n", rig.Short(median), float64(b.hosts)/median.Seconds(), rig.Short(rig.Median(cpu)), rig.Ratio(float64(median), float64(ours)))
 	}
 }
 
