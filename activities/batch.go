@@ -23,7 +23,7 @@ type JobStore interface {
 	SetJobProgress(ctx context.Context, jobID string, p store.JobProgress) error
 	SetJobHalt(ctx context.Context, jobID string, halted bool) error
 	PlanJobChunks(ctx context.Context, jobID string, size int, defaultNode string) ([]store.ChunkPlan, error)
-	JobChunk(ctx context.Context, jobID string, chunk int) ([]job.Target, error)
+	JobSteps(ctx context.Context, jobID string, chunk int) ([]store.JobStep, error)
 	MarkJobChunk(ctx context.Context, jobID string, chunk int, clientIDs []string) (marked []string, halted bool, err error)
 	ConcludeJobTargets(ctx context.Context, jobID string, conclusions []store.JobConclusion) error
 	RetryJob(ctx context.Context, jobID string, r store.JobRetry) (retried int, err error)
@@ -35,11 +35,16 @@ type JobStore interface {
 // awaitInterval is how often AwaitJobHosts looks who has come back; those who come within one are gone over together.
 const awaitInterval = time.Second
 
-// LoadJob reads how the job goes over its hosts.
-func (a *Activities) LoadJob(ctx context.Context, req workflows.JobRequest) (workflows.JobPlan, error) {
+// LoadJob reads how the job goes over its hosts, and writes down that it begins to.
+func (a *Activities) LoadJob(ctx context.Context, req workflows.JobLoadRequest) (workflows.JobPlan, error) {
 	j, err := a.store.Job(ctx, req.JobID)
 	if err != nil {
 		return workflows.JobPlan{}, final(fmt.Errorf("read job: %w", err))
+	}
+	if req.Begin {
+		if err := a.RecordJob(ctx, workflows.JobProgressRequest{JobID: req.JobID, Status: job.StatusRunning, At: req.At}); err != nil {
+			return workflows.JobPlan{}, err
+		}
 	}
 	return workflows.JobPlan{Options: j.Options.WithDefaults(a.jobLimits), Total: j.Counts.Total}, nil
 }
@@ -177,13 +182,12 @@ func newJobErrand(s JobStore, j job.Job, chunk int, limits job.Limits) *jobErran
 }
 
 func (e *jobErrand) steps(ctx context.Context) ([]release.Step, error) {
-	targets, err := e.store.JobChunk(ctx, e.id, e.chunk)
+	targets, err := e.store.JobSteps(ctx, e.id, e.chunk)
 	if err != nil {
 		return nil, err
 	}
 	steps := make([]release.Step, len(targets))
-	for i := range targets {
-		t := &targets[i]
+	for i, t := range targets {
 		steps[i] = release.Step{
 			ID: release.StepID(e.id, job.StepCommand, t.ClientID, t.Epoch), TaskID: e.id, Name: job.StepCommand, ClientID: t.ClientID,
 			Epoch: t.Epoch, State: stepState(t.State),

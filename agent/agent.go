@@ -111,12 +111,20 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	defer a.steps.stop()
 
-	a.lookAtFacts(ctx)
 	beside, cancel := context.WithCancelCause(ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel(ErrStopping)
-	group.Go(func() { a.keepFacts(beside) })
+	looked := make(chan struct{})
+	group.Go(func() { a.keepFacts(beside, looked) })
+	timer := time.NewTimer(factsWait)
+	defer timer.Stop()
+	select {
+	case <-looked:
+	case <-timer.C: // a disk that hangs must not keep the agent from its work
+		a.cfg.Logger.Warn("facts of the host are not known yet")
+	case <-ctx.Done():
+	}
 	if a.cfg.Identity == nil {
 		group.Go(func() { a.keepRenewing(beside) })
 	}

@@ -20,6 +20,8 @@ const (
 	factsInterval = 10 * time.Minute
 	// factsTimeout bounds one look.
 	factsTimeout = 30 * time.Second
+	// factsWait bounds how long an agent waits for the first look before it connects.
+	factsWait = 2 * time.Second
 )
 
 // Facts are what a server may select hosts by: what changes seldom, and nothing that changes by itself.
@@ -114,22 +116,24 @@ func hashFacts(text []byte) uint64 {
 // RefreshFacts looks at the host's facts soon, and tells the server if they have changed. It may be called at any time.
 func (a *Agent) RefreshFacts() { wake(a.factsWanted) }
 
-// keepFacts looks at the facts now and then until ctx ends.
-func (a *Agent) keepFacts(ctx context.Context) {
+// keepFacts looks at the facts at once, which it tells by closing looked, and now and then until ctx ends.
+func (a *Agent) keepFacts(ctx context.Context, looked chan<- struct{}) {
 	ticker := time.NewTicker(a.cfg.FactsInterval)
 	defer ticker.Stop()
-	for {
+	for first := true; ; first = false {
+		if a.lookAtFacts(ctx) {
+			if s := a.currentSession(); s != nil {
+				s.sendFacts()
+			}
+		}
+		if first {
+			close(looked)
+		}
 		select {
 		case <-ticker.C:
 		case <-a.factsWanted:
 		case <-ctx.Done():
 			return
-		}
-		if !a.lookAtFacts(ctx) {
-			continue
-		}
-		if s := a.currentSession(); s != nil {
-			s.sendFacts()
 		}
 	}
 }

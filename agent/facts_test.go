@@ -143,3 +143,18 @@ func TestFactsAreToldWhenWantedAndWhenChanged(t *testing.T) {
 	a.RefreshFacts()
 	require.Contains(t, string(next().GetFacts().GetJson()), `"cpus":4`, "nothing was told before, as the hub has it")
 }
+
+// A host whose disk hangs is still an agent's to work on.
+func TestFactsThatTakeLongHoldNothingUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("a")
+	hang := make(chan struct{})
+	cfg.Facts = func(context.Context) agent.Facts {
+		<-hang
+		return agent.Facts{}
+	}
+	defer close(hang)
+	w.connect(cfg)
+	require.NotNil(t, w.ask("a", message("ping", nil)).GetMessage())
+}

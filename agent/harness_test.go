@@ -176,7 +176,7 @@ func (s *store) with(f func()) {
 
 // world is a hub with its store, and a place for agents.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	ca    *pki.CA
 	store *store
 	hub   *hub.Hub
@@ -184,7 +184,7 @@ type world struct {
 	tune  func(*hub.Config)
 }
 
-func newWorld(t *testing.T, tune ...func(*hub.Config)) *world {
+func newWorld(t testing.TB, tune ...func(*hub.Config)) *world {
 	t.Helper()
 	ca, err := pki.LoadOrCreate(t.TempDir())
 	require.NoError(t, err)
@@ -241,7 +241,7 @@ func (w *world) config(id string) agent.Config {
 	}
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(p)))
@@ -262,14 +262,14 @@ func succeeded() *quicflowv1.StepResult {
 // running is an agent in this process.
 type running struct {
 	*agent.Agent
-	t      *testing.T
+	t      testing.TB
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error
 }
 
 // run starts an agent; it stops at the latest with the test.
-func run(t *testing.T, cfg agent.Config) *running {
+func run(t testing.TB, cfg agent.Config) *running {
 	t.Helper()
 	a, err := agent.New(cfg)
 	require.NoError(t, err)

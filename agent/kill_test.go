@@ -97,7 +97,7 @@ func runProcess() int {
 
 // process is an agent in a process of its own.
 type process struct {
-	t   *testing.T
+	t   testing.TB
 	cfg processConfig
 	cmd *exec.Cmd
 }

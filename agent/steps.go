@@ -252,7 +252,11 @@ func (s *steps) request(step *quicflowv1.StepRequest, asked uint64) (journal.Sta
 	}
 	status, err = s.begin(e, step)
 	if err == nil && status.State == journal.New {
-		s.cfg.Logger.Info("step begins", "step_id", id, "action", step.Action, "project", step.Project, "version", step.Version)
+		if c := step.GetCommand(); c != nil {
+			s.cfg.Logger.Info("command begins", "step_id", id, "command_type", c.Type)
+		} else {
+			s.cfg.Logger.Info("step begins", "step_id", id, "action", step.Action, "project", step.Project, "version", step.Version)
+		}
 		status.State = journal.Running
 		s.launch(e, step, false)
 		close(e.begun)

@@ -66,15 +66,12 @@ func BatchJobWorkflow(ctx workflow.Context, input BatchInput) error {
 
 func (b *batchRun) run(ctx workflow.Context) error {
 	if b.input.Carried == nil {
-		if err := workflow.ExecuteActivity(storeOptions(ctx), ActivityLoadJob, JobRequest{JobID: b.input.JobID}).Get(ctx, &b.state.Plan); err != nil {
-			return fmt.Errorf("load job: %w", err)
+		if err := b.load(ctx); err != nil {
+			return err
 		}
 		options := b.state.Plan.Options
 		b.state.Deadline = workflow.Now(ctx).Add(options.JobTimeout.Std())
 		b.state.WaitUntil = workflow.Now(ctx).Add(options.WaitOffline.Std())
-		if err := b.record(ctx); err != nil {
-			return err
-		}
 	}
 	workflow.Go(ctx, b.watchDeadline)
 	if err := b.goOver(ctx); err != nil {
@@ -82,6 +79,19 @@ func (b *batchRun) run(ctx workflow.Context) error {
 	}
 	if b.state.Ending != "" {
 		return b.stop(ctx)
+	}
+	return nil
+}
+
+// load reads the plan, and has it written down in the same activity that the job is running, unless someone was quicker.
+func (b *batchRun) load(ctx workflow.Context) error {
+	if err := b.writes.Lock(ctx); err != nil {
+		return err
+	}
+	defer b.writes.Unlock()
+	request := JobLoadRequest{JobID: b.input.JobID, Begin: b.state.Status == job.StatusRunning, At: workflow.Now(ctx)}
+	if err := workflow.ExecuteActivity(storeOptions(ctx), ActivityLoadJob, request).Get(ctx, &b.state.Plan); err != nil {
+		return fmt.Errorf("load job: %w", err)
 	}
 	return nil
 }

@@ -20,7 +20,14 @@ const (
 	ActivityAwaitJobHosts    = "AwaitJobHosts"
 )
 
-// JobRequest asks LoadJob for the JobPlan, and CountJob for the JobStanding, of a job.
+// JobLoadRequest asks LoadJob for the JobPlan of a job.
+type JobLoadRequest struct {
+	JobID string
+	Begin bool // write down that the job is running
+	At    time.Time
+}
+
+// JobRequest asks CountJob for the JobStanding of a job.
 type JobRequest struct {
 	JobID string
 }

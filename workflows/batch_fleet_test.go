@@ -87,7 +87,12 @@ func (c *crowd) register(env *testsuite.TestWorkflowEnvironment) {
 // happened counts what an activity adds to a history: three events of its own and three of the workflow task after it.
 func (c *crowd) happened() { c.events += 6 }
 
-func (c *crowd) loadJob(context.Context, JobRequest) (JobPlan, error) {
+func (c *crowd) loadJob(ctx context.Context, r JobLoadRequest) (JobPlan, error) {
+	if r.Begin {
+		if err := c.recordJob(ctx, JobProgressRequest{Status: job.StatusRunning}); err != nil {
+			return JobPlan{}, err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.happened()

@@ -2,5 +2,5 @@
 
 package journal
 
-// fileIdentity is not known here: a journal that was restored from a copy is only noticed where its generation went back.
-func fileIdentity(string) string { return "" }
+// identify knows nothing here: a journal that was restored from a copy is only noticed where its generation went back.
+func identify(string) (fileID, bool) { return fileID{}, false }

@@ -91,7 +91,7 @@ var (
 	idKey         = []byte("id")
 	generationKey = []byte("generation")
 	horizonKey    = []byte("horizon")
-	fileKey       = []byte("file") // fileIdentity
+	fileKey       = []byte("file") // fileID
 )
 
 // Open opens or makes a journal and raises its generation.
@@ -141,10 +141,14 @@ func (j *Journal) begin(tx *bolt.Tx) error {
 	meta := tx.Bucket(metaBucket)
 	// A copy that is put back in the original's place lacks what happened since it was made, and its generation need not show
 	// that: it has become another journal.
-	file, known := fileIdentity(j.cfg.Path), string(meta.Get(fileKey))
-	j.copied = file != "" && known != "" && file != known
-	if file != "" && file != known {
-		if err := meta.Put(fileKey, []byte(file)); err != nil {
+	if file, ok := identify(j.cfg.Path); ok {
+		known, ok := decodeFileID(meta.Get(fileKey))
+		j.copied = ok && file.isCopyOf(known)
+		text, err := file.encode()
+		if err == nil {
+			err = meta.Put(fileKey, text)
+		}
+		if err != nil {
 			return err
 		}
 	}

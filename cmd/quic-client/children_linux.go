@@ -76,6 +76,9 @@ func (r *reaper) stop() {
 	r.work.Wait()
 }
 
+// trialAttributes lets a program that is tried die with the one that tries it: it might not notice by itself.
+func trialAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+
 // programOf gives the file that a process runs.
 func programOf(pid int) (string, error) {
 	program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))

@@ -2,7 +2,10 @@
 
 package main
 
-import "errors"
+import (
+	"errors"
+	"syscall"
+)
 
 // reaper does nothing where the children of a process cannot be listed.
 type reaper struct{}
@@ -12,6 +15,8 @@ func newReaper() *reaper { return &reaper{} }
 func (*reaper) adopt() {}
 
 func (*reaper) stop() {}
+
+func trialAttributes() *syscall.SysProcAttr { return nil }
 
 func programOf(int) (string, error) {
 	return "", errors.New("an agent that runs can be upgraded on Linux only: stop it first")

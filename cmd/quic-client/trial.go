@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -120,6 +121,9 @@ func (o *options) try(ctx context.Context, r upgradeRequest) error {
 	cmd.Env = append(os.Environ(), trialVariable+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{acceptedWrite, lifeRead}
+	cmd.SysProcAttr = trialAttributes()
+	runtime.LockOSThread() // the trial's life hangs on the thread that starts it; see trialAttributes
+	defer runtime.UnlockOSThread()
 	err = cmd.Start()
 	_ = acceptedWrite.Close()
 	_ = lifeRead.Close()

@@ -177,6 +177,8 @@ func (u *upgrade) ask(ctx context.Context, dir string, pid int, r upgradeRequest
 		return err
 	}
 	if err := syscall.Kill(pid, upgradeSignal); err != nil {
+		_ = os.Remove(filepath.Join(dir, requestFile))
+		_ = os.Remove(r.Binary)
 		return fmt.Errorf("signal the agent: %w", err)
 	}
 	ticker := time.NewTicker(upgradePoll) // nobody tells when a file is written

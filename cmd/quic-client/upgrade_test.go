@@ -99,6 +99,7 @@ type upgraded struct {
 	sink     *sink
 	dir      string // data
 	bin      string // the agent's program
+	token    string
 	cmd      *exec.Cmd
 	ended    chan struct{}
 	goodbyes chan error
@@ -124,27 +125,35 @@ func startHost(t *testing.T) *upgraded {
 	token, err := s.JoinToken(ca, "*")
 	require.NoError(t, err)
 	program(t, h.bin, "1.0")
-	h.cmd = exec.Command(h.bin, "--server", h.hub.Addr().String(), "--id", "web-1", "--data-dir", h.dir, "--token", token)
+	h.token = token
+	h.start()
+	require.Equal(t, "1.0", h.status().Version)
+	return h
+}
+
+// start starts the agent.
+func (h *upgraded) start() {
+	t := h.t
+	h.cmd = exec.Command(h.bin, "--server", h.hub.Addr().String(), "--id", "web-1", "--data-dir", h.dir, "--token", h.token)
 	h.cmd.Env = append(os.Environ(), clientVariable+"=1")
 	h.cmd.Stderr, h.cmd.Stdout = testLog{t}, io.Discard
 	h.cmd.WaitDelay = time.Second
 	require.NoError(t, h.cmd.Start())
-	h.ended = make(chan struct{})
+	ended, cmd := make(chan struct{}), h.cmd
+	h.ended = ended
 	go func() {
-		defer close(h.ended)
-		_ = h.cmd.Wait()
+		defer close(ended)
+		_ = cmd.Wait()
 	}()
 	t.Cleanup(func() {
-		_ = h.cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
-		case <-h.ended:
+		case <-ended:
 		case <-time.After(patience):
-			_ = h.cmd.Process.Kill()
-			<-h.ended
+			_ = cmd.Process.Kill()
+			<-ended
 		}
 	})
-	require.Equal(t, "1.0", h.status().Version)
-	return h
 }
 
 type testLog struct{ t *testing.T }
@@ -262,6 +271,38 @@ func TestUpgradeThatFailsChangesNothing(t *testing.T) {
 		require.Fail(t, "the agent ended")
 	default:
 	}
+}
+
+// The agent is killed while it tries a program that hangs: that goes with it, and the old one is still in place.
+func TestKilledDuringAnUpgrade(t *testing.T) {
+	h := startHost(t)
+	upgraded := make(chan error, 1)
+	go func() {
+		_, err := h.upgrade(silent)
+		upgraded <- err
+	}()
+	trial := 0
+	require.Eventually(t, func() bool {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", h.cmd.Process.Pid))
+		require.NoError(t, err)
+		for _, file := range files {
+			text, _ := os.ReadFile(file)
+			if _, err := fmt.Sscan(string(text), &trial); err == nil {
+				return true
+			}
+		}
+		return false
+	}, patience, 10*time.Millisecond)
+	require.NoError(t, h.cmd.Process.Kill())
+	<-h.ended
+	require.Error(t, <-upgraded)
+	require.Eventually(t, func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", trial))
+		return err != nil || strings.Contains(string(text), ") Z ")
+	}, patience, 10*time.Millisecond)
+	require.Equal(t, "1.0", h.versionAt(h.bin))
+	h.start()
+	require.Equal(t, "1.0", h.status().Version)
 }
 
 func TestUpgradeChecksTheProgram(t *testing.T) {

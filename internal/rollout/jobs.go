@@ -31,7 +31,7 @@ func (j *Jobs) StartJob(ctx context.Context, stored job.Job) error {
 		StaticSummary: fmt.Sprintf("%s on %d hosts", stored.Command.Type, stored.Counts.Total),
 	}
 	if j.SearchAttributes {
-		options.TypedSearchAttributes = temporal.NewSearchAttributes(workflows.AttributeStatus.ValueSet(string(job.StatusStarting)))
+		options.TypedSearchAttributes = temporal.NewSearchAttributes(workflows.AttributeStatus.ValueSet(string(job.StatusRunning)))
 	}
 	return j.startWorkflow(ctx, options, workflows.BatchJobWorkflowName,
 		workflows.BatchInput{JobID: stored.ID, SearchAttributes: j.SearchAttributes})

@@ -35,7 +35,8 @@ func TestConformance(t *testing.T) {
 	for driver, makeDSN := range databases {
 		t.Run(string(driver), func(t *testing.T) {
 			for _, group := range []map[string]func(*fixture){
-				tokenTests, joinTests, sessionTests, factsTests, clientTests, projectTests, taskTests, chunkTests, stepTests, resultTests, logTests, retentionTests, statsTests, jobTests,
+				tokenTests, joinTests, sessionTests, factsTests, clientTests, projectTests, taskTests, chunkTests, stepTests, resultTests, logTests,
+				retentionTests, statsTests, jobTests, jobResultTests, jobRetryTests, jobReadTests,
 			} {
 				for name, test := range group {
 					t.Run(name, func(t *testing.T) {

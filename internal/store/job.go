@@ -83,8 +83,12 @@ func (r *jobRow) job() (job.Job, error) {
 	return j, nil
 }
 
+// maxListed is how many listed clients are kept as they were asked for. More would make every reading of the job slow, and say
+// nothing that its targets do not.
+const maxListed = 1000
+
 // CreateJob stores a job in status starting, and its targets, all pending. Of j it wants Kind, Command, Targets, Options and
-// CreatedBy; it fills the rest.
+// CreatedBy; it fills the rest. More than 1,000 Targets.Clients are not kept, nor left in j.
 func (s *Store) CreateJob(ctx context.Context, j *job.Job, clientIDs []string) error {
 	made := *j
 	if err := fillID(&made.ID); err != nil {
@@ -100,6 +104,9 @@ func (s *Store) CreateJob(ctx context.Context, j *job.Job, clientIDs []string) e
 	made.CreatedAt = stored(s.orNow(made.CreatedAt))
 	made.UpdatedAt, made.FinishedAt = made.CreatedAt, nil
 	made.Status, made.Reason, made.WorkflowID = job.StatusStarting, "", job.WorkflowID(made.ID)
+	if len(made.Targets.Clients) > maxListed {
+		made.Targets.Clients = nil
+	}
 	made.Counts = job.Counts{}
 	made.Counts.Add(job.StatePending, len(clientIDs))
 
@@ -471,17 +478,16 @@ func (c conn) postgres() bool { return c.dialect.lock != "" }
 
 // copyIn sends rows by PostgreSQL's COPY.
 func (c conn) copyIn(ctx context.Context, table string, columns []string, n int, row func(i int) []any) error {
-	statement, err := c.prepare(ctx, pq.CopyIn(table, columns...))
+	statement, err := c.prepare(ctx, `COPY `+table+` (`+strings.Join(columns, ", ")+`) FROM STDIN`)
 	if err != nil {
 		return err
 	}
+	defer statement.Close()
 	for i := range n {
 		if _, err := statement.ExecContext(ctx, row(i)...); err != nil {
-			return errors.Join(err, statement.Close())
+			return err
 		}
 	}
-	if _, err := statement.ExecContext(ctx); err != nil {
-		return errors.Join(err, statement.Close())
-	}
-	return statement.Close()
+	_, err = statement.ExecContext(ctx)
+	return err
 }

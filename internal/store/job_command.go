@@ -101,34 +101,8 @@ func (s *Store) commandsOfAll(ctx context.Context, f CommandFilter, states []job
 	if err := s.read().get(ctx, &total, `SELECT CAST(COALESCE(SUM(`+some+`), 0) AS BIGINT) FROM jobs j`+w.String(), w.args...); err != nil {
 		return nil, 0, err
 	}
-	rows, err := s.reader.QueryxContext(ctx, s.reader.Rebind(`SELECT j.num, `+some+` FROM jobs j`+w.String()+` ORDER BY j.num DESC`), w.args...)
+	parts, err := s.partsOfPage(ctx, `SELECT j.num, `+some+` FROM jobs j`+w.String()+` ORDER BY j.num DESC`, w.args, f.Offset, f.Limit)
 	if err != nil {
-		return nil, 0, err
-	}
-	type part struct {
-		num           int64
-		offset, limit int
-	}
-	var parts []part
-	skip, left := f.Offset, f.Limit
-	for left > 0 && rows.Next() {
-		var num int64
-		var n int
-		if err := rows.Scan(&num, &n); err != nil {
-			break // rows.Err has it
-		}
-		if skip >= n {
-			skip -= n
-			continue
-		}
-		take := min(left, n-skip)
-		parts = append(parts, part{num, skip, take})
-		skip, left = 0, left-take
-	}
-	if err := rows.Close(); err != nil {
-		return nil, 0, err
-	}
-	if err := rows.Err(); err != nil {
 		return nil, 0, err
 	}
 	var keys []targetKeyRow
@@ -145,6 +119,36 @@ func (s *Store) commandsOfAll(ctx context.Context, f CommandFilter, states []job
 	}
 	commands, err = s.commandsAt(ctx, keys)
 	return commands, total, err
+}
+
+// jobPart is the part of a page that lies in one job.
+type jobPart struct {
+	num           int64
+	offset, limit int
+}
+
+// partsOfPage gives what a page takes from which jobs. The query gives the jobs in their order, with the number of rows of each.
+func (s *Store) partsOfPage(ctx context.Context, query string, args []any, offset, limit int) (parts []jobPart, err error) {
+	rows, err := s.reader.QueryContext(ctx, s.reader.Rebind(query), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for limit > 0 && rows.Next() {
+		var num int64
+		var n int
+		if err := rows.Scan(&num, &n); err != nil {
+			return nil, err
+		}
+		if offset >= n {
+			offset -= n
+			continue
+		}
+		take := min(limit, n-offset)
+		parts = append(parts, jobPart{num, offset, take})
+		offset, limit = 0, limit-take
+	}
+	return parts, rows.Err()
 }
 
 // commandsAt reads commands, in the order of the keys, of which those of a job stand together.

@@ -77,23 +77,51 @@ func (s *Store) PlanJobChunks(ctx context.Context, jobID string, size int, defau
 // JobChunk gives the targets of a chunk in the order of their client ids, whatever their state is by now; none if there is a newer
 // plan.
 func (s *Store) JobChunk(ctx context.Context, jobID string, chunk int) ([]job.Target, error) {
+	num, clients, err := s.chunkClients(ctx, jobID, chunk)
+	if err != nil || len(clients) == 0 {
+		return nil, err
+	}
+	in, list := s.dialect.in(clients)
+	targets, _, err := s.listJobTargets(ctx, jobID, ` WHERE t.job = ? AND t.client_id `+in+` ORDER BY t.client_id`, num, list)
+	return targets, err
+}
+
+// JobStep is where a target stands, without what came of it.
+type JobStep struct {
+	ClientID string    `db:"client_id"`
+	State    job.State `db:"state"`
+	Epoch    int       `db:"epoch"`
+}
+
+// JobSteps is JobChunk for who wants to know no more than where the targets stand.
+func (s *Store) JobSteps(ctx context.Context, jobID string, chunk int) (steps []JobStep, err error) {
+	num, clients, err := s.chunkClients(ctx, jobID, chunk)
+	if err != nil || len(clients) == 0 {
+		return nil, err
+	}
+	in, list := s.dialect.in(clients)
+	if err := s.read().list(ctx, &steps, `SELECT client_id, state, epoch FROM job_targets WHERE job = ? AND client_id `+in+` ORDER BY client_id`, num, list); err != nil {
+		return nil, fmt.Errorf("read chunk: %w", err)
+	}
+	return steps, nil
+}
+
+// chunkClients gives a job's number and the clients of a chunk, none if there is a newer plan.
+func (s *Store) chunkClients(ctx context.Context, jobID string, chunk int) (num int64, clients []string, err error) {
 	var chunks []struct {
 		Num     int64  `db:"job"`
 		Clients []byte `db:"clients"`
 	}
 	if err := s.read().list(ctx, &chunks, `SELECT job, clients FROM job_chunks WHERE job = (SELECT num FROM jobs WHERE id = ?) AND chunk = ?`, jobID, chunk); err != nil {
-		return nil, fmt.Errorf("read chunk: %w", err)
+		return 0, nil, fmt.Errorf("read chunk: %w", err)
 	}
 	if len(chunks) == 0 {
-		return nil, nil
+		return 0, nil, nil
 	}
-	var clients []string
 	if err := json.Unmarshal(chunks[0].Clients, &clients); err != nil {
-		return nil, fmt.Errorf("read chunk %d of job %s: %w", chunk, jobID, err)
+		return 0, nil, fmt.Errorf("read chunk %d of job %s: %w", chunk, jobID, err)
 	}
-	in, list := s.dialect.in(clients)
-	targets, _, err := s.listJobTargets(ctx, jobID, ` WHERE t.job = ? AND t.client_id `+in+` ORDER BY t.client_id`, chunks[0].Num, list)
-	return targets, err
+	return chunks[0].Num, clients, nil
 }
 
 // MarkJobDispatched writes down that commands are about to be sent; nothing may be sent before. It gives the clients whose target is

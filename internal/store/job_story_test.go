@@ -230,7 +230,7 @@ func (s *jobStory) plan() {
 	want := map[string][]string{}
 	for i, id := range s.ids {
 		m := s.targets[id]
-		if m.state != job.StateRunning && (m.state != job.StatePending || m.waits || m.notBefore.After(s.f.now())) {
+		if m.state != job.StateRunning && (m.state != job.StatePending || s.halted || m.waits || m.notBefore.After(s.f.now())) {
 			continue
 		}
 		node := "other"

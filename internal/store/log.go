@@ -148,9 +148,6 @@ func (a *appender) loadCommands(ctx context.Context, tx conn, stepIDs []string, 
 
 func (a *appender) take(r release.LogRecord) {
 	step, ok := a.steps[r.StepID]
-	if ok {
-		_, ok = a.heads[step.TaskID] // gone with a job that retention deletes at this moment
-	}
 	if !ok || step.ClientID != r.ClientID {
 		a.unknown[r.StepID] = true
 		if !ok {

@@ -139,8 +139,13 @@ func (d stepDir) readResult(name string) (*quicflowv1.StepResult, error) {
 	return result, proto.Unmarshal(value, result)
 }
 
+// writePID writes the file as a whole, but not durably: it means nothing after a power cut.
 func (d stepDir) writePID() error {
-	return pki.WriteFile(d.path(pidFile), []byte(strconv.Itoa(os.Getpid())), 0o600)
+	part := d.path(pidFile + "~")
+	if err := os.WriteFile(part, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(part, d.path(pidFile))
 }
 
 // requestCancel is for the moment when a wrapper holds the lock. The note is written before the process id is looked
