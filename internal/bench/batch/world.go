@@ -93,7 +93,16 @@ func (b *bench) send(ctx context.Context, w *world, lines int) (err error) {
 		Dir: w.dir, Addr: w.server.QUIC, Agents: w.agents, PerSocket: perSocket, AtOnce: b.atOnce, Patience: b.patience,
 		Classic: b.preset == "highperf", LogLines: lines,
 	}
-	if err := w.fleet.Order(ctx, "start", plan, nil); err != nil {
+	shown := make(chan struct{})
+	showing, stop := context.WithCancel(ctx)
+	go func() {
+		defer close(shown)
+		w.progress(showing)
+	}()
+	err = w.fleet.Order(ctx, "start", plan, nil)
+	stop()
+	<-shown
+	if err != nil {
 		return err
 	}
 	if err := w.await(ctx, w.agents); err != nil {
@@ -103,20 +112,39 @@ func (b *bench) send(ctx context.Context, w *world, lines int) (err error) {
 	return nil
 }
 
+// progress says now and then how many agents are online, until ctx ends.
+func (w *world) progress(ctx context.Context) {
+	const interval = 15 * time.Second
+	for pause(ctx, interval) == nil {
+		online, err := w.online(ctx)
+		use, usageErr := w.server.Usage()
+		if err == nil && usageErr == nil {
+			fmt.Fprintf(os.Stderr, "%d of %d online, server %s\n", online, w.agents, rig.Size(use.RSS))
+		}
+	}
+}
+
+// online is how many agents are, as the API says.
+func (w *world) online(ctx context.Context) (int, error) {
+	var clients struct {
+		Total int `json:"total"`
+	}
+	err := w.server.Get(ctx, "/api/clients?status=online&limit=1", &clients)
+	return clients.Total, err
+}
+
 // await waits until the server says that n agents are online.
 func (w *world) await(ctx context.Context, n int) error {
 	for {
-		var online struct {
-			Total int `json:"total"`
-		}
-		if err := w.server.Get(ctx, "/api/clients?status=online&limit=1", &online); err != nil {
-			return err
-		}
-		if online.Total == n {
+		online, err := w.online(ctx)
+		if err == nil && online == n {
 			return nil
 		}
-		if err := pause(ctx, look); err != nil {
-			return fmt.Errorf("%d of %d online: %w", online.Total, n, err)
+		if err == nil {
+			err = pause(ctx, look)
+		}
+		if err != nil {
+			return fmt.Errorf("%d of %d online: %w", online, n, err)
 		}
 	}
 }
