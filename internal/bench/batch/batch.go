@@ -18,6 +18,7 @@ type batchResult struct {
 	Agents   int    `json:"agents"`
 	Round    int    `json:"round"`
 
+	Job       string         `json:"job"`
 	Status    string         `json:"status"`
 	Counts    map[string]int `json:"counts"`
 	Tries     int            `json:"tries"`      // of all hosts together
@@ -30,6 +31,8 @@ type batchResult struct {
 	PerSecond float64        `json:"hosts_per_second"`
 	CPU       costs          `json:"cpu"`
 	Events    int            `json:"temporal_events"`
+
+	workflow string
 
 	Broadcast broadcastResult `json:"broadcast"`
 	Ratio     float64         `json:"ratio"` // of hosts a second to the broadcast's answers a second
@@ -66,6 +69,22 @@ func (b *bench) batch(ctx context.Context, w *world) error {
 		line(fmt.Sprintf("round %d", r.Round), r)
 	}
 	line("median", batchMedian(all))
+	if !b.history {
+		return nil
+	}
+	return w.printHistory(ctx, all[len(all)-1].workflow)
+}
+
+// printHistory tells when what happened in a workflow, since its start.
+func (w *world) printHistory(ctx context.Context, workflowID string) error {
+	events, err := w.server.History(ctx, workflowID)
+	if err != nil {
+		return err
+	}
+	rig.Heading("Workflow %s", workflowID)
+	for _, e := range events {
+		fmt.Printf("%9s  %s\n", rig.Short(e.At.Sub(events[0].At)), e.What())
+	}
 	return nil
 }
 
@@ -116,7 +135,7 @@ func (b *bench) batchRound(ctx context.Context, w *world) (r batchResult, err er
 	if err != nil {
 		return r, err
 	}
-	r.CPU, r.Status, r.Counts = after.since(before), j.Status, j.Counts
+	r.CPU, r.Job, r.Status, r.Counts = after.since(before), j.ID, j.Status, j.Counts
 	r.Stored, r.Complete = j.CreatedAt.Sub(began), j.FinishedAt.Sub(began)
 	r.PerSecond = float64(w.agents) / r.Complete.Seconds()
 	targets, err := w.targets(ctx, j.ID)
@@ -135,6 +154,7 @@ func (b *bench) batchRound(ctx context.Context, w *world) (r batchResult, err er
 	if r.Broadcast.PerSecond > 0 {
 		r.Ratio = r.PerSecond / r.Broadcast.PerSecond
 	}
+	r.workflow = j.WorkflowID
 	r.Events, err = w.server.HistoryLength(ctx, j.WorkflowID)
 	return r, err
 }

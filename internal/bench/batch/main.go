@@ -71,6 +71,8 @@ type options struct {
 	server, client, ctl string // programs
 	atOnce              int
 	patience            time.Duration
+	settle              time.Duration
+	history             bool
 	gogc                string
 	out                 string
 }
@@ -93,6 +95,8 @@ func parse(arguments []string) (options, error) {
 	f.StringVar(&o.ctl, "ctl", "bin/quic-ctl", "the command line of the comparison with Ansible")
 	f.IntVar(&o.atOnce, "at-once", 100, "agents that connect at the same time")
 	f.DurationVar(&o.patience, "patience", 15*time.Minute, "longest time for all agents to connect, and for a job")
+	f.DurationVar(&o.settle, "settle", 10*time.Second, "time between the last connection and the first measurement")
+	f.BoolVar(&o.history, "history", false, "print when what happened in the workflow of each size's last job")
 	f.StringVar(&o.gogc, "gogc", "100", "GOGC of the fleet; the server's is that of its preset")
 	f.StringVar(&o.out, "out", "", "file for the figures as JSON; empty means none")
 	if err := f.Parse(arguments); err != nil {

@@ -109,7 +109,7 @@ func (b *bench) send(ctx context.Context, w *world, lines int) (err error) {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "%s: %d agents connected in %s\n", w.database, w.agents, rig.Short(time.Since(began)))
-	return nil
+	return pause(ctx, b.settle)
 }
 
 // progress says now and then how many agents are online, until ctx ends.

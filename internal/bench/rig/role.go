@@ -1,3 +1,5 @@
+// Package rig is what the programs of measurements share: processes in roles, a server and a fleet of agents that it knows, and the
+// words of their reports.
 package rig
 
 import (

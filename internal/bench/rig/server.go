@@ -147,6 +147,34 @@ func (s *Server) HistoryLength(ctx context.Context, workflowID string) (int, err
 	return strconv.Atoi(described.Info.HistoryLength)
 }
 
+// Event is one of a workflow's history.
+type Event struct {
+	At   time.Time `json:"eventTime"`
+	Type string    `json:"eventType"`
+
+	Scheduled struct {
+		ActivityType struct {
+			Name string `json:"name"`
+		} `json:"activityType"`
+	} `json:"activityTaskScheduledEventAttributes"`
+}
+
+// What says in words what happened.
+func (e Event) What() string {
+	return strings.TrimSpace(strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(e.Type, "EVENT_TYPE_"), "_", " ")) + " " + e.Scheduled.ActivityType.Name)
+}
+
+// History gives the first thousand events of a workflow.
+func (s *Server) History(ctx context.Context, workflowID string) ([]Event, error) {
+	var answer struct {
+		History struct {
+			Events []Event `json:"events"`
+		} `json:"history"`
+	}
+	err := s.Get(ctx, "/temporal/api/v1/namespaces/default/workflows/"+url.PathEscape(workflowID)+"/history?maximumPageSize=1000", &answer)
+	return answer.History.Events, err
+}
+
 // Get asks the API. A nil answer is not read.
 func (s *Server) Get(ctx context.Context, path string, answer any) error {
 	return s.do(ctx, http.MethodGet, path, "", answer)
