@@ -72,6 +72,7 @@ SEED  ?=
 .PHONY: chaos
 chaos: ## Kill servers, agents and databases while STEPS (100000) host-steps run; count what was lost or doubled
 	@scripts/install-deps.sh postgresql
+	QUICFLOW_LONG_HOSTS=200 QUICFLOW_LONG_SECONDS=60 go test -count=1 -v -timeout 1h -run '^TestLongCommandsOutliveTheServer$$' ./internal/e2e
 	QUICFLOW_CHAOS_STEPS=$(STEPS) QUICFLOW_CHAOS_SEED=$(SEED) go test -count=1 -v -timeout 12h -run '^TestChaos$$' ./internal/e2e
 
 # Each target in turn, as `go test -fuzz` takes one at a time. What it finds it keeps below testdata/fuzz/.

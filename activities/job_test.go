@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	sdklog "go.temporal.io/sdk/log"
@@ -270,12 +271,12 @@ func TestJobWhoseHubIsStopping(t *testing.T) {
 	j := f.job(job.Options{})
 	chunks := f.plan(j.ID, 1000)
 	require.Len(t, chunks, 1)
-	go func() {
-		for f.counts(j.ID).Running < 4 {
-			time.Sleep(time.Millisecond)
-		}
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		assert.Eventually(t, func() bool { return f.counts(j.ID).Running == 4 }, patience, time.Millisecond)
 		close(f.stop)
-	}()
+	})
+	defer watch.Wait()
 	_, err := f.dispatch(workflows.JobDispatchRequest{JobID: j.ID, Chunk: chunks[0].Number, Parallel: 10, Budget: -1})
 	var application *temporal.ApplicationError
 	require.ErrorAs(t, err, &application)

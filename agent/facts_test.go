@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -98,11 +100,14 @@ func TestFactsAreToldWhenWantedAndWhenChanged(t *testing.T) {
 	w := newWorld(t)
 	server, err := w.ca.IssueServer(nil, time.Hour)
 	require.NoError(t, err)
-	listener, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	transport := &quic.Transport{Conn: socket}
+	listener, err := transport.Listen(&tls.Config{
 		Certificates: []tls.Certificate{server}, NextProtos: []string{wire.ALPN}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13,
 	}, nil)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, listener.Close()) })
+	t.Cleanup(func() { require.NoError(t, errors.Join(listener.Close(), transport.Close(), socket.Close())) })
 	h := &factsHub{t, listener}
 	var cpus atomic.Int64
 	cpus.Store(2)

@@ -211,6 +211,17 @@ func TestJobStreamTellsOfTheLastTry(t *testing.T) {
 	require.Equal(t, []string{"result" + clients[1], "result" + clients[0], "complete"}, told)
 }
 
+// editedLogs is a store whose logs are changed as they are read.
+type editedLogs struct {
+	*store.Store
+	edit func([]release.LogRecord) []release.LogRecord
+}
+
+func (e editedLogs) Logs(ctx context.Context, id string, after int64, filter store.LogFilter, limit int) ([]release.LogRecord, error) {
+	records, err := e.Store.Logs(ctx, id, after, filter, limit)
+	return e.edit(records), err
+}
+
 // A result waits a moment for what its host printed, if that is longer than what came with the result.
 func TestStreamWaitsForOutput(t *testing.T) {
 	s := apitest.Start(t)
@@ -220,11 +231,17 @@ func TestStreamWaitsForOutput(t *testing.T) {
 	s.End(j.ID, clients[0], release.StepResult{StdoutTail: []byte(text[len(text)-4096:]), StdoutBytes: uint64(len(text)), LogEnd: uint64(len(text))})
 	s.End(j.ID, clients[1], release.StepResult{StdoutTail: []byte(text[:4096]), StdoutBytes: uint64(len(text)), LogEnd: uint64(len(text))}) // never comes
 	s.EndJob(j.ID)
+	var once sync.Once
+	late := apitest.Start(t, func(c *api.Config) {
+		c.Bus = s.Bus
+		c.Store = editedLogs{s.Store, func(records []release.LogRecord) []release.LogRecord {
+			once.Do(func() { s.Print(j.ID, clients[0], release.StreamStdout, text) }) // after the first look
+			return records
+		}}
+	})
+	late.Token = s.Token
 	var got []api.Output
-	events(t, s.Request("GET", "/api/batch/jobs/"+j.ID+"/stream", nil), func(e jobEvent) bool {
-		if e.Type == "job" {
-			s.Print(j.ID, clients[0], release.StreamStdout, text)
-		}
+	events(t, late.Request("GET", "/api/batch/jobs/"+j.ID+"/stream", nil), func(e jobEvent) bool {
 		if e.Type == "result" {
 			got = append(got, e.Result)
 		}
@@ -235,6 +252,31 @@ func TestStreamWaitsForOutput(t *testing.T) {
 	require.False(t, got[0].StdoutTruncated)
 	require.Len(t, got[1].Stdout, 4096)
 	require.True(t, got[1].StdoutTruncated)
+}
+
+// Of an output whose beginning is no longer kept, the end is shown that came with the result.
+func TestOutputThatIsNoLongerKept(t *testing.T) {
+	s := apitest.Start(t)
+	clients := s.AddClients(1, nil)
+	j := s.AddJob(job.Options{}, clients...)
+	text := strings.Repeat("a line\n", 10000)
+	s.Print(j.ID, clients[0], release.StreamStdout, text)
+	s.End(j.ID, clients[0], release.StepResult{StdoutTail: []byte(text[len(text)-4096:]), StdoutBytes: uint64(len(text))})
+	s.EndJob(j.ID)
+	cut := apitest.Start(t, func(c *api.Config) {
+		c.Store = editedLogs{s.Store, func(records []release.LogRecord) []release.LogRecord { return records[min(1, len(records)):] }}
+	})
+	cut.Token = s.Token
+	for _, c := range []struct {
+		server *apitest.Server
+		length int
+	}{{s, len(text)}, {cut, 4096}} {
+		status, body := do(t, c.server, "GET", "/api/command/"+job.CommandID(j.ID, clients[0]), "")
+		require.Equal(t, 200, status, body)
+		info := read[api.CommandInfo](t, body)
+		require.Equal(t, c.length < len(text), info.StdoutCut)
+		require.Equal(t, text[len(text)-c.length:], info.Stdout)
+	}
 }
 
 func TestStreamIsCancelledMidRun(t *testing.T) {
@@ -297,7 +339,7 @@ func TestClosingTheStreamCancelsWhereAskedTo(t *testing.T) {
 				require.Contains(t, s.Jobs.Calls()[1], "admin the reader of its stream has gone")
 				return
 			}
-			s.Stop() // its handlers have returned then
+			s.Drain() // its handlers have returned then
 			require.Len(t, s.Jobs.Calls(), 1)
 		})
 	}

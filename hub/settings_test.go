@@ -12,7 +12,7 @@ import (
 
 // Every key of these sections gets to the hub. What it does there, the tests of the hub show.
 func TestEveryKeyReachesTheHub(t *testing.T) {
-	elsewhere := map[string]bool{"Logs.Retention": true} // of the store
+	elsewhere := map[string]bool{"Logs.Retention": true, "Logs.MaxBytes": true} // of the store
 	before := hub.Settings(config.Standard())
 	for _, section := range []string{"Session", "Message", "QUIC", "Logs"} {
 		fields := reflect.TypeFor[config.Config]()

@@ -95,6 +95,9 @@ func (s *Server) Stop() {
 	s.http.Close()
 }
 
+// Drain returns when all requests have been answered, or have found that nobody waits any more.
+func (s *Server) Drain() { s.http.Close() }
+
 // Cut ends all connections, as a restart of the server would.
 func (s *Server) Cut() { s.http.CloseClientConnections() }
 

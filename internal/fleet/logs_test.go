@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -48,11 +49,14 @@ func peered(t *testing.T, change func(*fleet.Config)) (*fleet.Fleet, *quic.Liste
 	known := b.join(ids(1))
 	certificate, err := b.ca.IssueServer(nil, 0)
 	require.NoError(t, err)
-	listener, err := quic.ListenAddr("127.0.0.1:0", &tls.Config{
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	transport := &quic.Transport{Conn: socket}
+	listener, err := transport.Listen(&tls.Config{
 		Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: b.ca.Pool(), NextProtos: []string{wire.ALPN},
 	}, nil)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, listener.Close()) })
+	t.Cleanup(func() { require.NoError(t, errors.Join(listener.Close(), transport.Close(), socket.Close())) })
 	f := b.fleet(1, func(c *fleet.Config) {
 		c.Servers, c.Identities = []string{listener.Addr().String()}, known
 		change(c)

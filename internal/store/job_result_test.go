@@ -39,12 +39,13 @@ var jobResultTests = map[string]func(*fixture){
 			{State: job.StateFailed, ExitCode: &seven, Error: "exit\uFFFD \uFFFD", Stdout: []byte{0, 255}, StdoutBytes: 9000},
 			{State: job.StateSucceeded, ExitCode: &zero, Result: json.RawMessage(`{"a": "\u0000"}`), Stderr: []byte("e"), StderrBytes: 1},
 			{State: job.StateTimeout, ResultInLog: true},
-			{State: job.StateRefused},
+			{State: job.StateRefused, Hopeless: true},
 			{State: job.StateRefused},
 			{State: job.StateCancelled, ExitCode: &much},
 		}
 		for i := range want {
 			want[i].JobID, want[i].ClientID, want[i].StartedAt, want[i].FinishedAt = j.ID, fmt.Sprintf("h%03d", i), &began, &ended
+			want[i].Decided = int64(i + 1)
 		}
 		targets, _, err := f.JobTargets(f.ctx(), j.ID, store.JobTargetFilter{})
 		require.NoError(f, err)

@@ -7,12 +7,20 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/quicflow/quicflow/internal/release"
 )
 
 // logBatchBytes is how much log data one statement writes, more or less.
 const logBatchBytes = 4 << 20
+
+// Records of a step that follow each other in one stream share a row up to this size, and as long as they were made within
+// this time.
+const (
+	joinBytes = 16 << 10
+	joinTime  = 100 * time.Millisecond
+)
 
 // AppendLogs stores log records and gives, for each step among them, up to where its log is stored now.
 //
@@ -29,7 +37,7 @@ func (s *Store) AppendLogs(ctx context.Context, records []release.LogRecord) ([]
 	var acks []release.LogAck
 	var a appender
 	err := s.write(ctx, "append logs", func(tx conn) error {
-		a = appender{positions: map[string]uint64{}, acks: map[string]uint64{}}
+		a = appender{positions: map[string]uint64{}, acks: map[string]uint64{}, last: map[string]*neighbour{}}
 		if err := a.load(ctx, tx, records); err != nil {
 			return err
 		}
@@ -61,6 +69,13 @@ type appender struct {
 	acks      map[string]uint64
 	unknown   map[string]bool
 	taken     []release.LogRecord
+	last      map[string]*neighbour // by step
+}
+
+// neighbour is the last record of a step that was taken.
+type neighbour struct {
+	index int  // in taken
+	own   bool // its data is a copy that may grow
 }
 
 type logStep struct {
@@ -157,12 +172,34 @@ func (a *appender) take(r release.LogRecord) {
 	}
 	if r.Position == a.positions[r.StepID] && r.Next > r.Position {
 		a.positions[r.StepID] = r.Next
-		a.heads[step.TaskID]++
 		a.bytes[step.TaskID] += int64(len(r.Data))
-		r.TaskID, r.Seq = step.TaskID, a.heads[step.TaskID]
-		a.taken = append(a.taken, r)
+		if !a.join(r) {
+			a.heads[step.TaskID]++
+			r.TaskID, r.Seq = step.TaskID, a.heads[step.TaskID]
+			a.last[r.StepID] = &neighbour{index: len(a.taken)}
+			a.taken = append(a.taken, r)
+		}
 	}
 	a.acks[r.StepID] = a.positions[r.StepID]
+}
+
+// join puts a record into the same row as the one before it, if it goes on where that ends: a row costs more than its data
+// where a host prints line by line.
+func (a *appender) join(r release.LogRecord) bool {
+	n := a.last[r.StepID]
+	if n == nil {
+		return false
+	}
+	before := &a.taken[n.index]
+	if before.Stream != r.Stream || before.Next != r.Position || before.Offset+uint64(len(before.Data)) != r.Offset ||
+		len(before.Data)+len(r.Data) > joinBytes || r.Time.Sub(before.Time).Abs() > joinTime {
+		return false
+	}
+	if !n.own {
+		before.Data, n.own = slices.Clone(before.Data), true
+	}
+	before.Data, before.Next = append(before.Data, r.Data...), r.Next
+	return true
 }
 
 func (a *appender) write(ctx context.Context, tx conn) error {

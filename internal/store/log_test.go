@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +53,41 @@ var logTests = map[string]func(*fixture){
 		require.EqualValues(f, 7, f.log(step, 5, 7, "b"))
 		require.EqualValues(f, 9, f.log(step, 7, 9, "c"))
 		require.Equal(f, "abc", f.text(task))
+	},
+	"lines that follow each other share a row": func(f *fixture) {
+		task, steps := f.running("h000", "h001")
+		var batch []release.LogRecord
+		line := func(id string, position uint64, stream release.Stream, offset uint64, later time.Duration) {
+			all := []byte("line\nrest of a buffer") // more than the record's data, to be left alone
+			batch = append(batch, release.LogRecord{StepID: steps[id].ID, ClientID: id, Position: position, Next: position + 1, Stream: stream, Offset: offset,
+				Time: f.now().Add(later), Data: all[:5]})
+		}
+		for i := range uint64(100) {
+			line("h000", i, release.StreamStdout, 5*i, 0)
+			line("h001", i, release.StreamStdout, 5*i, 0)
+		}
+		line("h000", 100, release.StreamStderr, 0, 0)
+		line("h000", 101, release.StreamStdout, 500, 0)
+		line("h000", 102, release.StreamStdout, 505, time.Second)
+		line("h000", 103, release.StreamStdout, 999, time.Second) // not where the one before it ends
+		acks, err := f.AppendLogs(f.ctx(), batch)
+		require.NoError(f, err)
+		require.Equal(f, []release.LogAck{{StepID: steps["h000"].ID, Position: 104}, {StepID: steps["h001"].ID, Position: 100}}, acks)
+		for _, r := range batch {
+			require.Equal(f, "line\nrest of a buffer", string(r.Data[:cap(r.Data)][:21]))
+		}
+		got, err := f.Logs(f.ctx(), task.ID, 0, store.LogFilter{}, 0)
+		require.NoError(f, err)
+		var rows []string
+		for _, r := range got {
+			require.EqualValues(f, len(rows)+1, r.Seq)
+			rows = append(rows, fmt.Sprintf("%s %s %d-%d %d+%d", r.ClientID, r.Stream, r.Position, r.Next, r.Offset, len(r.Data)))
+		}
+		require.Equal(f, []string{"h000 stdout 0-100 0+500", "h001 stdout 0-100 0+500", "h000 stderr 100-101 0+5", "h000 stdout 101-102 500+5",
+			"h000 stdout 102-103 505+5", "h000 stdout 103-104 999+5"}, rows)
+		require.Equal(f, strings.Repeat("line\n", 100), string(got[0].Data))
+		require.EqualValues(f, 104, f.log(steps["h000"], 104, 104, "")) // and it goes on behind it
+		require.EqualValues(f, 105, f.log(steps["h000"], 104, 105, "x"))
 	},
 	"the log of a step that is not known is acknowledged": func(f *fixture) {
 		task, steps := f.running("h000")

@@ -20,7 +20,8 @@ const journalReset = "the agent's journal was replaced or restored; it cannot be
 //
 // Facts are wanted from an agent that has some, if those that are stored have another hash.
 //
-// An agent that shows another journal than before, or an earlier generation of it, may have forgotten what it was told:
+// An agent that shows another journal than before, an earlier generation of it, or the same one after another boot, may have
+// forgotten what it was told:
 // its steps in state dispatched become unknown.
 func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]release.ClientEntry, error) {
 	if len(sessions) == 0 {
@@ -39,9 +40,10 @@ func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSes
 				ID         string `db:"id"`
 				JournalID  string `db:"journal_id"`
 				Generation uint64 `db:"generation"`
+				BootID     string `db:"boot_id"`
 				FactsHash  int64  `db:"facts_hash"`
 			}
-			if err := tx.list(ctx, &known, `SELECT id, journal_id, generation, facts_hash FROM clients WHERE id IN (?) ORDER BY id`+tx.dialect.lock, ids); err != nil {
+			if err := tx.list(ctx, &known, `SELECT id, journal_id, generation, boot_id, facts_hash FROM clients WHERE id IN (?) ORDER BY id`+tx.dialect.lock, ids); err != nil {
 				return err
 			}
 			// After the lock, which whoever revokes takes first.
@@ -57,7 +59,9 @@ func (s *Store) ConnectClients(ctx context.Context, sessions []release.ClientSes
 					continue
 				}
 				entries[k.ID] = release.ClientEntry{WantFacts: session.FactsHash != 0 && int64(session.FactsHash) != k.FactsHash}
-				if k.JournalID != "" && (k.JournalID != session.JournalID || k.Generation > session.Generation) {
+				// A journal is opened, and so of another generation, after each boot: the same one means a disk that was put back.
+				again := k.Generation == session.Generation && k.BootID != session.BootID
+				if k.JournalID != "" && (k.JournalID != session.JournalID || k.Generation > session.Generation || again) {
 					reset = append(reset, k.ID)
 				}
 				row, err := s.sessionRow(session)

@@ -114,7 +114,8 @@ var sessionTests = map[string]func(*fixture){
 	"a replaced journal leaves its steps unknown": func(f *fixture) {
 		for _, second := range []release.ClientSession{
 			{JournalID: "another", Generation: 9},
-			{JournalID: "journal of h000", Generation: 0}, // a restored snapshot
+			{JournalID: "journal of h000", Generation: 0},                  // a restored snapshot
+			{JournalID: "journal of h000", Generation: 1, BootID: "other"}, // of a whole disk
 		} {
 			name := "p" + fmt.Sprint(second.Generation)
 			versions := f.project(name, "1.0", "2.0")

@@ -44,7 +44,7 @@ func TestJobs(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	reg := prometheus.NewRegistry()
 	require.NoError(t, reg.Register(telemetry.NewJobs(s, slog.New(slog.DiscardHandler))))
-	make := func(status job.Status, hosts ...string) job.Job {
+	create := func(status job.Status, hosts ...string) job.Job {
 		j := job.Job{Kind: job.KindBatch, Command: job.Command{Type: "ping"}}
 		require.NoError(t, s.CreateJob(ctx, &j, hosts))
 		if status != job.StatusStarting {
@@ -52,9 +52,9 @@ func TestJobs(t *testing.T) {
 		}
 		return j
 	}
-	make(job.StatusStarting, "a")
-	make(job.StatusPaused, "a")
-	j := make(job.StatusRunning, "a", "b", "c")
+	create(job.StatusStarting, "a")
+	create(job.StatusPaused, "a")
+	j := create(job.StatusRunning, "a", "b", "c")
 	_, _, err = s.MarkJobDispatched(ctx, j.ID, []string{"a", "b"})
 	require.NoError(t, err)
 	_, err = s.RecordResults(ctx, []release.StepResult{
