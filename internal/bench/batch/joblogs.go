@@ -17,7 +17,9 @@ import (
 
 const (
 	lineSize = 64 // bytes that a line of a simulated agent has
+	// quiet is how long nothing more must come before the log is read, and patience for how long what is missing is waited for.
 	quiet    = time.Second
+	patience = 20 * time.Second
 )
 
 // logsResult is one job whose hosts print lines. Times count from the request, lags from a line's time.
@@ -115,11 +117,8 @@ func (b *bench) logsRound(ctx context.Context, w *world, follow bool) (r logsRes
 	} else {
 		followed <- nil
 	}
-	heads, err := w.watchHead(ctx, &j, int64(w.agents)*int64(b.lines))
-	if err != nil {
-		return r, err
-	}
-	after, err := w.costs()
+	l := &jobLog{world: w, jobID: j.ID, want: w.agents * b.lines * lineSize}
+	after, err := l.watch(ctx, &j)
 	if err != nil {
 		return r, err
 	}
@@ -127,43 +126,96 @@ func (b *bench) logsRound(ctx context.Context, w *world, follow bool) (r logsRes
 		return r, fmt.Errorf("reader: %w", err)
 	}
 	r.CPU, r.Status, r.Complete = after.since(before), j.Status, j.FinishedAt.Sub(began)
-	if len(heads) > 0 {
-		r.Stored = heads[len(heads)-1].at.Sub(began)
+	if len(l.heads) > 0 {
+		r.Stored = l.heads[len(l.heads)-1].at.Sub(began)
 		r.PerSecond = float64(w.agents*b.lines) / r.Stored.Seconds()
 	}
 	if len(read) > 0 {
 		r.Read = read[len(read)-1].at.Sub(began)
 	}
-	return r, b.judgeLogs(ctx, w, &r, j.ID, began, heads, read)
+	return r, b.judgeLogs(ctx, &r, l, began, read)
 }
 
-// watchHead looks how far a job's log is stored until the job has ended and nothing more comes.
-func (w *world) watchHead(ctx context.Context, j *job, want int64) (heads []head, err error) {
-	path := fmt.Sprintf("/api/batch/jobs/%s/logs?limit=1&after=%d", j.ID, int64(math.MaxInt64))
-	for last, quietSince := int64(0), time.Now(); ; {
+// record is one of a log: lines of one host that were printed together.
+type record struct {
+	Seq      int64     `json:"seq"`
+	ClientID string    `json:"client_id"`
+	Time     time.Time `json:"time"`
+	Text     string    `json:"text"`
+}
+
+// jobLog is what is known of a job's log.
+type jobLog struct {
+	world   *world
+	jobID   string
+	want    int // bytes
+	heads   []head
+	records []record
+	bytes   int // of records
+}
+
+// watch looks how far the log is stored until the job has ended and all is there, or nothing more comes. It gives what was used
+// by then; the log is read afterwards.
+func (l *jobLog) watch(ctx context.Context, j *job) (used costs, err error) {
+	w := l.world
+	path := fmt.Sprintf("/api/batch/jobs/%s/logs?limit=1&after=%d", l.jobID, int64(math.MaxInt64))
+	for last, quietSince, looked := int64(0), time.Now(), int64(-1); ; {
 		var page struct {
 			Head int64 `json:"head"`
 		}
 		if err := w.server.Get(ctx, path, &page); err != nil {
-			return nil, err
+			return used, err
 		}
 		now := time.Now()
 		if page.Head > last {
-			heads, last, quietSince = append(heads, head{page.Head, now}), page.Head, now
+			l.heads, last, quietSince = append(l.heads, head{page.Head, now}), page.Head, now
 		}
 		if !j.ended() {
 			if err := w.server.Get(ctx, "/api/batch/jobs/"+j.ID, j); err != nil {
-				return nil, err
+				return used, err
 			}
 			quietSince = now
 		}
-		// A line may be cut in two records, so there can be more than wanted; of fewer we wait longer for the rest.
-		if silence := now.Sub(quietSince); j.ended() && (silence > 20*quiet || silence > quiet && last >= want) {
-			return heads, w.finish(ctx, j)
+		if silence := now.Sub(quietSince); j.ended() && silence > quiet {
+			if looked != last {
+				looked = last
+				if used, err = w.costs(); err != nil {
+					return used, err
+				}
+				if err := l.read(ctx); err != nil {
+					return used, err
+				}
+			}
+			if l.bytes >= l.want || silence > patience {
+				return used, w.finish(ctx, j)
+			}
 		}
 		if err := pause(ctx, ask); err != nil {
-			return nil, fmt.Errorf("%d of %d records: %w", last, want, err)
+			return used, fmt.Errorf("head of the log is %d: %w", last, err)
 		}
+	}
+}
+
+// read reads what is new in the log.
+func (l *jobLog) read(ctx context.Context) error {
+	for {
+		after := int64(0)
+		if n := len(l.records); n > 0 {
+			after = l.records[n-1].Seq
+		}
+		var page struct {
+			Logs []record `json:"logs"`
+		}
+		if err := l.world.server.Get(ctx, fmt.Sprintf("/api/batch/jobs/%s/logs?limit=5000&after=%d", l.jobID, after), &page); err != nil {
+			return err
+		}
+		if len(page.Logs) == 0 {
+			return nil
+		}
+		for _, r := range page.Logs {
+			l.bytes += len(r.Text)
+		}
+		l.records = append(l.records, page.Logs...)
 	}
 }
 
@@ -184,9 +236,9 @@ func (w *world) follow(ctx context.Context, jobID string) (read []head, err erro
 	return read, err
 }
 
-// judgeLogs reads what was stored, and counts it.
-func (b *bench) judgeLogs(ctx context.Context, w *world, r *logsResult, jobID string, began time.Time, heads, read []head) error {
-	targets, err := w.targets(ctx, jobID)
+// judgeLogs compares what was stored with what was printed.
+func (b *bench) judgeLogs(ctx context.Context, r *logsResult, l *jobLog, began time.Time, read []head) error {
+	targets, err := l.world.targets(ctx, l.jobID)
 	if err != nil {
 		return err
 	}
@@ -197,42 +249,29 @@ func (b *bench) judgeLogs(ctx context.Context, w *world, r *logsResult, jobID st
 			r.Printed = max(r.Printed, t.FinishedAt.Sub(began))
 		}
 	}
-	var sent, since, had []time.Duration
+	var sent, since, had []time.Duration // of each line
 	got := make(map[string]int, len(targets))
-	for after := int64(0); ; {
-		var page struct {
-			Logs []struct {
-				Seq      int64     `json:"seq"`
-				ClientID string    `json:"client_id"`
-				Time     time.Time `json:"time"`
-				Text     string    `json:"text"`
-			} `json:"logs"`
-		}
-		if err := w.server.Get(ctx, fmt.Sprintf("/api/batch/jobs/%s/logs?limit=5000&after=%d", jobID, after), &page); err != nil {
-			return err
-		}
-		if len(page.Logs) == 0 {
-			break
-		}
-		for _, l := range page.Logs {
-			after = l.Seq
-			r.Records++
-			got[l.ClientID] += len(l.Text)
-			if at, ok := seen(heads, l.Seq); ok {
-				sent, since = append(sent, at.Sub(l.Time)), append(since, at.Sub(printed[l.ClientID]))
+	for _, record := range l.records {
+		got[record.ClientID] += len(record.Text)
+		stored, isStored := seen(l.heads, record.Seq)
+		told, isTold := seen(read, record.Seq)
+		for range max(1, len(record.Text)/lineSize) {
+			if isStored {
+				sent, since = append(sent, stored.Sub(record.Time)), append(since, stored.Sub(printed[record.ClientID]))
 			}
-			if at, ok := seen(read, l.Seq); ok {
-				had = append(had, at.Sub(l.Time))
+			if isTold {
+				had = append(had, told.Sub(record.Time))
 			}
 		}
 	}
-	for i := range w.agents {
+	r.Records = len(l.records)
+	for i := range l.world.agents {
 		if got[rig.ClientID(i)] != b.lines*lineSize {
 			r.Wrong++
 		}
 	}
 	if r.Wrong > 0 {
-		fmt.Fprintf(os.Stderr, "job %s: of %d hosts there is more or less than they printed\n", jobID, r.Wrong)
+		fmt.Fprintf(os.Stderr, "job %s: of %d hosts there is more or less than they printed\n", l.jobID, r.Wrong)
 	}
 	for _, times := range [][]time.Duration{sent, since, had} {
 		slices.Sort(times)
