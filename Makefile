@@ -110,6 +110,19 @@ bench-backbone: ## Measure the backbone beside bare quic-go and NATS (RUN=throug
 	@cd internal/bench/nats && go build -o ../../../bin/bench/nats .
 	@bin/bench/backbone -run '$(RUN)' -agents '$(AGENTS)' -duration '$(DURATION)' -nats bin/bench/nats -out bin/bench/backbone.json
 
+# What bench-batch measures, on which databases, and in how many rounds; the sizes of the fleet are AGENTS.
+BATCH    ?= batch,joblogs,ansible
+DATABASE ?= sqlite,postgres
+ROUNDS   ?= 3
+
+.PHONY: bench-batch
+bench-batch: build ## Measure batch jobs beside broadcasts and Ansible (BATCH=batch,… DATABASE=sqlite,… AGENTS=10000,… ROUNDS=3)
+	@case ',$(DATABASE),' in *,postgres,*) scripts/install-deps.sh postgresql ;; esac
+	@case ',$(BATCH),' in *,ansible,*) scripts/install-deps.sh ansible-core openssh-server ;; esac
+	@mkdir -p bin/bench
+	@go build -o bin/bench/batch ./internal/bench/batch
+	@bin/bench/batch -run '$(BATCH)' -database '$(DATABASE)' -agents '$(AGENTS)' -rounds '$(ROUNDS)' -out bin/bench/batch.json
+
 ## --- source
 
 .PHONY: lint

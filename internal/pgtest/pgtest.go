@@ -216,23 +216,38 @@ func (s *Server) wait(ctx context.Context) error {
 // Database makes an empty database for a test, and gives its URL. It is dropped when the test ends.
 func (s *Server) Database(t testing.TB) (dsn string) {
 	t.Helper()
-	name := fmt.Sprintf("test_%d", s.made.Add(1))
-	s.administer(t, "CREATE DATABASE "+name)
-	t.Cleanup(func() { s.administer(t, "DROP DATABASE "+name+" WITH (FORCE)") })
-	return s.dsn(name)
+	dsn, drop, err := s.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := drop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return dsn
 }
 
-func (s *Server) administer(t testing.TB, statement string) {
-	t.Helper()
+// Create makes an empty database, and gives its URL and what drops it.
+func (s *Server) Create() (dsn string, drop func() error, err error) {
+	name := fmt.Sprintf("test_%d", s.made.Add(1))
+	return s.dsn(name), func() error { return s.administer("DROP DATABASE " + name + " WITH (FORCE)") }, s.administer("CREATE DATABASE " + name)
+}
+
+func (s *Server) administer(statement string) error {
 	db, err := sql.Open("postgres", s.dsn("postgres"))
 	if err == nil {
 		_, err = db.Exec(statement)
 		err = errors.Join(err, db.Close())
 	}
 	if err != nil {
-		t.Fatalf("pgtest: %s: %v", statement, err)
+		return fmt.Errorf("pgtest: %s: %w", statement, err)
 	}
+	return nil
 }
+
+// PID is that of the server's first process, whose children are the others.
+func (s *Server) PID() int { return s.process.Process.Pid }
 
 func (s *Server) dsn(database string) string {
 	return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s?sslmode=disable", superuser, s.port, database)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/bench/rig"
 	"github.com/quicflow/quicflow/internal/pki"
 )
 
@@ -30,13 +30,13 @@ type bareServer struct {
 	streams atomic.Int64 // that the clients opened and a goroutine reads
 }
 
-func (b *bareServer) handlers() map[string]handler {
-	return map[string]handler{
-		"start":     on(b.start),
-		"connected": on(func(none) (int, error) { return int(b.streams.Load()), nil }),
-		"load":      on(b.load),
-		"memory":    on(memory),
-		"heap":      on(heap),
+func (b *bareServer) handlers() map[string]rig.Handler {
+	return map[string]rig.Handler{
+		"start":     rig.On(b.start),
+		"connected": rig.On(func(rig.None) (int, error) { return int(b.streams.Load()), nil }),
+		"load":      rig.On(b.load),
+		"memory":    rig.On(memory),
+		"heap":      rig.On(heap),
 	}
 }
 
@@ -45,7 +45,7 @@ func (b *bareServer) start(p hubPlan) (address, error) {
 	if err != nil {
 		return address{}, err
 	}
-	ca, err := pki.LoadOrCreate(filepath.Join(p.Dir, caDir))
+	ca, err := rig.Authority(p.Dir)
 	if err != nil {
 		return address{}, err
 	}
@@ -148,20 +148,8 @@ func (b *bareServer) load(p loadOver) (figures, error) {
 // bareClient is quic-go alone in the place of a fleet.
 type bareClient struct{}
 
-func (bareClient) handlers() map[string]handler {
-	return map[string]handler{"start": on(startBareClients)}
-}
-
-// fleetPlan says whom a fleet connects to.
-type fleetPlan struct {
-	Dir       string        `json:"dir"`
-	Addr      string        `json:"addr"`
-	Agents    int           `json:"agents"`
-	PerSocket int           `json:"per_socket"` // agents that share a UDP socket
-	AtOnce    int           `json:"at_once"`    // agents that connect at the same time
-	KeepAlive time.Duration `json:"keepalive"`  // of bare clients, in place of heartbeats
-	Patience  time.Duration `json:"patience"`   // how long an agent tries
-	Classic   bool          `json:"classic"`    // offer no key exchange but X25519
+func (bareClient) handlers() map[string]rig.Handler {
+	return map[string]rig.Handler{"start": rig.On(startBareClients)}
 }
 
 // dialler gives agents their sockets.
@@ -170,7 +158,7 @@ type dialler struct {
 	server     *net.UDPAddr
 }
 
-func newDialler(p fleetPlan) (*dialler, error) {
+func newDialler(p rig.FleetPlan) (*dialler, error) {
 	server, err := net.ResolveUDPAddr("udp", p.Addr)
 	if err != nil {
 		return nil, err
@@ -190,18 +178,18 @@ func (d *dialler) dial(ctx context.Context, i int, secure *tls.Config, config *q
 	return d.transports[i%len(d.transports)].Dial(ctx, d.server, secure, config)
 }
 
-func startBareClients(p fleetPlan) (none, error) {
-	all, err := identities(p.Dir, p.Agents)
+func startBareClients(p rig.FleetPlan) (rig.None, error) {
+	all, err := rig.Identities(p.Dir, p.Agents)
 	if err != nil {
-		return none{}, err
+		return rig.None{}, err
 	}
-	ca, err := pki.LoadOrCreate(filepath.Join(p.Dir, caDir))
+	ca, err := rig.Authority(p.Dir)
 	if err != nil {
-		return none{}, err
+		return rig.None{}, err
 	}
 	d, err := newDialler(p)
 	if err != nil {
-		return none{}, err
+		return rig.None{}, err
 	}
 	roots, classic := ca.Pool(), []tls.CurveID(nil)
 	if p.Classic {
@@ -216,12 +204,12 @@ func startBareClients(p fleetPlan) (none, error) {
 			return bareConnect(d, i, secure, p)
 		})
 	}
-	return none{}, group.Wait()
+	return rig.None{}, group.Wait()
 }
 
 // bareConnect tries until the server has answered on the connection: one that has too many in its queue refuses some, also
 // after the handshake is over, and one that has no time lets some time out.
-func bareConnect(d *dialler, i int, secure *tls.Config, p fleetPlan) error {
+func bareConnect(d *dialler, i int, secure *tls.Config, p rig.FleetPlan) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.Patience)
 	defer cancel()
 	for {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/bench/rig"
 )
 
 const (
@@ -19,24 +21,24 @@ const (
 )
 
 // open has a server listen.
-func (b *bench) open(ctx context.Context, dir, addr string, server *process) (at address, err error) {
+func (b *bench) open(ctx context.Context, dir, addr string, server *rig.Process) (at address, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	return at, server.order(ctx, "start", hubPlan{Dir: dir, Addr: addr, Preset: b.preset, Payload: b.payload}, &at)
+	return at, server.Order(ctx, "start", hubPlan{Dir: dir, Addr: addr, Preset: b.preset, Payload: b.payload}, &at)
 }
 
 // send has n clients connect to a server and waits until it has them all.
-func (b *bench) send(ctx context.Context, dir string, at address, server, clients *process, n int) error {
+func (b *bench) send(ctx context.Context, dir string, at address, server, clients *rig.Process, n int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.patience, errors.New("not all connected within -patience"))
 	defer cancel()
-	plan := fleetPlan{Dir: dir, Addr: at.Addr, Agents: n, PerSocket: perSocket, AtOnce: b.atOnce, KeepAlive: at.Heartbeat, Patience: b.patience, Classic: at.Classic}
+	plan := rig.FleetPlan{Dir: dir, Addr: at.Addr, Agents: n, PerSocket: perSocket, AtOnce: b.atOnce, KeepAlive: at.Heartbeat, Patience: b.patience, Classic: at.Classic}
 	shown := make(chan struct{})
 	showing, stop := context.WithCancel(ctx)
 	go func() {
 		defer close(shown)
 		progress(showing, server, n)
 	}()
-	err := clients.order(ctx, "start", plan, nil)
+	err := clients.Order(ctx, "start", plan, nil)
 	stop()
 	<-shown
 	if err != nil {
@@ -46,7 +48,7 @@ func (b *bench) send(ctx context.Context, dir string, at address, server, client
 }
 
 // progress says now and then how many clients a server has, until ctx ends.
-func progress(ctx context.Context, server *process, n int) {
+func progress(ctx context.Context, server *rig.Process, n int) {
 	const interval = 15 * time.Second
 	before := 0
 	for {
@@ -54,22 +56,22 @@ func progress(ctx context.Context, server *process, n int) {
 			return
 		}
 		connected := before
-		if server.order(ctx, "connected", none{}, &connected) != nil {
+		if server.Order(ctx, "connected", rig.None{}, &connected) != nil {
 			return
 		}
-		use, err := server.usage()
+		use, err := server.Usage()
 		if err != nil {
 			return
 		}
-		fmt.Fprintf(os.Stderr, "%d of %d connected, %.0f/s, server %s\n", connected, n, float64(connected-before)/interval.Seconds(), size(use.RSS))
+		fmt.Fprintf(os.Stderr, "%d of %d connected, %.0f/s, server %s\n", connected, n, float64(connected-before)/interval.Seconds(), rig.Size(use.RSS))
 		before = connected
 	}
 }
 
 // await waits until a server has n clients.
-func (b *bench) await(ctx context.Context, server *process, n int) error {
+func (b *bench) await(ctx context.Context, server *rig.Process, n int) error {
 	for connected := 0; ; wait(ctx, poll) {
-		err := server.order(ctx, "connected", none{}, &connected)
+		err := server.Order(ctx, "connected", rig.None{}, &connected)
 		if err != nil {
 			return fmt.Errorf("%d of %d connected: %w", connected, n, err)
 		}
@@ -84,7 +86,7 @@ type world struct {
 	dir        string
 	addr       address
 	agents     int
-	hub, fleet *process
+	hub, fleet *rig.Process
 }
 
 // fleet runs all measures that need a fleet of n agents.
@@ -94,7 +96,7 @@ func (b *bench) fleet(ctx context.Context, n int) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := prepare(ctx, dir, n); err != nil {
+	if err := rig.Prepare(ctx, dir, "", n); err != nil {
 		return err
 	}
 	if b.bare && b.wants("memory") {
@@ -106,11 +108,11 @@ func (b *bench) fleet(ctx context.Context, n int) (err error) {
 	if w.hub, err = b.start(ctx, "role-hub"); err != nil {
 		return err
 	}
-	defer func() { w.hub.stop() }() // whichever it is by then
+	defer func() { w.hub.Stop() }() // whichever it is by then
 	if w.fleet, err = b.start(ctx, "role-fleet"); err != nil {
 		return err
 	}
-	defer w.fleet.stop()
+	defer w.fleet.Stop()
 	for _, m := range []struct {
 		name string
 		run  func(context.Context, *world) error
@@ -143,16 +145,16 @@ type memoryResult struct {
 }
 
 // fill connects n clients to a server and reads its memory before and after.
-func (b *bench) fill(ctx context.Context, dir string, server, clients *process, n int) (m memoryResult, at address, err error) {
+func (b *bench) fill(ctx context.Context, dir string, server, clients *rig.Process, n int) (m memoryResult, at address, err error) {
 	m.Agents = n
 	// The server runs before it is looked at; what it takes without clients is not theirs.
 	if at, err = b.open(ctx, dir, loopback, server); err != nil {
 		return m, at, err
 	}
-	if err = server.order(ctx, "memory", memoryPlan{Free: true}, nil); err != nil {
+	if err = server.Order(ctx, "memory", memoryPlan{Free: true}, nil); err != nil {
 		return m, at, err
 	}
-	before, err := server.usage()
+	before, err := server.Usage()
 	if err != nil {
 		return m, at, err
 	}
@@ -169,19 +171,19 @@ func (b *bench) fill(ctx context.Context, dir string, server, clients *process, 
 		settle = at.Heartbeat + 10*time.Second
 	}
 	wait(ctx, settle)
-	settled, err := server.usage()
+	settled, err := server.Usage()
 	if err != nil {
 		return m, at, err
 	}
 	var account memoryAnswer
-	if err = server.order(ctx, "memory", memoryPlan{Free: true}, &account); err != nil {
+	if err = server.Order(ctx, "memory", memoryPlan{Free: true}, &account); err != nil {
 		return m, at, err
 	}
-	freed, err := server.usage()
+	freed, err := server.Usage()
 	if err != nil {
 		return m, at, err
 	}
-	if err = server.order(ctx, "heap", none{}, &m.Shares); err != nil {
+	if err = server.Order(ctx, "heap", rig.None{}, &m.Shares); err != nil {
 		return m, at, err
 	}
 	m.Before, m.AsIs, m.Peak, m.Freed = before.RSS, settled.RSS, settled.Peak, freed.RSS
@@ -194,12 +196,12 @@ func (b *bench) bareMemory(ctx context.Context, dir string, n int) error {
 	if err != nil {
 		return err
 	}
-	defer server.stop()
+	defer server.Stop()
 	clients, err := b.start(ctx, "role-bare-client")
 	if err != nil {
 		return err
 	}
-	defer clients.stop()
+	defer clients.Stop()
 	m, _, err := b.fill(ctx, dir, server, clients, n)
 	if err != nil {
 		return err
@@ -216,18 +218,18 @@ func (b *bench) memory(ctx context.Context, w *world) error {
 		return err
 	}
 	w.addr = at
-	var fleet fleetStatus
-	if err := w.fleet.order(ctx, "status", none{}, &fleet); err != nil {
+	var fleet rig.FleetStatus
+	if err := w.fleet.Order(ctx, "status", rig.None{}, &fleet); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "%d connected in %s; attempts that failed: %v\n", w.agents, short(m.Connecting), fleet.Attempts)
+	fmt.Fprintf(os.Stderr, "%d connected in %s; attempts that failed: %v\n", w.agents, rig.Short(m.Connecting), fleet.Attempts)
 	if !b.wants("memory") {
 		return nil
 	}
 	m.System = ours
 	b.report.Memory = append(b.report.Memory, m)
 
-	heading("Memory of the server's process, %d idle connections, a heartbeat every %s", w.agents, at.Heartbeat)
+	rig.Heading("Memory of the server's process, %d idle connections, a heartbeat every %s", w.agents, at.Heartbeat)
 	fmt.Printf("%-14s %12s %12s %14s %14s %12s %12s %12s %10s\n", "", "RSS before", "RSS", "a connection", "after freeing", "live heap", "stacks", "goroutines", "connecting")
 	var lines []memoryResult
 	for _, m := range b.report.Memory {
@@ -235,14 +237,14 @@ func (b *bench) memory(ctx context.Context, w *world) error {
 			lines = append(lines, m)
 		}
 	}
-	each := func(v int64) string { return size(v / int64(w.agents)) }
+	each := func(v int64) string { return rig.Size(v / int64(w.agents)) }
 	for _, m := range lines {
-		fmt.Printf("%-14s %12s %12s %14s %14s %12s %12s %12.2f %10s\n", m.System, size(m.Before), size(m.AsIs), each(m.AsIs-m.Before), each(m.Freed-m.Before),
-			each(m.Heap), each(m.Stacks), float64(m.Goroutines)/float64(w.agents), short(m.Connecting))
+		fmt.Printf("%-14s %12s %12s %14s %14s %12s %12s %12.2f %10s\n", m.System, rig.Size(m.Before), rig.Size(m.AsIs), each(m.AsIs-m.Before), each(m.Freed-m.Before),
+			each(m.Heap), each(m.Stacks), float64(m.Goroutines)/float64(w.agents), rig.Short(m.Connecting))
 	}
 	if len(lines) == 2 {
-		fmt.Printf("%-14s %12s %12s %14s %14s\n", "ratio", "", "", ratio(float64(lines[1].AsIs-lines[1].Before), float64(lines[0].AsIs-lines[0].Before)),
-			ratio(float64(lines[1].Freed-lines[1].Before), float64(lines[0].Freed-lines[0].Before)))
+		fmt.Printf("%-14s %12s %12s %14s %14s\n", "ratio", "", "", rig.Ratio(float64(lines[1].AsIs-lines[1].Before), float64(lines[0].AsIs-lines[0].Before)),
+			rig.Ratio(float64(lines[1].Freed-lines[1].Before), float64(lines[0].Freed-lines[0].Before)))
 	}
 	for _, m := range lines {
 		var parts []string
@@ -288,28 +290,28 @@ func (b *bench) heartbeats(ctx context.Context, w *world) error {
 		}
 	}
 	b.report.Heartbeats = append(b.report.Heartbeats, r)
-	heading("Heartbeats of %d agents every %s, for %s", r.Agents, r.Interval, short(r.Took))
+	rig.Heading("Heartbeats of %d agents every %s, for %s", r.Agents, r.Interval, rig.Short(r.Took))
 	fmt.Printf("%d heartbeats, %.1f %% of one core in the hub's process, %d sessions dropped\n", r.Beats, r.Percent, dropped)
 	return nil
 }
 
 // observation is how a world is at a moment.
 type observation struct {
-	usage     usage // of the hub
-	connected int   // as the hub says
-	fleet     fleetStatus
+	usage     rig.Usage // of the hub
+	connected int       // as the hub says
+	fleet     rig.FleetStatus
 }
 
 func (b *bench) observe(ctx context.Context, w *world) (o observation, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if o.usage, err = w.hub.usage(); err != nil {
+	if o.usage, err = w.hub.Usage(); err != nil {
 		return o, err
 	}
-	if err = w.hub.order(ctx, "connected", none{}, &o.connected); err != nil {
+	if err = w.hub.Order(ctx, "connected", rig.None{}, &o.connected); err != nil {
 		return o, err
 	}
-	return o, w.fleet.order(ctx, "status", none{}, &o.fleet)
+	return o, w.fleet.Order(ctx, "status", rig.None{}, &o.fleet)
 }
 
 // promisesResult is how requests fare that agents answer late.
@@ -324,13 +326,13 @@ func (b *bench) promiseLateness(ctx context.Context, w *world) error {
 	defer cancel()
 	r := promisesResult{Agents: w.agents, Delay: b.delay}
 	plan := promisesPlan{Agents: w.agents, InFlight: b.options.promises, Delay: b.delay}
-	if err := w.hub.order(ctx, "promises", plan, &r.promisesAnswer); err != nil {
+	if err := w.hub.Order(ctx, "promises", plan, &r.promisesAnswer); err != nil {
 		return err
 	}
 	b.report.Promises = append(b.report.Promises, r)
-	heading("%d requests to %d agents that answer after %s", b.options.promises, w.agents, b.delay)
+	rig.Heading("%d requests to %d agents that answer after %s", b.options.promises, w.agents, b.delay)
 	fmt.Printf("%d completed, %d failed, %d in flight at once, later than the delay: p50 %s, p99 %s, at most %s\n",
-		r.Completed, r.Failed, r.InFlight, short(r.LateP50), short(r.LateP99), short(r.LateMax))
+		r.Completed, r.Failed, r.InFlight, rig.Short(r.LateP50), rig.Short(r.LateP99), rig.Short(r.LateMax))
 	printFailure(r.Failure)
 	return nil
 }
@@ -351,12 +353,12 @@ func (b *bench) broadcast(ctx context.Context, w *world) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	r := broadcastResult{Agents: w.agents}
-	if err := w.hub.order(ctx, "broadcast", fleetSize{w.agents}, &r.broadcastAnswer); err != nil {
+	if err := w.hub.Order(ctx, "broadcast", fleetSize{w.agents}, &r.broadcastAnswer); err != nil {
 		return err
 	}
 	b.report.Broadcast = append(b.report.Broadcast, r)
-	heading("Broadcast of %d bytes to %d agents, each of which answers", b.payload, w.agents)
-	fmt.Printf("%d answered, %d failed, the last one after %s, %.0f answers/s\n", r.Answered, r.Failed, short(r.Took), r.PerSecond)
+	rig.Heading("Broadcast of %d bytes to %d agents, each of which answers", b.payload, w.agents)
+	fmt.Printf("%d answered, %d failed, the last one after %s, %.0f answers/s\n", r.Answered, r.Failed, rig.Short(r.Took), r.PerSecond)
 	printFailure(r.Failure)
 	return nil
 }
@@ -384,7 +386,7 @@ func (b *bench) storm(ctx context.Context, w *world) error {
 	}
 	r := stormResult{Agents: w.agents, RSSBefore: before.usage.RSS, Outcome: "all are back"}
 	killed := time.Now()
-	w.hub.kill()
+	w.hub.Kill()
 	if w.hub, err = b.start(ctx, "role-hub"); err != nil {
 		return err
 	}
@@ -407,7 +409,7 @@ func (b *bench) storm(ctx context.Context, w *world) error {
 		return err
 	}
 	var known []int
-	if err := w.hub.order(ctx, "known", fleetSize{w.agents}, &known); err != nil {
+	if err := w.hub.Order(ctx, "known", fleetSize{w.agents}, &known); err != nil {
 		return err
 	}
 	r.FalseCount = max(after.fleet.Accepted-len(known), 0)
@@ -416,11 +418,11 @@ func (b *bench) storm(ctx context.Context, w *world) error {
 	r.Resumed, r.Sessions = after.fleet.Resumed-before.fleet.Resumed, after.fleet.Sessions-before.fleet.Sessions
 	r.Attempts = total(after.fleet.Attempts) - total(before.fleet.Attempts)
 	b.report.Storm = append(b.report.Storm, r)
-	heading("%d agents after SIGKILL of their hub", r.Agents)
+	rig.Heading("%d agents after SIGKILL of their hub", r.Agents)
 	fmt.Printf("down for %s, then %s after %s; %d sessions counted that the hub does not know, %d agents missing\n",
-		short(r.Down), r.Outcome, short(r.Back), r.FalseCount, r.Missing)
+		rig.Short(r.Down), r.Outcome, rig.Short(r.Back), r.FalseCount, r.Missing)
 	fmt.Printf("%d sessions (%d resumed) after %d attempts that failed; RSS %s before, %s at the peak, %s settled\n",
-		r.Sessions, r.Resumed, r.Attempts, size(r.RSSBefore), size(r.RSSPeak), size(r.RSSSettled))
+		r.Sessions, r.Resumed, r.Attempts, rig.Size(r.RSSBefore), rig.Size(r.RSSPeak), rig.Size(r.RSSSettled))
 	return nil
 }
 

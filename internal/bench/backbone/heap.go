@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/bench/rig"
 )
 
 // share is the live heap that a group of packages has allocated, in bytes.
@@ -35,7 +37,7 @@ var groups = []struct{ prefix, name string }{
 
 // heap is the live heap by who allocated it, after a collection, the largest first. The profile is a sample; see
 // memProfileRate.
-func heap(none) ([]share, error) {
+func heap(rig.None) ([]share, error) {
 	runtime.GC()
 	runtime.GC() // the profile lags behind by one
 	var records []runtime.MemProfileRecord

@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/bench/rig"
 	"github.com/quicflow/quicflow/internal/config"
-	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/store"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -49,16 +48,16 @@ type hubRole struct {
 	payload []byte
 }
 
-func (r *hubRole) handlers() map[string]handler {
-	return map[string]handler{
-		"start":     on(r.start),
-		"connected": on(func(none) (int, error) { return r.hub.Connected(), nil }),
-		"known":     on(r.known),
-		"load":      on(r.load),
-		"memory":    on(memory),
-		"heap":      on(heap),
-		"promises":  on(r.promises),
-		"broadcast": on(r.broadcast),
+func (r *hubRole) handlers() map[string]rig.Handler {
+	return map[string]rig.Handler{
+		"start":     rig.On(r.start),
+		"connected": rig.On(func(rig.None) (int, error) { return r.hub.Connected(), nil }),
+		"known":     rig.On(r.known),
+		"load":      rig.On(r.load),
+		"memory":    rig.On(memory),
+		"heap":      rig.On(heap),
+		"promises":  rig.On(r.promises),
+		"broadcast": rig.On(r.broadcast),
 	}
 }
 
@@ -67,13 +66,13 @@ func (r *hubRole) start(p hubPlan) (address, error) {
 	if err != nil {
 		return address{}, err
 	}
-	ca, err := pki.LoadOrCreate(filepath.Join(p.Dir, caDir))
+	ca, err := rig.Authority(p.Dir)
 	if err != nil {
 		return address{}, err
 	}
 	ctx := context.Background()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: filepath.Join(p.Dir, databaseFile), Logger: log})
+	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: rig.DatabaseFile(p.Dir), Logger: log})
 	if err != nil {
 		return address{}, err
 	}
@@ -98,7 +97,7 @@ type fleetSize struct {
 func (r *hubRole) known(p fleetSize) ([]int, error) {
 	known := []int{}
 	for i := range p.Agents {
-		if r.hub.Presence(clientID(i)).Status == "online" {
+		if r.hub.Presence(rig.ClientID(i)).Status == "online" {
 			known = append(known, i)
 		}
 	}
@@ -136,7 +135,7 @@ type loadOver struct {
 
 // load has worker i ask agent i mod Connections to echo.
 func (r *hubRole) load(p loadOver) (figures, error) {
-	ids, request := clientIDs(p.Connections), message("echo", r.payload)
+	ids, request := rig.ClientIDs(p.Connections), message("echo", r.payload)
 	return runLoad(context.Background(), p.loadPlan, func(ctx context.Context, worker int) error {
 		answer, err := r.ask(ctx, ids[worker%len(ids)], request)
 		if err == nil && len(answer.Payload) != len(r.payload) {
@@ -166,7 +165,7 @@ type promisesAnswer struct {
 // promises asks agents that take their time. The requests are spread over nine tenths of that time, so that all are in
 // flight at once before the first answer comes: what is measured is lateness, not how long it takes to send so many.
 func (r *hubRole) promises(p promisesPlan) (promisesAnswer, error) {
-	ids, request := clientIDs(p.Agents), message("sleep", []byte(p.Delay.String()))
+	ids, request := rig.ClientIDs(p.Agents), message("sleep", []byte(p.Delay.String()))
 	var (
 		out    promisesAnswer
 		mu     sync.Mutex
@@ -216,7 +215,7 @@ type broadcastAnswer struct {
 
 // broadcast asks every agent to echo.
 func (r *hubRole) broadcast(p fleetSize) (broadcastAnswer, error) {
-	ids, request := clientIDs(p.Agents), message("echo", r.payload)
+	ids, request := rig.ClientIDs(p.Agents), message("echo", r.payload)
 	var out broadcastAnswer
 	start := time.Now()
 	for answer := range r.hub.Broadcast(context.Background(), ids, request) {

@@ -13,10 +13,11 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/bench/rig"
 )
 
 // memProfileRate samples the heap finely enough for shares of a few kilobytes a connection, and seldom enough to be cheap.
@@ -26,7 +27,7 @@ func main() {
 	if len(os.Args) == 2 {
 		if handlers, ok := roles()[os.Args[1]]; ok {
 			runtime.MemProfileRate = memProfileRate
-			exit(play(handlers))
+			exit(rig.Play(handlers))
 		}
 	}
 	o, err := parse(os.Args[1:])
@@ -50,10 +51,10 @@ func exit(err error) {
 }
 
 // roles are what the processes of a measurement do.
-func roles() map[string]map[string]handler {
-	return map[string]map[string]handler{
+func roles() map[string]map[string]rig.Handler {
+	return map[string]map[string]rig.Handler{
 		"role-hub":         new(hubRole).handlers(),
-		"role-fleet":       new(fleetRole).handlers(),
+		"role-fleet":       new(rig.Fleet).Handlers(),
 		"role-bare-server": new(bareServer).handlers(),
 		"role-bare-client": bareClient{}.handlers(),
 	}
@@ -106,7 +107,7 @@ func parse(arguments []string) (options, error) {
 	f.DurationVar(&o.patience, "patience", 15*time.Minute, "longest time for all agents to connect")
 	f.IntVar(&o.atOnce, "at-once", 100, "agents that connect at the same time")
 	f.StringVar(&o.gogc, "gogc", "100", "GOGC of every process")
-	f.StringVar(&o.out, "out", "", "file for the figures as JSON; empty means none")
+	f.StringVar(&o.out, "out", "", "file for the figures as JSON; empty means rig.None")
 	if err := f.Parse(arguments); err != nil {
 		return o, err
 	}
@@ -120,26 +121,14 @@ func parse(arguments []string) (options, error) {
 		o.measures = append(o.measures, m)
 	}
 	var errs [3]error
-	o.agents, errs[0] = numbers("agents", *agents)
-	o.inFlight, errs[1] = numbers("in-flight", *inFlight)
-	o.natsConns, errs[2] = numbers("nats-connections", *natsConns)
+	o.agents, errs[0] = rig.Numbers("agents", *agents)
+	o.inFlight, errs[1] = rig.Numbers("in-flight", *inFlight)
+	o.natsConns, errs[2] = rig.Numbers("nats-connections", *natsConns)
 	if o.connections < 1 || o.payload < 1 || o.rounds < 1 || o.promises < 1 || o.atOnce < 1 {
 		return o, errors.New("-connections, -payload, -rounds, -promises and -at-once must be at least 1")
 	}
 	_, err := presetOf(o.preset)
 	return o, errors.Join(errs[0], errs[1], errs[2], err)
-}
-
-func numbers(name, text string) ([]int, error) {
-	var all []int
-	for _, field := range strings.Split(text, ",") {
-		n, err := strconv.Atoi(field)
-		if err != nil || n < 1 {
-			return nil, fmt.Errorf("-%s: %q is not a positive number", name, field)
-		}
-		all = append(all, n)
-	}
-	return all, nil
 }
 
 func (o options) wants(measure string) bool { return slices.Contains(o.measures, measure) }
@@ -156,11 +145,11 @@ func run(ctx context.Context, o options) (err error) {
 	if b.program, err = os.Executable(); err != nil {
 		return err
 	}
-	raiseFileLimit()
+	rig.RaiseFileLimit()
 	b.report = newReport(o)
 	b.report.print()
 	// What was measured is worth keeping even if the rest fails.
-	defer func() { err = errors.Join(err, b.report.write(o.out)) }()
+	defer func() { err = errors.Join(err, rig.WriteReport(o.out, b.report)) }()
 	if o.wants("throughput") {
 		if err := b.throughput(ctx); err != nil {
 			return fmt.Errorf("throughput: %w", err)
@@ -176,21 +165,7 @@ func run(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// raiseFileLimit has children inherit as many file descriptors as this process may have.
-func raiseFileLimit() {
-	var limit syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return
-	}
-	const want = 1_000_000
-	raised := syscall.Rlimit{Cur: want, Max: max(want, limit.Max)}
-	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) != nil {
-		limit.Cur = limit.Max
-		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // what is too little shows as an error of its own
-	}
-}
-
 // start runs this program in a role.
-func (b *bench) start(ctx context.Context, role string) (*process, error) {
-	return start(ctx, b.program, role, "GOGC="+b.gogc)
+func (b *bench) start(ctx context.Context, role string) (*rig.Process, error) {
+	return rig.Start(ctx, b.program, role, "GOGC="+b.gogc)
 }

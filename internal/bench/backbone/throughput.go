@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/bench/rig"
 )
 
 // The systems that the throughput measure compares.
@@ -36,8 +38,8 @@ type throughputLine struct {
 type contender struct {
 	system     string
 	requesters int
-	asking     *process   // takes the order "load"
-	near, all  []*process // the asking side, and all
+	asking     *rig.Process   // takes the order "load"
+	near, all  []*rig.Process // the asking side, and all
 }
 
 func (b *bench) throughput(ctx context.Context) error {
@@ -46,7 +48,7 @@ func (b *bench) throughput(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := prepare(ctx, dir, b.connections); err != nil {
+	if err := rig.Prepare(ctx, dir, "", b.connections); err != nil {
 		return err
 	}
 	type measurement struct {
@@ -105,14 +107,14 @@ func (b *bench) throughput(ctx context.Context) error {
 					continue
 				}
 				line := throughputLine{System: system, InFlight: inFlight, Requesters: k.requesters, Connections: min(b.connections, inFlight),
-					Rounds: m.figures, CPU: median(m.cpu), HubCPU: median(m.hubCPU), Dropped: m.dropped}
+					Rounds: m.figures, CPU: rig.Median(m.cpu), HubCPU: rig.Median(m.hubCPU), Dropped: m.dropped}
 				var perSecond []float64
 				var p50, p99 []time.Duration
 				for _, f := range m.figures {
 					perSecond, p50, p99 = append(perSecond, f.PerSecond), append(p50, f.P50), append(p99, f.P99)
 					line.Failed += f.Failed
 				}
-				line.PerSecond, line.P50, line.P99 = median(perSecond), median(p50), median(p99)
+				line.PerSecond, line.P50, line.P99 = rig.Median(perSecond), rig.Median(p50), rig.Median(p99)
 				if line.PerSecond >= best.PerSecond {
 					best = line
 				}
@@ -129,9 +131,9 @@ func (b *bench) loadOn(ctx context.Context, c contender, inFlight int) (f figure
 	plan := loadOver{loadPlan{InFlight: inFlight, WarmUp: b.load / 5, Measure: b.load}, b.connections}
 	ctx, cancel := context.WithTimeout(ctx, 2*b.load+2*time.Minute)
 	defer cancel()
-	used := func(processes []*process) (sum time.Duration, err error) {
+	used := func(processes []*rig.Process) (sum time.Duration, err error) {
 		for _, p := range processes {
-			u, err := p.usage()
+			u, err := p.Usage()
 			if err != nil {
 				return 0, err
 			}
@@ -140,15 +142,15 @@ func (b *bench) loadOn(ctx context.Context, c contender, inFlight int) (f figure
 		return sum, nil
 	}
 	var before, after [2]time.Duration
-	for i, processes := range [][]*process{c.all, c.near} {
+	for i, processes := range [][]*rig.Process{c.all, c.near} {
 		if before[i], err = used(processes); err != nil {
 			return f, 0, 0, err
 		}
 	}
-	if err := c.asking.order(ctx, "load", plan, &f); err != nil {
+	if err := c.asking.Order(ctx, "load", plan, &f); err != nil {
 		return f, 0, 0, err
 	}
-	for i, processes := range [][]*process{c.all, c.near} {
+	for i, processes := range [][]*rig.Process{c.all, c.near} {
 		if after[i], err = used(processes); err != nil {
 			return f, 0, 0, err
 		}
@@ -159,14 +161,14 @@ func (b *bench) loadOn(ctx context.Context, c contender, inFlight int) (f figure
 
 // compete starts the processes of a system. stop ends them; it is never nil.
 func (b *bench) compete(ctx context.Context, dir, system string) (contenders []contender, stop func(), err error) {
-	var started []*process
+	var started []*rig.Process
 	stop = func() {
 		for i := range started {
-			started[len(started)-1-i].stop()
+			started[len(started)-1-i].Stop()
 		}
 	}
-	begin := func(program, role string) (*process, error) {
-		p, err := start(ctx, program, role, "GOGC="+b.gogc)
+	begin := func(program, role string) (*rig.Process, error) {
+		p, err := rig.Start(ctx, program, role, "GOGC="+b.gogc)
 		if err == nil {
 			started = append(started, p)
 		}
@@ -195,10 +197,10 @@ func (b *bench) compete(ctx context.Context, dir, system string) (contenders []c
 	if err := b.send(ctx, dir, at, server, clients, b.connections); err != nil {
 		return nil, stop, err
 	}
-	return []contender{{system: system, asking: server, near: []*process{server}, all: []*process{server, clients}}}, stop, nil
+	return []contender{{system: system, asking: server, near: []*rig.Process{server}, all: []*rig.Process{server, clients}}}, stop, nil
 }
 
-func (b *bench) competeNATS(ctx context.Context, dir string, begin func(program, role string) (*process, error)) ([]contender, error) {
+func (b *bench) competeNATS(ctx context.Context, dir string, begin func(program, role string) (*rig.Process, error)) ([]contender, error) {
 	connecting, cancel := context.WithTimeout(ctx, b.patience) // begin must not have it, as its end would kill
 	defer cancel()
 	type plan struct {
@@ -217,7 +219,7 @@ func (b *bench) competeNATS(ctx context.Context, dir string, begin func(program,
 		Addr    string `json:"addr"`
 		Version string `json:"version"`
 	}
-	if err := server.order(connecting, "start", p, &listening); err != nil {
+	if err := server.Order(connecting, "start", p, &listening); err != nil {
 		return nil, err
 	}
 	p.Addr, b.report.NATSVersion = listening.Addr, listening.Version
@@ -225,7 +227,7 @@ func (b *bench) competeNATS(ctx context.Context, dir string, begin func(program,
 	if err != nil {
 		return nil, err
 	}
-	if err := responders.order(connecting, "start", p, nil); err != nil {
+	if err := responders.Order(connecting, "start", p, nil); err != nil {
 		return nil, err
 	}
 	var contenders []contender
@@ -235,17 +237,17 @@ func (b *bench) competeNATS(ctx context.Context, dir string, begin func(program,
 			return nil, err
 		}
 		p.Connections = n
-		if err := requester.order(connecting, "start", p, nil); err != nil {
+		if err := requester.Order(connecting, "start", p, nil); err != nil {
 			return nil, err
 		}
 		contenders = append(contenders, contender{system: nats, requesters: n, asking: requester,
-			near: []*process{requester, server}, all: []*process{requester, server, responders}})
+			near: []*rig.Process{requester, server}, all: []*rig.Process{requester, server, responders}})
 	}
 	return contenders, nil
 }
 
 func (b *bench) printThroughput() {
-	heading("Request and answer of %d bytes over mutual TLS 1.3, %d connections, medians of %d rounds of %s", b.payload, b.connections, b.rounds, b.load)
+	rig.Heading("Request and answer of %d bytes over mutual TLS 1.3, %d connections, medians of %d rounds of %s", b.payload, b.connections, b.rounds, b.load)
 	fmt.Printf("%-14s %9s %11s %10s %10s %8s %12s %12s %12s %12s\n", "", "in flight", "requests/s", "p50", "p99", "failed", "CPU/request", "of it hub", "UDP dropped", "hub to this")
 	hub := map[int]throughputLine{}
 	for _, l := range b.report.Throughput {
@@ -253,13 +255,13 @@ func (b *bench) printThroughput() {
 		if l.System == ours {
 			hub[l.InFlight] = l
 		} else {
-			compared = ratio(hub[l.InFlight].PerSecond, l.PerSecond)
+			compared = rig.Ratio(hub[l.InFlight].PerSecond, l.PerSecond)
 		}
 		if l.System == nats {
 			name = fmt.Sprintf("%s (%d)", nats, l.Requesters)
 		}
 		fmt.Printf("%-14s %9d %11.0f %10s %10s %8d %12s %12s %12d %12s\n",
-			name, l.InFlight, l.PerSecond, short(l.P50), short(l.P99), l.Failed, short(l.CPU), short(l.HubCPU), l.Dropped, compared)
+			name, l.InFlight, l.PerSecond, rig.Short(l.P50), rig.Short(l.P99), l.Failed, rig.Short(l.CPU), rig.Short(l.HubCPU), l.Dropped, compared)
 	}
 	if b.nats != "" {
 		fmt.Printf("NATS %s: in brackets the requester's connections that were fastest; the asking side counts the server's CPU too\n", b.report.NATSVersion)

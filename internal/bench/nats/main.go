@@ -16,6 +16,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/quicflow/quicflow/internal/bench/nats/rig"
 )
 
 func main() {
@@ -23,12 +25,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench-nats: this program is started by bench-backbone")
 		os.Exit(2)
 	}
-	handlers := map[string]map[string]handler{
-		"server":    {"start": on(startServer)},
-		"responder": {"start": on(startResponders)},
-		"requester": {"start": on(startRequester), "load": on(load)},
+	handlers := map[string]map[string]rig.Handler{
+		"server":    {"start": rig.On(startServer)},
+		"responder": {"start": rig.On(startResponders)},
+		"requester": {"start": rig.On(startRequester), "load": rig.On(load)},
 	}[os.Args[1]]
-	if err := play(handlers); err != nil {
+	if err := rig.Play(handlers); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-nats:", err)
 		os.Exit(1)
 	}
@@ -109,20 +111,20 @@ func connect(p clientPlan) ([]*nats.Conn, error) {
 func subject(i int) string { return "agent." + strconv.Itoa(i) }
 
 // startResponders has each connection echo what comes on a subject of its own.
-func startResponders(p clientPlan) (none, error) {
+func startResponders(p clientPlan) (rig.None, error) {
 	connections, err := connect(p)
 	if err != nil {
-		return none{}, err
+		return rig.None{}, err
 	}
 	for i, c := range connections {
 		if _, err := c.Subscribe(subject(i), func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
-			return none{}, err
+			return rig.None{}, err
 		}
 		if err := c.FlushTimeout(30 * time.Second); err != nil {
-			return none{}, err
+			return rig.None{}, err
 		}
 	}
-	return none{}, nil
+	return rig.None{}, nil
 }
 
 var requester struct {
@@ -131,16 +133,16 @@ var requester struct {
 	payload     []byte
 }
 
-func startRequester(p clientPlan) (none, error) {
+func startRequester(p clientPlan) (rig.None, error) {
 	connections, err := connect(p)
 	if err != nil {
-		return none{}, err
+		return rig.None{}, err
 	}
 	requester.connections, requester.payload, requester.subjects = connections, make([]byte, p.Payload), nil
 	for i := range p.Subjects {
 		requester.subjects = append(requester.subjects, subject(i))
 	}
-	return none{}, nil
+	return rig.None{}, nil
 }
 
 func load(plan loadPlan) (figures, error) {

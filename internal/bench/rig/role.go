@@ -1,4 +1,6 @@
-package main
+// Package rig is what the programs of measurements share: processes in roles, a server and a fleet of agents that it knows, and the
+// words of their reports.
+package rig
 
 import (
 	"bufio"
@@ -24,11 +26,11 @@ type reply struct {
 	Answer json.RawMessage `json:"answer,omitempty"`
 }
 
-// handler carries out one kind of order.
-type handler func(with json.RawMessage) (answer any, err error)
+// Handler carries out one kind of order.
+type Handler func(with json.RawMessage) (answer any, err error)
 
-// on makes a handler of a function.
-func on[P, A any](f func(P) (A, error)) handler {
+// On makes a Handler of a function.
+func On[P, A any](f func(P) (A, error)) Handler {
 	return func(with json.RawMessage) (any, error) {
 		var parameters P
 		if len(with) > 0 {
@@ -40,11 +42,11 @@ func on[P, A any](f func(P) (A, error)) handler {
 	}
 }
 
-// none is for orders without parameters, or without an answer.
-type none struct{}
+// None is for orders without parameters, or without an answer.
+type None struct{}
 
-// play carries out orders, one after the other, until the process ends.
-func play(handlers map[string]handler) error {
+// Play carries out orders, one after the other, until the process ends.
+func Play(handlers map[string]Handler) error {
 	stopProfile, err := profile()
 	if err != nil {
 		return err
@@ -91,7 +93,7 @@ func profile() (stop func(), err error) {
 	}, nil
 }
 
-func carryOut(handlers map[string]handler, line []byte) reply {
+func carryOut(handlers map[string]Handler, line []byte) reply {
 	var o order
 	if err := json.Unmarshal(line, &o); err != nil {
 		return reply{Error: err.Error()}

@@ -1,1 +1,0 @@
-../backbone/role.go
