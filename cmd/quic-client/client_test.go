@@ -102,12 +102,12 @@ func TestLocalServer(t *testing.T) {
 	require.Equal(t, "127.0.0.1:8474", s.QUIC)
 
 	status = http.StatusCreated
-	token, err := s.mint(context.Background(), "web-7")
+	token, err := mint(context.Background(), s, "web-7")
 	require.NoError(t, err)
 	require.Equal(t, "minted", token)
 
 	status = http.StatusForbidden
-	_, err = s.mint(context.Background(), "web-7")
+	_, err = mint(context.Background(), s, "web-7")
 	require.ErrorContains(t, err, "403")
 	require.ErrorContains(t, err, "because")
 	require.NotContains(t, err.Error(), "secret")
@@ -115,19 +115,6 @@ func TestLocalServer(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "endpoint.json"), []byte("{"), 0o600))
 	_, err = o.localServer()
 	require.ErrorContains(t, err, "endpoint.json")
-}
-
-func TestDataDirectories(t *testing.T) {
-	dir, err := stateDir()
-	require.NoError(t, err)
-	if os.Geteuid() == 0 {
-		require.Equal(t, "/var/lib/quicflow", dir)
-		return
-	}
-	t.Setenv("XDG_STATE_HOME", "/x")
-	dir, err = stateDir()
-	require.NoError(t, err)
-	require.Equal(t, "/x/quicflow", dir)
 }
 
 func TestTokenSources(t *testing.T) {

@@ -7,23 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"io/fs"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/quicflow/quicflow/internal/auth"
 )
-
-// localServer is a server on this host whose data directory we may read, so whose administrator we are.
-type localServer struct {
-	dir   string
-	token string // the administrator's
-	API   string `json:"api"`
-	QUIC  string `json:"quic"`
-}
 
 // errNoToken says what to do.
 func (o *options) errNoToken() error {
@@ -31,50 +22,29 @@ func (o *options) errNoToken() error {
 		"    quic-ctl agent token --id %s\n\nand start again with --token", o.id)
 }
 
-// localServer finds a local server that is the one to connect to.
-func (o *options) localServer() (*localServer, error) {
-	if o.serverGiven && !allLoopback(o.servers) {
-		return nil, o.errNoToken()
+// localServer finds a local server that is the one to connect to, and whose administrator we are.
+func (o *options) localServer() (auth.LocalServer, error) {
+	if o.serverGiven && slices.ContainsFunc(o.servers, func(server string) bool { return !auth.IsLoopback(server) }) {
+		return auth.LocalServer{}, o.errNoToken()
 	}
 	dir := o.serverDataDir
 	if dir == "" {
-		state, err := stateDir()
+		state, err := auth.StateDir()
 		if err != nil {
-			return nil, err
+			return auth.LocalServer{}, err
 		}
 		dir = filepath.Join(state, "server")
 	}
-	// Without a server anyone may listen at the address that the last one left.
-	endpoint, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
-	if err != nil || !auth.ServerRuns(dir) {
-		return nil, o.errNoToken()
+	s, err := auth.FindServer(dir)
+	switch {
+	case errors.Is(err, auth.ErrNoServer), errors.Is(err, fs.ErrPermission), err == nil && s.Token == "":
+		return s, o.errNoToken()
 	}
-	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
-	if err != nil {
-		return nil, o.errNoToken()
-	}
-	s := &localServer{dir: dir, token: strings.TrimSpace(string(token))}
-	if err := json.Unmarshal(endpoint, s); err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, "endpoint.json"), err)
-	}
-	return s, nil
+	return s, err
 }
 
-func allLoopback(servers []string) bool {
-	for _, server := range servers {
-		host, _, err := net.SplitHostPort(server)
-		if err != nil {
-			host = server
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return false
-		}
-	}
-	return true
-}
-
-// mint asks the server for a token that one client may use once.
-func (s *localServer) mint(ctx context.Context, id string) (string, error) {
+// mint asks a local server for a token that one client may use once.
+func mint(ctx context.Context, s auth.LocalServer, id string) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("the server's API does not answer"))
 	defer cancel()
 	body, err := json.Marshal(map[string]any{"uses": 1, "ttl": "5m", "id": id})
@@ -85,7 +55,7 @@ func (s *localServer) mint(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	request.Header.Set("Authorization", "Bearer "+s.token)
+	request.Header.Set("Authorization", "Bearer "+s.Token)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/agent/host"
+	"github.com/quicflow/quicflow/internal/auth"
 )
 
 const (
@@ -65,21 +66,6 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.logLevel, "log-level", defaultLogLevel, "debug, info, warn or error")
 }
 
-// stateDir is where programs of QuicFlow keep their data by default.
-func stateDir() (string, error) {
-	if os.Geteuid() == 0 {
-		return "/var/lib/quicflow", nil
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "quicflow"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find a place for the data, or set --data-dir: %w", err)
-	}
-	return filepath.Join(home, ".local", "state", "quicflow"), nil
-}
-
 func (o *options) joinToken() (string, error) {
 	if o.token != "" {
 		return o.token, nil
@@ -98,7 +84,7 @@ func (o *options) joinToken() (string, error) {
 func (o *options) directory() (string, error) {
 	dir := o.dataDir
 	if dir == "" {
-		state, err := stateDir()
+		state, err := auth.StateDir()
 		if err != nil {
 			return "", err
 		}
@@ -144,8 +130,8 @@ func (o *options) agent(ctx context.Context, cfg agent.Config) (*agent.Agent, er
 		if err != nil {
 			return nil, err
 		}
-		if cfg.Token, err = local.mint(ctx, o.id); err != nil {
-			return nil, fmt.Errorf("join through the local server in %s: %w", local.dir, err)
+		if cfg.Token, err = mint(ctx, local, o.id); err != nil {
+			return nil, fmt.Errorf("join through the local server at %s: %w", local.API, err)
 		}
 		if !o.serverGiven {
 			cfg.Servers = []string{local.QUIC}

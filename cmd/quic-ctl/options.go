@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,10 +48,14 @@ func (o *options) check(getenv func(string) string) error {
 	if !named {
 		o.dataDir = defaultDataDir(getenv)
 	}
-	local, err := localServer(o.dataDir)
-	if err != nil && o.server == "" && (named || !errors.Is(err, errNoServer) && !errors.Is(err, fs.ErrPermission)) {
+	found, err := auth.FindServer(o.dataDir)
+	if errors.Is(err, auth.ErrNoServer) {
+		err = fmt.Errorf("%w: start quic-server, or name another with --server", err)
+	}
+	if err != nil && o.server == "" && (named || !errors.Is(err, auth.ErrNoServer) && !errors.Is(err, fs.ErrPermission)) {
 		return err
 	}
+	local := found.API
 	if o.server == "" {
 		o.server = cmp.Or(local, apiclient.DefaultServer)
 	}
@@ -61,11 +64,7 @@ func (o *options) check(getenv func(string) string) error {
 	if o.token != "" || local == "" || !samePort(o.server, local) {
 		return nil
 	}
-	token, err := os.ReadFile(filepath.Join(o.dataDir, "admin.token"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("read the local server's token: %w", err)
-	}
-	o.token = strings.TrimSpace(string(token))
+	o.token = found.Token
 	if !strings.HasPrefix(o.server, "https:") {
 		o.server = local // localhost may be another address, with another user's program at its port
 	}
@@ -81,27 +80,6 @@ func defaultDataDir(getenv func(string) string) string {
 		state = filepath.Join(getenv("HOME"), ".local", "state")
 	}
 	return filepath.Join(state, "quicflow", "server")
-}
-
-var errNoServer = errors.New("no server runs")
-
-// localServer gives the address that the server which runs on a data directory has written there.
-func localServer(dataDir string) (string, error) {
-	file := filepath.Join(dataDir, "endpoint.json")
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !auth.ServerRuns(dataDir) {
-		return "", fmt.Errorf("%w on %s: start quic-server, or name another with --server", errNoServer, dataDir)
-	}
-	if err != nil {
-		return "", fmt.Errorf("find the local server: %w", err)
-	}
-	var endpoint struct {
-		API string `json:"api"`
-	}
-	if err := json.Unmarshal(text, &endpoint); err != nil {
-		return "", fmt.Errorf("find the local server in %s: %w", file, err)
-	}
-	return endpoint.API, nil
 }
 
 // samePort says whether a URL can mean a server of this machine.

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,56 +16,34 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-// localServer is a server on this host whose data directory we may read, so whose administrator we are.
-type localServer struct {
-	token string // the administrator's
-	API   string `json:"api"`
-	QUIC  string `json:"quic"`
-}
-
-// findLocal gives nil if there is no local server that is the one to connect to.
-func (o *options) findLocal() (*localServer, error) {
-	if o.serverGiven && !isLoopback(o.server) {
+// findLocal gives nil if there is no local server that is the one to connect to, and whose administrator we are.
+func (o *options) findLocal() (*auth.LocalServer, error) {
+	if o.serverGiven && !auth.IsLoopback(o.server) {
 		return nil, nil
 	}
 	dir := o.serverDataDir
 	if dir == "" {
-		state, err := stateDir()
+		state, err := auth.StateDir()
 		if err != nil {
 			return nil, err
 		}
 		dir = filepath.Join(state, "server")
 	}
-	// Without a server anyone may listen at the address that the last one left.
-	endpoint, err := os.ReadFile(filepath.Join(dir, "endpoint.json"))
-	if err != nil || !auth.ServerRuns(dir) {
+	s, err := auth.FindServer(dir)
+	switch {
+	case errors.Is(err, auth.ErrNoServer), errors.Is(err, fs.ErrPermission), err == nil && s.Token == "":
 		return nil, nil
+	case err != nil:
+		return nil, err
 	}
-	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
-	if err != nil {
-		return nil, nil
-	}
-	s := &localServer{token: strings.TrimSpace(string(token))}
-	if err := json.Unmarshal(endpoint, s); err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, "endpoint.json"), err)
-	}
-	return s, nil
-}
-
-func isLoopback(server string) bool {
-	host, _, err := net.SplitHostPort(server)
-	if err != nil {
-		host = server
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return &s, nil
 }
 
 // mint asks the server for a token that all agents may use. It lets known ids join again, as their identities may be lost.
-func (s *localServer) mint(ctx context.Context, prefix string, uses int) (string, error) {
+func mint(ctx context.Context, s *auth.LocalServer, prefix string, uses int) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("the server's API does not answer"))
 	defer cancel()
-	api, err := apiclient.New(apiclient.Config{Server: s.API, Token: s.token})
+	api, err := apiclient.New(apiclient.Config{Server: s.API, Token: s.Token})
 	if err != nil {
 		return "", err
 	}
@@ -84,7 +60,7 @@ func (s *localServer) mint(ctx context.Context, prefix string, uses int) (string
 func (o *options) join(ctx context.Context, ids []string) (_ *fleet.Identities, err error) {
 	dir := o.identities
 	if dir == "" {
-		state, err := stateDir()
+		state, err := auth.StateDir()
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +76,7 @@ func (o *options) join(ctx context.Context, ids []string) (_ *fleet.Identities, 
 			return nil, err
 		}
 		if local != nil {
-			if token, err = local.mint(ctx, o.prefix, o.count); err != nil {
+			if token, err = mint(ctx, local, o.prefix, o.count); err != nil {
 				return nil, err
 			}
 			if !o.serverGiven {

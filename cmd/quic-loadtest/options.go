@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -165,19 +163,4 @@ func (s *span) Set(text string) (err error) {
 		err = fmt.Errorf("%q ends before it begins", text)
 	}
 	return err
-}
-
-// stateDir is where programs of QuicFlow keep their data by default.
-func stateDir() (string, error) {
-	if os.Geteuid() == 0 {
-		return "/var/lib/quicflow", nil
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "quicflow"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find a place for the data: %w", err)
-	}
-	return filepath.Join(home, ".local", "state", "quicflow"), nil
 }
