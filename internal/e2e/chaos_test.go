@@ -26,7 +26,7 @@ const (
 
 const (
 	chaosHosts = 10
-	chaosOpen  = 4                // jobs at a time
+	chaosOpen  = 12               // jobs at a time
 	chaosLimit = 10 * time.Minute // without a job that ends
 )
 

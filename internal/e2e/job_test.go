@@ -109,7 +109,7 @@ func TestLongCommandsOutliveTheServer(t *testing.T) {
 	id := s.shell(fmt.Sprintf(`n=${QUICFLOW_TARGET#host-}; echo begin; sleep %d; echo end $n; exit $(( n %% 2 * (n %% 250) ))`, int(lasting.Seconds())), object{"task_timeout": "5m"})
 	require.NotEmpty(t, id)
 	eventually(t, lasting/3, "all hosts are at work", func() (bool, any) { j := s.job(id); return j.Running == hosts, j })
-	time.Sleep(time.Until(began.Add(lasting / 3))) // the moment of the death is what the test is about
+	<-time.After(time.Until(began.Add(lasting / 3))) // the moment of the death is what the test is about
 	s.crash()
 	s.start()
 	j := s.finishJob(id, time.Minute)

@@ -121,9 +121,9 @@ done | tee %s`, parts, copied), object{"task_timeout": "5m", "job_timeout": "10m
 	go func() {
 		defer close(broken)
 		for range disconnects {
-			time.Sleep(400 * time.Millisecond) // how long it is connected
+			<-time.After(400 * time.Millisecond) // how long it is connected
 			r.cut.Store(true)
-			time.Sleep(300 * time.Millisecond) // how long it is not
+			<-time.After(300 * time.Millisecond) // how long it is not
 			r.cut.Store(false)
 		}
 	}()

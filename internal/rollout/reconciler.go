@@ -29,7 +29,7 @@ func (c *Config) reconcile(ctx context.Context, what string, once func(context.C
 	defer tick.Stop()
 	for {
 		if err := once(ctx); err != nil && ctx.Err() == nil {
-			c.Logger.Warn("cannot compare "+what+" with their workflows, trying again", "error", err)
+			c.Logger.Warn("cannot compare what is stored with its workflows, trying again", "what", what, "error", err)
 		}
 		select {
 		case <-ctx.Done():
