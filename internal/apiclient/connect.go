@@ -5,12 +5,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -55,7 +58,7 @@ func New(config Config) (*API, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	options := []ClientOption{WithHTTPClient(&http.Client{Transport: transport})}
+	options := []ClientOption{WithHTTPClient(&http.Client{Transport: onceMore{transport}})}
 	if config.Token != "" {
 		bearer := "Bearer " + strings.TrimSpace(config.Token)
 		options = append(options, WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
@@ -64,4 +67,16 @@ func New(config Config) (*API, error) {
 		}))
 	}
 	return NewClient(config.Server, options...)
+}
+
+// onceMore repeats a request that changes nothing if the connection broke before there was an answer, as when the server is
+// restarted at that moment. http.Transport does so only on a connection that it had used before.
+type onceMore struct{ http.RoundTripper }
+
+func (o onceMore) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := o.RoundTripper.RoundTrip(r)
+	if r.Method == http.MethodGet && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		return o.RoundTripper.RoundTrip(r)
+	}
+	return response, err
 }

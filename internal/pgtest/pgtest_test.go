@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -60,7 +61,7 @@ func TestCrashAndRestart(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, durable.Crash())
-	require.Error(t, db.Ping())
+	require.Eventually(t, func() bool { return db.Ping() != nil }, 10*time.Second, 10*time.Millisecond, "its other processes end, too")
 	require.NoError(t, durable.Restart(t.Context()))
 	var n int
 	require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM things").Scan(&n))
