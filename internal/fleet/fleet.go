@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// socketBuffer is what a shared socket asks the kernel for, in bytes, for each direction.
-	socketBuffer = 4 << 20
+	// receiveBuffer of a socket, in bytes: of all sockets together as much as is read in a few tenths of a second.
+	receiveBuffer = 256 << 10
 	// leaving is how many agents say goodbye at the same time.
 	leaving = 256
 	// goodbyeTimeout bounds the wait for the hub to have read a Goodbye.
@@ -119,10 +119,7 @@ func (f *Fleet) listen() error {
 		if err != nil {
 			return fmt.Errorf("open socket: %w", err)
 		}
-		// The kernel gives what it allows; less only means that more is sent twice.
-		_ = socket.SetReadBuffer(socketBuffer)
-		_ = socket.SetWriteBuffer(socketBuffer)
-		f.sockets = append(f.sockets, &quic.Transport{Conn: wire.Socket(socket)})
+		f.sockets = append(f.sockets, &quic.Transport{Conn: wire.SocketOf(socket, receiveBuffer)})
 	}
 	return nil
 }

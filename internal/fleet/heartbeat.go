@@ -41,8 +41,8 @@ func (f *Fleet) sweep() {
 			f.agents[i].tick(now)
 		}
 		next = next.Add(time.Duration(f.interval.Load()) / ticksPerInterval / time.Duration(slots))
-		if late := now.Sub(next); late > time.Second {
-			next = now // a burst would not make up for it
+		if now.Sub(next) > 2*slotTime {
+			next = now // heartbeats that are late come later still: a burst of them would only make a hub late, too
 		}
 		timer.Reset(time.Until(next))
 	}
