@@ -108,7 +108,7 @@ func TestLongCommandsOutliveTheServer(t *testing.T) {
 	// Every second host fails, with a code of its own.
 	id := s.shell(fmt.Sprintf(`n=${QUICFLOW_TARGET#host-}; echo begin; sleep %d; echo end $n; exit $(( n %% 2 * (n %% 250) ))`, int(lasting.Seconds())), object{"task_timeout": "5m"})
 	require.NotEmpty(t, id)
-	eventually(t, lasting/3, "all hosts are at work", func() (bool, any) { j := s.job(id); return j.Running == hosts, j })
+	eventually(t, lasting*3/4, "all hosts are at work", func() (bool, any) { j := s.job(id); return j.Running == hosts, j })
 	<-time.After(time.Until(began.Add(lasting / 3))) // the moment of the death is what the test is about
 	s.crash()
 	s.start()
