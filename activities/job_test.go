@@ -313,7 +313,7 @@ func TestOldChunkStartsNothing(t *testing.T) {
 	f := newField(t, 3)
 	j := f.job(job.Options{})
 	old := f.plan(j.ID, 1000)[0]
-	targets, err := f.store.JobChunk(t.Context(), j.ID, old.Number)
+	targets, err := f.store.JobSteps(t.Context(), j.ID, old.Number)
 	require.NoError(t, err)
 	require.Len(t, targets, 3)
 	f.plan(j.ID, 1000)

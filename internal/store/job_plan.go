@@ -74,18 +74,6 @@ func (s *Store) PlanJobChunks(ctx context.Context, jobID string, size int, defau
 	return plans, nil
 }
 
-// JobChunk gives the targets of a chunk in the order of their client ids, whatever their state is by now; none if there is a newer
-// plan.
-func (s *Store) JobChunk(ctx context.Context, jobID string, chunk int) ([]job.Target, error) {
-	num, clients, err := s.chunkClients(ctx, jobID, chunk)
-	if err != nil || len(clients) == 0 {
-		return nil, err
-	}
-	in, list := s.dialect.in(clients)
-	targets, _, err := s.listJobTargets(ctx, jobID, ` WHERE t.job = ? AND t.client_id `+in+` ORDER BY t.client_id`, num, list)
-	return targets, err
-}
-
 // JobStep is where a target stands, without what came of it.
 type JobStep struct {
 	ClientID string    `db:"client_id"`
@@ -93,7 +81,7 @@ type JobStep struct {
 	Epoch    int       `db:"epoch"`
 }
 
-// JobSteps is JobChunk for who wants to know no more than where the targets stand.
+// JobSteps says where the targets of a chunk stand, in the order of their client ids; none if there is a newer plan.
 func (s *Store) JobSteps(ctx context.Context, jobID string, chunk int) (steps []JobStep, err error) {
 	num, clients, err := s.chunkClients(ctx, jobID, chunk)
 	if err != nil || len(clients) == 0 {

@@ -220,7 +220,7 @@ func (s *jobStory) plan() {
 	require.NoError(s.t, err)
 	got := map[string][]string{}
 	for _, p := range plans {
-		chunk, err := s.f.JobChunk(s.f.ctx(), s.job.ID, p.Chunk)
+		chunk, err := s.f.JobSteps(s.f.ctx(), s.job.ID, p.Chunk)
 		require.NoError(s.t, err)
 		require.Len(s.t, chunk, p.Size)
 		for _, target := range chunk {

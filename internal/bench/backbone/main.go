@@ -27,7 +27,7 @@ func main() {
 	if len(os.Args) == 2 {
 		if handlers, ok := roles()[os.Args[1]]; ok {
 			runtime.MemProfileRate = memProfileRate
-			exit(rig.Play(handlers))
+			rig.Exit(rig.Play(handlers))
 		}
 	}
 	o, err := parse(os.Args[1:])
@@ -39,15 +39,7 @@ func main() {
 		defer stop()
 		err = run(ctx, o)
 	}
-	exit(err)
-}
-
-func exit(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	rig.Exit(err)
 }
 
 // roles are what the processes of a measurement do.

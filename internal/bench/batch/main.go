@@ -24,7 +24,7 @@ const fleetRole = "role-fleet"
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == fleetRole {
-		exit(rig.Play(new(rig.Fleet).Handlers()))
+		rig.Exit(rig.Play(new(rig.Fleet).Handlers()))
 	}
 	o, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
@@ -35,15 +35,7 @@ func main() {
 		defer stop()
 		err = run(ctx, o)
 	}
-	exit(err)
-}
-
-func exit(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	rig.Exit(err)
 }
 
 // The measures, and the databases to take them on.

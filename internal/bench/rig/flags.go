@@ -2,6 +2,7 @@ package rig
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -17,4 +18,13 @@ func Numbers(name, text string) ([]int, error) {
 		all = append(all, n)
 	}
 	return all, nil
+}
+
+// Exit ends the program, with a message if there is an error.
+func Exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
