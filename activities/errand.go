@@ -59,12 +59,7 @@ func (e *releaseErrand) steps(ctx context.Context) ([]release.Step, error) {
 }
 
 func (e *releaseErrand) request(ctx context.Context, step *release.Step) (*quicflowv1.StepRequest, time.Duration, error) {
-	request, err := e.of(ctx, *step)
-	if err != nil {
-		return nil, 0, err
-	}
-	script := request.GetScript()
-	return request, time.Duration(script.GetTimeoutMs())*time.Millisecond + healthLongest(script.GetHealth()), nil
+	return e.of(ctx, *step)
 }
 
 func (e *releaseErrand) mark(ctx context.Context, clientIDs []string) ([]string, bool, error) {

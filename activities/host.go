@@ -244,15 +244,6 @@ func (d *dispatch) cancel(ctx context.Context, step *dispatchStep) error {
 	return nil
 }
 
-func healthLongest(h *quicflowv1.HealthCheck) time.Duration {
-	if h == nil {
-		return 0
-	}
-	ms := func(n int64) release.Duration { return release.Duration(time.Duration(n) * time.Millisecond) }
-	return release.Health{Interval: ms(h.GetIntervalMs()), Timeout: ms(h.GetTimeoutMs()), Retries: int(h.GetRetries()),
-		StartPeriod: ms(h.GetStartPeriodMs())}.Longest()
-}
-
 func isDone(c <-chan struct{}) bool {
 	select {
 	case <-c:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -21,7 +22,8 @@ type requests struct {
 
 type mergedVersion struct {
 	name   string
-	config release.ScriptConfig
+	config release.Merged
+	deploy *quicflowv1.DeployStep // one for all steps
 }
 
 func (a *Activities) requestsOf(ctx context.Context, taskID string) (*requests, error) {
@@ -36,38 +38,31 @@ func (a *Activities) requestsOf(ctx context.Context, taskID string) (*requests, 
 	return &requests{store: a.store, task: task, project: project, merged: map[string]mergedVersion{}}, nil
 }
 
-// of makes the request for a step, without the time after which it must not start.
-func (r *requests) of(ctx context.Context, step release.Step) (*quicflowv1.StepRequest, error) {
-	// An uninstall runs the script of the version that it removes; everything else that of the version it brings.
+// of makes the request for a step, without the time after which it must not start, and says how long the step may take once started.
+func (r *requests) of(ctx context.Context, step release.Step) (*quicflowv1.StepRequest, time.Duration, error) {
+	// An uninstall is that of the version that it removes; everything else that of the version it brings.
 	ref := step.VersionID
 	if step.Action == release.StepUninstall {
 		ref = step.PreviousVersion
 	}
 	version, err := r.version(ctx, ref)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	script, err := version.config.Script(step.Action)
-	if err != nil {
-		return nil, err
+	if version.config.Script != nil {
+		if _, err := version.config.Script.Script(step.Action); err != nil {
+			return nil, 0, err
+		}
 	}
 	request := &quicflowv1.StepRequest{
 		StepId: step.ID, TaskId: step.TaskID, Action: string(step.Action), Project: r.project.Name,
 		Version: version.name, PreviousVersion: step.PreviousVersion,
-	}
-	config := version.config
-	spec := &quicflowv1.ScriptStep{
-		Interpreter: config.Interpreter, WorkDir: config.WorkDir, Env: config.Env,
-		TimeoutMs: config.Timeout.Std().Milliseconds(), Script: script,
+		Spec: &quicflowv1.StepRequest_Deploy{Deploy: version.deploy},
 	}
 	if step.Action == release.StepUninstall {
 		request.Version = ""
-	} else {
-		spec.PreScript, spec.PostScript = config.PreScript, config.PostScript
-		spec.Health = healthCheck(config.Health)
 	}
-	request.Spec = &quicflowv1.StepRequest_Script{Script: spec}
-	return request, nil
+	return request, version.config.Longest(step.Action), nil
 }
 
 func (r *requests) version(ctx context.Context, ref string) (mergedVersion, error) {
@@ -80,26 +75,12 @@ func (r *requests) version(ctx context.Context, ref string) (mergedVersion, erro
 	if err != nil {
 		return mergedVersion{}, fmt.Errorf("read version: %w", err)
 	}
-	v := mergedVersion{version.Name, release.MergeScript(r.project.Script, version.Script, r.task.Override)}
+	config := release.Merge(r.project, version, r.task.Override)
+	text, err := config.JSON()
+	if err != nil {
+		return mergedVersion{}, err
+	}
+	v := mergedVersion{version.Name, config, &quicflowv1.DeployStep{Type: string(config.Type), Config: text}}
 	r.merged[ref] = v
 	return v, nil
-}
-
-func healthCheck(h *release.Health) *quicflowv1.HealthCheck {
-	if h == nil {
-		return nil
-	}
-	check := &quicflowv1.HealthCheck{
-		IntervalMs: h.Interval.Std().Milliseconds(), TimeoutMs: h.Timeout.Std().Milliseconds(),
-		Retries: uint32(h.Retries), StartPeriodMs: h.StartPeriod.Std().Milliseconds(),
-	}
-	switch {
-	case h.HTTP != "":
-		check.Probe = &quicflowv1.HealthCheck_Http{Http: h.HTTP}
-	case h.TCP != "":
-		check.Probe = &quicflowv1.HealthCheck_Tcp{Tcp: h.TCP}
-	default:
-		check.Probe = &quicflowv1.HealthCheck_Exec{Exec: h.Exec}
-	}
-	return check
 }

@@ -75,7 +75,7 @@ func newWorld(t *testing.T, hosts int, strategy release.Strategy) *world {
 	}
 	p := release.Project{Name: "p", Type: release.TypeScript}
 	require.NoError(t, s.CreateProject(ctx, &p))
-	v := release.Version{ProjectID: p.ID, Project: "p", Name: "1", Status: release.VersionActive, Script: release.ScriptVersion{Install: "true"}}
+	v := release.Version{ProjectID: p.ID, Project: "p", Name: "1", Status: release.VersionActive, Spec: release.Spec{Script: &release.ScriptSpec{Install: "true"}}}
 	require.NoError(t, s.CreateVersion(ctx, &v))
 	w.task = release.Task{ID: "task", ProjectID: p.ID, Project: "p", VersionID: v.ID, Version: "1", Action: release.ActionDeploy,
 		Strategy: strategy.WithDefaults(), WorkflowID: "w"}

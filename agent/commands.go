@@ -190,12 +190,12 @@ func (r *commandRun) carryOut(ctx context.Context, again bool) (*quicflowv1.Step
 	spec := r.step.GetCommand()
 	switch {
 	case again && !r.command.ReadOnly:
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent was restarted while the command ran; how far it got cannot be known"), nil
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent was restarted while the command ran; how far it got cannot be known"), nil
 	case again && exists(r.log.Path()):
 		// Another run would write other bytes to positions that the hub may have stored.
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_FAILED, "the agent was restarted before the command had ended"), nil
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_FAILED, "the agent was restarted before the command had ended"), nil
 	case executor.CancelledBy(ctx) != nil:
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+executor.CancelledBy(ctx).Error()), nil
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+executor.CancelledBy(ctx).Error()), nil
 	}
 	timeout := time.Duration(spec.TimeoutMs) * time.Millisecond
 	if timeout <= 0 {

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -341,12 +342,20 @@ func (w *world) ask(id string, request *quicflowv1.Request) *quicflowv1.Response
 
 func stepID(client string, epoch string) string { return "task/deploy/" + client + "/" + epoch }
 
+func deployOf(spec release.ScriptSpec) *quicflowv1.DeployStep {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		panic(err)
+	}
+	return &quicflowv1.DeployStep{Type: "script", Config: text}
+}
+
 // step is a request that runs a script.
 func step(client, epoch, text string) *quicflowv1.StepRequest {
 	return &quicflowv1.StepRequest{
 		StepId: stepID(client, epoch), TaskId: "task", Action: "install", Project: "web", Version: "1.0",
 		NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
-		Spec:           &quicflowv1.StepRequest_Script{Script: &quicflowv1.ScriptStep{Script: text}},
+		Spec:           &quicflowv1.StepRequest_Deploy{Deploy: deployOf(release.ScriptSpec{Install: text})},
 	}
 }
 

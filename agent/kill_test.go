@@ -151,8 +151,13 @@ func (p *process) read(name string) string {
 
 // traced is a step that leaves a line in the file "runs" and then runs text. $D is the agent's data directory.
 func (p *process) traced(text string) *quicflowv1.StepRequest {
-	s := step("a", "0", "echo begin; echo ran >> $D/runs; "+text+"; echo end")
-	s.GetScript().Env = map[string]string{"D": p.cfg.DataDir}
+	return p.step("0", "echo begin; echo ran >> $D/runs; "+text+"; echo end")
+}
+
+// step is a step with the agent's data directory as $D.
+func (p *process) step(epoch, text string) *quicflowv1.StepRequest {
+	s := step("a", epoch, text)
+	s.Spec = &quicflowv1.StepRequest_Deploy{Deploy: deployOf(release.ScriptSpec{Install: text, Env: map[string]string{"D": p.cfg.DataDir}})}
 	return s
 }
 
@@ -296,8 +301,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	p := w.victim("")
 	const steps = 12
 	for i := range steps {
-		s := step("a", itoa(i), fmt.Sprintf(`for n in 1 2 3 4 5; do echo $n; sleep 0.0%d; done; echo %d >> $D/runs`, i%3, i))
-		s.GetScript().Env = map[string]string{"D": p.cfg.DataDir}
+		s := p.step(itoa(i), fmt.Sprintf(`for n in 1 2 3 4 5; do echo $n; sleep 0.0%d; done; echo %d >> $D/runs`, i%3, i))
 		w.online("a")
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		for {
@@ -343,8 +347,7 @@ func TestKilledWhileOutputFlows(t *testing.T) {
 		data[i] = byte(i >> 7 * i)
 	}
 	require.NoError(t, os.WriteFile(p.path("data"), data, 0o600))
-	s := step("a", "0", `for i in 1 2; do cat $D/data; n=0; while [ ! -e $D/go ] && [ $((n+=1)) -lt 3000 ]; do sleep 0.01; done; done`)
-	s.GetScript().Env = map[string]string{"D": p.cfg.DataDir}
+	s := p.step("0", `for i in 1 2; do cat $D/data; n=0; while [ ! -e $D/go ] && [ $((n+=1)) -lt 3000 ]; do sleep 0.01; done; done`)
 	w.accepted("a", s)
 	w.eventually(func() (some bool) {
 		w.store.with(func() { some = w.store.positions[s.StepId] > 200_000 })

@@ -193,7 +193,7 @@ func (s *steps) check(id string) error {
 
 // giveUp ends a step that an earlier life of the agent began, and of which nobody can know.
 func (s *steps) giveUp(id, reason string) error {
-	result := executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, reason)
+	result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, reason)
 	result.StepId = id
 	end, err := spool.End(s.spoolPath(id))
 	if err != nil {
@@ -444,21 +444,21 @@ func (s *steps) finish(result *quicflowv1.StepResult) bool {
 // execute gives nil if the agent stops before the step has ended.
 func (s *steps) execute(ctx context.Context, step *quicflowv1.StepRequest, log *spool.Writer, again bool) *quicflowv1.StepResult {
 	if s.cfg.Executor == nil {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent carries out no steps any more; how far this one got cannot be known")
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent carries out no steps any more; how far this one got cannot be known")
 	}
 	run := s.cfg.Executor.Run
 	if again {
 		resumer, ok := s.cfg.Executor.(Resumer)
 		if !ok {
-			return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent was restarted while the step ran; how far it got cannot be known")
+			return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the agent was restarted while the step ran; how far it got cannot be known")
 		}
 		run = resumer.Resume
 	} else if c := executor.CancelledBy(ctx); c != nil {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+c.Error())
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+c.Error())
 	}
 	result := run(ctx, step, log)
 	if result == nil && s.life.Err() == nil {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the executor gave no result")
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the executor gave no result")
 	}
 	return result
 }
@@ -505,7 +505,7 @@ func (s *steps) cancelStep(id, reason string) (journal.Status, error) {
 				return s.journal.Lookup(id)
 			}
 		}
-		result := executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+cause.Error())
+		result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+cause.Error())
 		result.StepId = id
 		status, err := s.journal.Tombstone(result, time.Now().Add(tombstoneLife))
 		switch {

@@ -33,7 +33,7 @@ func (g *gate) Run(ctx context.Context, _ *quicflowv1.StepRequest, log *spool.Wr
 		return succeeded()
 	case <-ctx.Done():
 		if c := executor.CancelledBy(ctx); c != nil {
-			return executor.Ended(quicflowv1.Outcome_OUTCOME_CANCELLED, c.Error())
+			return executor.EndedWith(quicflowv1.Outcome_OUTCOME_CANCELLED, c.Error())
 		}
 		return nil
 	}

@@ -20,7 +20,7 @@ func TestBadInput(t *testing.T) {
 	s.AddClients(2, nil)
 	s.AddVersion("hello", "1.0")
 	draft := release.Version{ProjectID: s.AddVersion("other", "1.0").ProjectID, Name: "2.0", Status: release.VersionDraft,
-		Script: release.ScriptVersion{Install: "true"}}
+		Spec: release.Spec{Script: &release.ScriptSpec{Install: "true"}}}
 	require.NoError(t, s.Store.CreateVersion(t.Context(), &draft))
 
 	const (

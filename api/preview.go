@@ -3,8 +3,6 @@ package api
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"maps"
 	"net/http"
 	"slices"
 
@@ -19,7 +17,8 @@ type Preview struct {
 	Project  string                `json:"project"`
 	Version  string                `json:"version,omitempty"`
 	Action   release.Action        `json:"action" enum:"deploy,uninstall"`
-	Config   *release.ScriptConfig `json:"config,omitempty" doc:"As merged, with the layer of each value; left out when the task uninstalls"`
+	Config   *release.Merged       `json:"config,omitempty" doc:"As merged, with the layer of each value; left out when the task uninstalls"`
+	Values   []release.ConfigValue `json:"values" doc:"The configuration as a list, in the order of paths"`
 	Warnings []string              `json:"warnings" doc:"Why the task would be refused, or do less than it seems"`
 	Total    int                   `json:"total" doc:"Targets; 0 if none were given"`
 	Waves    []release.Wave        `json:"waves"`
@@ -28,19 +27,12 @@ type Preview struct {
 
 // PreviewGroup is the targets to which the same would happen.
 type PreviewGroup struct {
-	Action  string          `json:"action" enum:"install,update,uninstall,none"`
-	From    string          `json:"from,omitempty" doc:"The version that runs there; empty if none does"`
-	State   string          `json:"state,omitempty" enum:"installed,failed,unknown," doc:"How far that can be believed"`
-	Targets int             `json:"targets"`
-	Sample  []string        `json:"sample" doc:"Up to five of them"`
-	Changes []PreviewChange `json:"changes" doc:"How the configuration differs from what runs there, as its version and project are now"`
-}
-
-// PreviewChange is a value of the configuration that would change.
-type PreviewChange struct {
-	Path   string `json:"path" example:"env.PORT"`
-	Before string `json:"before"`
-	After  string `json:"after"`
+	Action  string           `json:"action" enum:"install,update,uninstall,none"`
+	From    string           `json:"from,omitempty" doc:"The version that runs there; empty if none does"`
+	State   string           `json:"state,omitempty" enum:"installed,failed,unknown," doc:"How far that can be believed"`
+	Targets int              `json:"targets"`
+	Sample  []string         `json:"sample" doc:"Up to five of them"`
+	Changes []release.Change `json:"changes" doc:"How the configuration differs from what runs there, as its version and project are now"`
 }
 
 const sampleSize = 5
@@ -71,13 +63,16 @@ func (s *server) preview(ctx context.Context, in NewTask) (Preview, error) {
 	if err != nil {
 		return Preview{}, err
 	}
+	if err := task.ValidateFor(project.Type); err != nil {
+		return Preview{}, err
+	}
 	preview := Preview{
 		Project: project.Name, Version: version.Name, Action: task.Action,
-		Warnings: []string{}, Waves: []release.Wave{}, Groups: []PreviewGroup{},
+		Values: []release.ConfigValue{}, Warnings: []string{}, Waves: []release.Wave{}, Groups: []PreviewGroup{},
 	}
 	if task.Action == release.ActionDeploy {
-		config := release.MergeScript(project.Script, version.Script, in.Override)
-		preview.Config = &config
+		config := release.Merge(project, version, in.Override)
+		preview.Config, preview.Values = &config, list(config.Values())
 		if err := version.Deployable(); err != nil {
 			preview.Warnings = append(preview.Warnings, err.Error())
 		}
@@ -96,7 +91,7 @@ func (s *server) preview(ctx context.Context, in NewTask) (Preview, error) {
 }
 
 // groups puts the targets together by what runs there now.
-func (s *server) groups(ctx context.Context, project release.Project, action release.Action, after *release.ScriptConfig, clients []string) ([]PreviewGroup, error) {
+func (s *server) groups(ctx context.Context, project release.Project, action release.Action, after *release.Merged, clients []string) ([]PreviewGroup, error) {
 	installed, err := s.installed(ctx, project.ID)
 	if err != nil {
 		return nil, err
@@ -111,13 +106,13 @@ func (s *server) groups(ctx context.Context, project release.Project, action rel
 		k := kind{there.VersionID, there.Version, there.State}
 		group := byKind[k]
 		if group == nil {
-			group = &PreviewGroup{Action: actionOn(action, there), From: there.Version, State: string(there.State), Changes: []PreviewChange{}}
+			group = &PreviewGroup{Action: actionOn(action, there), From: there.Version, State: string(there.State), Changes: []release.Change{}}
 			if after != nil && there.VersionID != "" {
 				before, err := s.Store.VersionByID(ctx, there.VersionID)
 				if err != nil {
 					return nil, err
 				}
-				group.Changes = changes(release.MergeScript(project.Script, before.Script, release.Override{}), *after)
+				group.Changes = list(release.Changes(release.Merge(project, before, release.Override{}), *after))
 			}
 			byKind[k] = group
 		}
@@ -163,35 +158,4 @@ func actionOn(action release.Action, there release.Installation) string {
 		return string(release.StepInstall)
 	}
 	return string(release.StepUpdate)
-}
-
-// changes lists what differs between two configurations.
-func changes(before, after release.ScriptConfig) []PreviewChange {
-	was, is := flat(before), flat(after)
-	paths := maps.Clone(was)
-	maps.Copy(paths, is)
-	differ := []PreviewChange{}
-	for _, path := range slices.Sorted(maps.Keys(paths)) {
-		if was[path] != is[path] {
-			differ = append(differ, PreviewChange{Path: path, Before: was[path], After: is[path]})
-		}
-	}
-	return differ
-}
-
-// flat gives a configuration as text by path.
-func flat(c release.ScriptConfig) map[string]string {
-	values := map[string]string{
-		"interpreter": c.Interpreter, "work_dir": c.WorkDir, "timeout": c.Timeout.String(),
-		"pre_script": c.PreScript, "install": c.Install, "update": c.Update, "rollback": c.Rollback,
-		"uninstall": c.Uninstall, "post_script": c.PostScript,
-	}
-	for name, value := range c.Env {
-		values["env."+name] = value
-	}
-	if c.Health != nil {
-		health, _ := json.Marshal(c.Health) // strings and numbers: cannot fail
-		values["health"] = string(health)
-	}
-	return values
 }

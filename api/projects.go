@@ -11,10 +11,10 @@ import (
 
 // NewProject is a project to be made.
 type NewProject struct {
-	Name        string                `json:"name" doc:"Unique, DNS-like: lower case letters, digits, dots and dashes"`
-	Description string                `json:"description,omitempty" maxLength:"2000"`
-	Type        release.Type          `json:"type,omitempty" enum:"script" default:"script"`
-	Script      release.ScriptProject `json:"script,omitempty" doc:"Defaults for every version"`
+	Name        string       `json:"name" doc:"Unique, DNS-like: lower case letters, digits, dots and dashes"`
+	Description string       `json:"description,omitempty" maxLength:"2000"`
+	Type        release.Type `json:"type,omitempty" enum:"script,container,git,kubernetes" default:"script"`
+	release.Spec
 }
 
 // ProjectList is all projects.
@@ -33,7 +33,7 @@ func (s *server) registerProjects(api huma.API) {
 		OperationID: "create-project", Method: http.MethodPost, Path: "/api/release/projects", Tags: tags,
 		Summary: "Make a project", DefaultStatus: http.StatusCreated,
 	}, func(ctx context.Context, in *struct{ Body NewProject }) (*reply[release.Project], error) {
-		p := release.Project{Name: in.Body.Name, Description: in.Body.Description, Type: in.Body.Type, Script: in.Body.Script}
+		p := release.Project{Name: in.Body.Name, Description: in.Body.Description, Type: in.Body.Type, Spec: in.Body.Spec}
 		if err := p.Validate(); err != nil {
 			return nil, err
 		}

@@ -113,6 +113,9 @@ func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, erro
 	if err != nil {
 		return release.Task{}, err
 	}
+	if err := task.ValidateFor(project.Type); err != nil {
+		return release.Task{}, err
+	}
 	if task.Action == release.ActionDeploy {
 		if err := version.Deployable(); err != nil {
 			return release.Task{}, err

@@ -13,7 +13,7 @@ import (
 type NewVersion struct {
 	Name   string                `json:"version" doc:"Unique within its project"`
 	Status release.VersionStatus `json:"status,omitempty" enum:"draft,active,deprecated" default:"draft" doc:"Only active versions are deployed"`
-	Script release.ScriptVersion `json:"script"`
+	release.Spec
 }
 
 // VersionChange changes a version.
@@ -45,9 +45,9 @@ func (s *server) registerVersions(api huma.API) {
 			return nil, err
 		}
 		v := release.Version{
-			ProjectID: project.ID, Project: project.Name, Name: in.Body.Name, Status: in.Body.Status, Script: in.Body.Script,
+			ProjectID: project.ID, Project: project.Name, Name: in.Body.Name, Status: in.Body.Status, Spec: in.Body.Spec,
 		}
-		if err := v.Validate(); err != nil {
+		if err := v.ValidateFor(project.Type); err != nil {
 			return nil, err
 		}
 		if err := s.Store.CreateVersion(ctx, &v); err != nil {

@@ -54,7 +54,7 @@ func TestHubOnTheStore(t *testing.T) {
 
 	// Be given a step and report it.
 	require.NoError(t, s.CreateProject(ctx, &release.Project{Name: "shop", Type: release.TypeScript}))
-	version := release.Version{Project: "shop", Name: "1.0", Status: release.VersionActive, Script: release.ScriptVersion{Install: "true"}}
+	version := release.Version{Project: "shop", Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Script: &release.ScriptSpec{Install: "true"}}}
 	require.NoError(t, s.CreateVersion(ctx, &version))
 	task := release.Task{ProjectID: version.ProjectID, VersionID: version.ID, Action: release.ActionDeploy, Targets: release.Targets{Clients: []string{"web-1"}}}
 	require.NoError(t, s.CreateTask(ctx, &task, []string{"web-1"}))

@@ -153,7 +153,7 @@ func (s *Server) AddVersion(project, version string) release.Version {
 	}
 	v := release.Version{
 		ProjectID: p.ID, Project: p.Name, Name: version, Status: release.VersionActive,
-		Script: release.ScriptVersion{Install: "install " + version, Env: map[string]string{"V": version}},
+		Spec: release.Spec{Script: &release.ScriptSpec{Install: "install " + version, Env: map[string]string{"V": version}}},
 	}
 	require.NoError(s.t, s.Store.CreateVersion(s.t.Context(), &v))
 	return v

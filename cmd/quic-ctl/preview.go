@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,7 +47,7 @@ func (c *cli) showPreview(p apiclient.Preview) {
 		fmt.Fprintln(c.out, c.paint(c.out, caution, "! "+warning))
 	}
 	if p.Action == apiclient.PreviewActionDeploy {
-		c.showConfig(p.Config)
+		c.showValues(p.Values)
 	}
 	if p.Total == 0 {
 		return
@@ -74,24 +72,10 @@ func (c *cli) showPreview(p apiclient.Preview) {
 	}
 }
 
-func (c *cli) showConfig(config apiclient.ScriptConfig) {
-	values := map[string]string{
-		"interpreter": config.Interpreter, "work_dir": config.WorkDir, "timeout": config.Timeout,
-		"pre_script": config.PreScript, "install": config.Install, "update": config.Update, "rollback": config.Rollback,
-		"uninstall": config.Uninstall, "post_script": config.PostScript,
-	}
-	for name, value := range config.Env {
-		values["env."+name] = value
-	}
-	h := config.Health
-	if probe := h.HTTP + h.TCP + h.Exec; probe != "" {
-		values["health"] = fmt.Sprintf("%s every %s, %d retries", probe, h.Interval, h.Retries)
-	}
-	rows := [][]string{}
-	for _, path := range slices.Sorted(maps.Keys(values)) {
-		if values[path] != "" {
-			rows = append(rows, []string{path, short(values[path]), config.Provenance[path]})
-		}
+func (c *cli) showValues(values []apiclient.ConfigValue) {
+	rows := make([][]string, 0, len(values))
+	for _, v := range values {
+		rows = append(rows, []string{v.Path, short(v.Value), string(v.Layer)})
 	}
 	c.table([]string{"VALUE", "IS", "FROM"}, rows)
 }

@@ -114,23 +114,15 @@ func (h *host) carryOut(name string, action release.StepAction) {
 	h.t.Helper()
 	var version release.Version
 	read(h.t, "version-"+name+".yaml", &version)
-	require.NoError(h.t, version.Validate())
+	require.NoError(h.t, version.ValidateFor(h.project.Type))
 	require.NoError(h.t, version.Deployable())
 	require.Equal(h.t, h.project.Name, version.Project)
 	program, err := os.Executable()
 	require.NoError(h.t, err)
-	c := release.MergeScript(h.project.Script, version.Script, release.Override{
-		Env: map[string]string{"HELLO_BIN": program, helloVariable: "1"},
-	})
-	text, err := c.Script(action)
+	c := release.Merge(h.project, version, release.Override{Env: map[string]string{"HELLO_BIN": program, helloVariable: "1"}})
+	c.Script.Health.Interval, c.Script.Health.Timeout, c.Script.Health.Retries = release.Duration(20*time.Millisecond), release.Duration(time.Second), 500
+	config, err := c.JSON()
 	require.NoError(h.t, err)
-	spec := &quicflowv1.ScriptStep{Script: text, Env: c.Env, TimeoutMs: patience.Milliseconds()}
-	if action != release.StepUninstall {
-		spec.PreScript = c.PreScript
-		spec.Health = &quicflowv1.HealthCheck{
-			Probe: &quicflowv1.HealthCheck_Http{Http: c.Health.HTTP}, IntervalMs: 20, TimeoutMs: 1000, Retries: 500,
-		}
-	}
 	h.steps++
 	log := spool.NewWriter(spool.Config{Path: filepath.Join(h.dir, "steps", strconv.Itoa(h.steps), "spool")})
 	defer log.Close()
@@ -139,7 +131,7 @@ func (h *host) carryOut(name string, action release.StepAction) {
 	result := h.executor.Run(ctx, &quicflowv1.StepRequest{
 		StepId: release.StepID("task", release.StepDeploy, "host", h.steps), TaskId: "task", Action: string(action),
 		Project: h.project.Name, Version: name, NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
-		Spec: &quicflowv1.StepRequest_Script{Script: spec},
+		Spec: &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: string(c.Type), Config: config}},
 	}, log)
 	require.NotNil(h.t, result)
 	said, _ := os.ReadFile(filepath.Join(h.dir, "projects", "hello", "hello.log"))

@@ -17,6 +17,33 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ArtifactUnpack.
+const (
+	ArtifactUnpackEmpty  ArtifactUnpack = ""
+	ArtifactUnpackTar    ArtifactUnpack = "tar"
+	ArtifactUnpackTarGz  ArtifactUnpack = "tar.gz"
+	ArtifactUnpackTarZst ArtifactUnpack = "tar.zst"
+	ArtifactUnpackZip    ArtifactUnpack = "zip"
+)
+
+// Valid indicates whether the value is a known member of the ArtifactUnpack enum.
+func (e ArtifactUnpack) Valid() bool {
+	switch e {
+	case ArtifactUnpackEmpty:
+		return true
+	case ArtifactUnpackTar:
+		return true
+	case ArtifactUnpackTarGz:
+		return true
+	case ArtifactUnpackTarZst:
+		return true
+	case ArtifactUnpackZip:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BatchAnswerKind.
 const (
 	BatchAnswerKindBatch   BatchAnswerKind = "batch"
@@ -251,6 +278,78 @@ func (e CommandInfoStatus) Valid() bool {
 	case CommandInfoStatusPending:
 		return true
 	case CommandInfoStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ConfigValueLayer.
+const (
+	ConfigValueLayerDefault ConfigValueLayer = "default"
+	ConfigValueLayerProject ConfigValueLayer = "project"
+	ConfigValueLayerTask    ConfigValueLayer = "task"
+	ConfigValueLayerVersion ConfigValueLayer = "version"
+)
+
+// Valid indicates whether the value is a known member of the ConfigValueLayer enum.
+func (e ConfigValueLayer) Valid() bool {
+	switch e {
+	case ConfigValueLayerDefault:
+		return true
+	case ConfigValueLayerProject:
+		return true
+	case ConfigValueLayerTask:
+		return true
+	case ConfigValueLayerVersion:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ContainerSpecPullPolicy.
+const (
+	ContainerSpecPullPolicyAlways  ContainerSpecPullPolicy = "always"
+	ContainerSpecPullPolicyEmpty   ContainerSpecPullPolicy = ""
+	ContainerSpecPullPolicyMissing ContainerSpecPullPolicy = "missing"
+	ContainerSpecPullPolicyNever   ContainerSpecPullPolicy = "never"
+)
+
+// Valid indicates whether the value is a known member of the ContainerSpecPullPolicy enum.
+func (e ContainerSpecPullPolicy) Valid() bool {
+	switch e {
+	case ContainerSpecPullPolicyAlways:
+		return true
+	case ContainerSpecPullPolicyEmpty:
+		return true
+	case ContainerSpecPullPolicyMissing:
+		return true
+	case ContainerSpecPullPolicyNever:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ContainerSpecUpdate.
+const (
+	ContainerSpecUpdateAfter  ContainerSpecUpdate = "after"
+	ContainerSpecUpdateAuto   ContainerSpecUpdate = "auto"
+	ContainerSpecUpdateBeside ContainerSpecUpdate = "beside"
+	ContainerSpecUpdateEmpty  ContainerSpecUpdate = ""
+)
+
+// Valid indicates whether the value is a known member of the ContainerSpecUpdate enum.
+func (e ContainerSpecUpdate) Valid() bool {
+	switch e {
+	case ContainerSpecUpdateAfter:
+		return true
+	case ContainerSpecUpdateAuto:
+		return true
+	case ContainerSpecUpdateBeside:
+		return true
+	case ContainerSpecUpdateEmpty:
 		return true
 	default:
 		return false
@@ -581,6 +680,240 @@ func (e JobTargetStatus) Valid() bool {
 	}
 }
 
+// Defines values for KubePatchType.
+const (
+	KubePatchTypeEmpty     KubePatchType = ""
+	KubePatchTypeJSON      KubePatchType = "json"
+	KubePatchTypeMerge     KubePatchType = "merge"
+	KubePatchTypeStrategic KubePatchType = "strategic"
+)
+
+// Valid indicates whether the value is a known member of the KubePatchType enum.
+func (e KubePatchType) Valid() bool {
+	switch e {
+	case KubePatchTypeEmpty:
+		return true
+	case KubePatchTypeJSON:
+		return true
+	case KubePatchTypeMerge:
+		return true
+	case KubePatchTypeStrategic:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubePortProtocol.
+const (
+	KubePortProtocolEmpty KubePortProtocol = ""
+	KubePortProtocolSCTP  KubePortProtocol = "SCTP"
+	KubePortProtocolTCP   KubePortProtocol = "TCP"
+	KubePortProtocolUDP   KubePortProtocol = "UDP"
+)
+
+// Valid indicates whether the value is a known member of the KubePortProtocol enum.
+func (e KubePortProtocol) Valid() bool {
+	switch e {
+	case KubePortProtocolEmpty:
+		return true
+	case KubePortProtocolSCTP:
+		return true
+	case KubePortProtocolTCP:
+		return true
+	case KubePortProtocolUDP:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubeProbeHTTPScheme.
+const (
+	KubeProbeHTTPSchemeEmpty KubeProbeHTTPScheme = ""
+	KubeProbeHTTPSchemeHTTP  KubeProbeHTTPScheme = "HTTP"
+	KubeProbeHTTPSchemeHTTPS KubeProbeHTTPScheme = "HTTPS"
+)
+
+// Valid indicates whether the value is a known member of the KubeProbeHTTPScheme enum.
+func (e KubeProbeHTTPScheme) Valid() bool {
+	switch e {
+	case KubeProbeHTTPSchemeEmpty:
+		return true
+	case KubeProbeHTTPSchemeHTTP:
+		return true
+	case KubeProbeHTTPSchemeHTTPS:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubeSecuritySeccompProfile.
+const (
+	KubeSecuritySeccompProfileEmpty          KubeSecuritySeccompProfile = ""
+	KubeSecuritySeccompProfileRuntimeDefault KubeSecuritySeccompProfile = "RuntimeDefault"
+	KubeSecuritySeccompProfileUnconfined     KubeSecuritySeccompProfile = "Unconfined"
+)
+
+// Valid indicates whether the value is a known member of the KubeSecuritySeccompProfile enum.
+func (e KubeSecuritySeccompProfile) Valid() bool {
+	switch e {
+	case KubeSecuritySeccompProfileEmpty:
+		return true
+	case KubeSecuritySeccompProfileRuntimeDefault:
+		return true
+	case KubeSecuritySeccompProfileUnconfined:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubeServiceType.
+const (
+	KubeServiceTypeClusterIP    KubeServiceType = "ClusterIP"
+	KubeServiceTypeEmpty        KubeServiceType = ""
+	KubeServiceTypeHeadless     KubeServiceType = "Headless"
+	KubeServiceTypeLoadBalancer KubeServiceType = "LoadBalancer"
+	KubeServiceTypeNodePort     KubeServiceType = "NodePort"
+)
+
+// Valid indicates whether the value is a known member of the KubeServiceType enum.
+func (e KubeServiceType) Valid() bool {
+	switch e {
+	case KubeServiceTypeClusterIP:
+		return true
+	case KubeServiceTypeEmpty:
+		return true
+	case KubeServiceTypeHeadless:
+		return true
+	case KubeServiceTypeLoadBalancer:
+		return true
+	case KubeServiceTypeNodePort:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubeServicePortProtocol.
+const (
+	KubeServicePortProtocolEmpty KubeServicePortProtocol = ""
+	KubeServicePortProtocolSCTP  KubeServicePortProtocol = "SCTP"
+	KubeServicePortProtocolTCP   KubeServicePortProtocol = "TCP"
+	KubeServicePortProtocolUDP   KubeServicePortProtocol = "UDP"
+)
+
+// Valid indicates whether the value is a known member of the KubeServicePortProtocol enum.
+func (e KubeServicePortProtocol) Valid() bool {
+	switch e {
+	case KubeServicePortProtocolEmpty:
+		return true
+	case KubeServicePortProtocolSCTP:
+		return true
+	case KubeServicePortProtocolTCP:
+		return true
+	case KubeServicePortProtocolUDP:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubeTolerationEffect.
+const (
+	KubeTolerationEffectEmpty            KubeTolerationEffect = ""
+	KubeTolerationEffectNoExecute        KubeTolerationEffect = "NoExecute"
+	KubeTolerationEffectNoSchedule       KubeTolerationEffect = "NoSchedule"
+	KubeTolerationEffectPreferNoSchedule KubeTolerationEffect = "PreferNoSchedule"
+)
+
+// Valid indicates whether the value is a known member of the KubeTolerationEffect enum.
+func (e KubeTolerationEffect) Valid() bool {
+	switch e {
+	case KubeTolerationEffectEmpty:
+		return true
+	case KubeTolerationEffectNoExecute:
+		return true
+	case KubeTolerationEffectNoSchedule:
+		return true
+	case KubeTolerationEffectPreferNoSchedule:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubeTolerationOperator.
+const (
+	KubeTolerationOperatorEmpty  KubeTolerationOperator = ""
+	KubeTolerationOperatorEqual  KubeTolerationOperator = "Equal"
+	KubeTolerationOperatorExists KubeTolerationOperator = "Exists"
+)
+
+// Valid indicates whether the value is a known member of the KubeTolerationOperator enum.
+func (e KubeTolerationOperator) Valid() bool {
+	switch e {
+	case KubeTolerationOperatorEmpty:
+		return true
+	case KubeTolerationOperatorEqual:
+		return true
+	case KubeTolerationOperatorExists:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubernetesSpecKind.
+const (
+	KubernetesSpecKindDaemonSet   KubernetesSpecKind = "DaemonSet"
+	KubernetesSpecKindDeployment  KubernetesSpecKind = "Deployment"
+	KubernetesSpecKindEmpty       KubernetesSpecKind = ""
+	KubernetesSpecKindStatefulSet KubernetesSpecKind = "StatefulSet"
+)
+
+// Valid indicates whether the value is a known member of the KubernetesSpecKind enum.
+func (e KubernetesSpecKind) Valid() bool {
+	switch e {
+	case KubernetesSpecKindDaemonSet:
+		return true
+	case KubernetesSpecKindDeployment:
+		return true
+	case KubernetesSpecKindEmpty:
+		return true
+	case KubernetesSpecKindStatefulSet:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KubernetesSpecPullPolicy.
+const (
+	KubernetesSpecPullPolicyAlways       KubernetesSpecPullPolicy = "Always"
+	KubernetesSpecPullPolicyEmpty        KubernetesSpecPullPolicy = ""
+	KubernetesSpecPullPolicyIfNotPresent KubernetesSpecPullPolicy = "IfNotPresent"
+	KubernetesSpecPullPolicyNever        KubernetesSpecPullPolicy = "Never"
+)
+
+// Valid indicates whether the value is a known member of the KubernetesSpecPullPolicy enum.
+func (e KubernetesSpecPullPolicy) Valid() bool {
+	switch e {
+	case KubernetesSpecPullPolicyAlways:
+		return true
+	case KubernetesSpecPullPolicyEmpty:
+		return true
+	case KubernetesSpecPullPolicyIfNotPresent:
+		return true
+	case KubernetesSpecPullPolicyNever:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LogLineStep.
 const (
 	LogLineStepCommand  LogLineStep = "command"
@@ -617,6 +950,30 @@ func (e LogLineStream) Valid() bool {
 	case Stdout:
 		return true
 	case System:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MergedType.
+const (
+	MergedTypeContainer  MergedType = "container"
+	MergedTypeGit        MergedType = "git"
+	MergedTypeKubernetes MergedType = "kubernetes"
+	MergedTypeScript     MergedType = "script"
+)
+
+// Valid indicates whether the value is a known member of the MergedType enum.
+func (e MergedType) Valid() bool {
+	switch e {
+	case MergedTypeContainer:
+		return true
+	case MergedTypeGit:
+		return true
+	case MergedTypeKubernetes:
+		return true
+	case MergedTypeScript:
 		return true
 	default:
 		return false
@@ -712,12 +1069,21 @@ func (e MultiAnswerStatus) Valid() bool {
 
 // Defines values for NewProjectType.
 const (
-	NewProjectTypeScript NewProjectType = "script"
+	NewProjectTypeContainer  NewProjectType = "container"
+	NewProjectTypeGit        NewProjectType = "git"
+	NewProjectTypeKubernetes NewProjectType = "kubernetes"
+	NewProjectTypeScript     NewProjectType = "script"
 )
 
 // Valid indicates whether the value is a known member of the NewProjectType enum.
 func (e NewProjectType) Valid() bool {
 	switch e {
+	case NewProjectTypeContainer:
+		return true
+	case NewProjectTypeGit:
+		return true
+	case NewProjectTypeKubernetes:
+		return true
 	case NewProjectTypeScript:
 		return true
 	default:
@@ -758,6 +1124,30 @@ func (e NewVersionStatus) Valid() bool {
 	case NewVersionStatusDeprecated:
 		return true
 	case NewVersionStatusDraft:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PortProtocol.
+const (
+	PortProtocolEmpty PortProtocol = ""
+	PortProtocolSctp  PortProtocol = "sctp"
+	PortProtocolTCP   PortProtocol = "tcp"
+	PortProtocolUDP   PortProtocol = "udp"
+)
+
+// Valid indicates whether the value is a known member of the PortProtocol enum.
+func (e PortProtocol) Valid() bool {
+	switch e {
+	case PortProtocolEmpty:
+		return true
+	case PortProtocolSctp:
+		return true
+	case PortProtocolTCP:
+		return true
+	case PortProtocolUDP:
 		return true
 	default:
 		return false
@@ -832,13 +1222,46 @@ func (e PreviewGroupState) Valid() bool {
 
 // Defines values for ProjectType.
 const (
-	ProjectTypeScript ProjectType = "script"
+	ProjectTypeContainer  ProjectType = "container"
+	ProjectTypeGit        ProjectType = "git"
+	ProjectTypeKubernetes ProjectType = "kubernetes"
+	ProjectTypeScript     ProjectType = "script"
 )
 
 // Valid indicates whether the value is a known member of the ProjectType enum.
 func (e ProjectType) Valid() bool {
 	switch e {
+	case ProjectTypeContainer:
+		return true
+	case ProjectTypeGit:
+		return true
+	case ProjectTypeKubernetes:
+		return true
 	case ProjectTypeScript:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RestartPolicyName.
+const (
+	RestartPolicyNameAlways        RestartPolicyName = "always"
+	RestartPolicyNameNo            RestartPolicyName = "no"
+	RestartPolicyNameOnFailure     RestartPolicyName = "on-failure"
+	RestartPolicyNameUnlessStopped RestartPolicyName = "unless-stopped"
+)
+
+// Valid indicates whether the value is a known member of the RestartPolicyName enum.
+func (e RestartPolicyName) Valid() bool {
+	switch e {
+	case RestartPolicyNameAlways:
+		return true
+	case RestartPolicyNameNo:
+		return true
+	case RestartPolicyNameOnFailure:
+		return true
+	case RestartPolicyNameUnlessStopped:
 		return true
 	default:
 		return false
@@ -1076,6 +1499,60 @@ func (e VersionChangeStatus) Valid() bool {
 	case VersionChangeStatusDeprecated:
 		return true
 	case VersionChangeStatusDraft:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for VolumePropagation.
+const (
+	VolumePropagationEmpty    VolumePropagation = ""
+	VolumePropagationPrivate  VolumePropagation = "private"
+	VolumePropagationRprivate VolumePropagation = "rprivate"
+	VolumePropagationRshared  VolumePropagation = "rshared"
+	VolumePropagationRslave   VolumePropagation = "rslave"
+	VolumePropagationShared   VolumePropagation = "shared"
+	VolumePropagationSlave    VolumePropagation = "slave"
+)
+
+// Valid indicates whether the value is a known member of the VolumePropagation enum.
+func (e VolumePropagation) Valid() bool {
+	switch e {
+	case VolumePropagationEmpty:
+		return true
+	case VolumePropagationPrivate:
+		return true
+	case VolumePropagationRprivate:
+		return true
+	case VolumePropagationRshared:
+		return true
+	case VolumePropagationRslave:
+		return true
+	case VolumePropagationShared:
+		return true
+	case VolumePropagationSlave:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for VolumeType.
+const (
+	VolumeTypeBind   VolumeType = "bind"
+	VolumeTypeEmpty  VolumeType = ""
+	VolumeTypeVolume VolumeType = "volume"
+)
+
+// Valid indicates whether the value is a known member of the VolumeType enum.
+func (e VolumeType) Valid() bool {
+	switch e {
+	case VolumeTypeBind:
+		return true
+	case VolumeTypeEmpty:
+		return true
+	case VolumeTypeVolume:
 		return true
 	default:
 		return false
@@ -1331,6 +1808,36 @@ type AgentToken struct {
 	Uses      int64     `json:"uses"`
 }
 
+// Artifact defines model for Artifact.
+type Artifact struct {
+	// Mode Of a file, octal. Defaults to 0644
+	//
+	// Examples: 0755
+	Mode string `json:"mode,omitempty,omitzero"`
+
+	// Name File name below the release directory; for an archive that is unpacked, a name for messages
+	//
+	// Examples: app.tar.gz
+	Name string `json:"name"`
+
+	// Sha256 Of its content, 64 hexadecimal digits
+	//
+	// Examples: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+	Sha256 string `json:"sha256"`
+
+	// Strip Leading directories to leave out of an archive's paths
+	Strip int64 `json:"strip,omitempty,omitzero"`
+
+	// Unpack Archive format to unpack into the release directory. Left out: it stays a file
+	Unpack ArtifactUnpack `json:"unpack,omitempty,omitzero"`
+
+	// URL http or https address to fetch it from. Left out: it was uploaded to the server
+	URL string `json:"url,omitempty,omitzero"`
+}
+
+// ArtifactUnpack Archive format to unpack into the release directory. Left out: it stays a file
+type ArtifactUnpack string
+
 // BatchAnswer defines model for BatchAnswer.
 type BatchAnswer struct {
 	CommandType string    `json:"command_type"`
@@ -1460,6 +1967,20 @@ type Canary struct {
 // CanaryPromote auto goes on after the soak, manual waits for a person. Defaults to auto
 type CanaryPromote string
 
+// Change defines model for Change.
+type Change struct {
+	// After Empty if it is not set
+	After string `json:"after"`
+
+	// Before Empty if it was not set
+	Before string `json:"before"`
+
+	// Path Within the type's part of the configuration
+	//
+	// Examples: env.PORT
+	Path string `json:"path"`
+}
+
 // Client defines model for Client.
 type Client struct {
 	Address        string    `json:"address"`
@@ -1554,6 +2075,256 @@ type CommandList struct {
 	Total int64 `json:"total"`
 }
 
+// ConfigValue defines model for ConfigValue.
+type ConfigValue struct {
+	Layer ConfigValueLayer `json:"layer"`
+
+	// Path Within the type's part of the configuration
+	//
+	// Examples: env.PORT
+	Path  string `json:"path"`
+	Value string `json:"value"`
+}
+
+// ConfigValueLayer defines model for ConfigValue.Layer.
+type ConfigValueLayer string
+
+// ContainerHealth defines model for ContainerHealth.
+type ContainerHealth struct {
+	// Disable Do without the image's check
+	Disable bool `json:"disable,omitempty,omitzero"`
+
+	// Interval Defaults to the engine's 30s
+	//
+	// Examples: 1m30s
+	Interval string `json:"interval,omitempty,omitzero"`
+
+	// Retries Defaults to the engine's 3
+	Retries int64 `json:"retries,omitempty,omitzero"`
+
+	// Shell Line for the container's shell, instead of test
+	Shell string `json:"shell,omitempty,omitzero"`
+
+	// StartInterval Within the start period; engines before 25 refuse it
+	//
+	// Examples: 1m30s
+	StartInterval string `json:"start_interval,omitempty,omitzero"`
+
+	// StartPeriod Examples: 1m30s
+	StartPeriod string `json:"start_period,omitempty,omitzero"`
+
+	// Test Command, without a shell
+	//
+	// Examples: ["curl","-f","http://localhost/"]
+	Test []string `json:"test,omitempty,omitzero"`
+
+	// Timeout Defaults to the engine's 30s
+	//
+	// Examples: 1m30s
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// ContainerLog defines model for ContainerLog.
+type ContainerLog struct {
+	// Driver Examples: json-file
+	Driver  string            `json:"driver"`
+	Options map[string]string `json:"options,omitempty,omitzero"`
+}
+
+// ContainerNetwork defines model for ContainerNetwork.
+type ContainerNetwork struct {
+	// Aliases Further names of the container on it
+	Aliases []string `json:"aliases,omitempty,omitzero"`
+
+	// Ipv4 Fixed address
+	Ipv4 string `json:"ipv4,omitempty,omitzero"`
+
+	// Ipv6 Fixed address
+	Ipv6 string `json:"ipv6,omitempty,omitzero"`
+	Name string `json:"name"`
+}
+
+// ContainerResources defines model for ContainerResources.
+type ContainerResources struct {
+	BlkioWeight int64 `json:"blkio_weight,omitempty,omitzero"`
+	CPUShares   int64 `json:"cpu_shares,omitempty,omitzero"`
+
+	// Cpus Such as 1.5
+	Cpus float64 `json:"cpus,omitempty,omitzero"`
+
+	// Cpuset Such as 0-3,5
+	Cpuset string `json:"cpuset,omitempty,omitzero"`
+
+	// Memory Such as 512m
+	Memory            string `json:"memory,omitempty,omitzero"`
+	MemoryReservation string `json:"memory_reservation,omitempty,omitzero"`
+
+	// MemorySwap Memory and swap together, such as 1g; -1 is without limit
+	MemorySwap string `json:"memory_swap,omitempty,omitzero"`
+
+	// Pids Processes
+	Pids int64 `json:"pids,omitempty,omitzero"`
+}
+
+// ContainerSpec defines model for ContainerSpec.
+type ContainerSpec struct {
+	// Annotations Passed to the runtime
+	Annotations  map[string]string `json:"annotations,omitempty,omitzero"`
+	CapAdd       []string          `json:"cap_add,omitempty,omitzero"`
+	CapDrop      []string          `json:"cap_drop,omitempty,omitzero"`
+	CgroupParent string            `json:"cgroup_parent,omitempty,omitzero"`
+
+	// Command Instead of the image's
+	Command []string `json:"command,omitempty,omitzero"`
+	Devices []Device `json:"devices,omitempty,omitzero"`
+
+	// DNS Addresses of name servers
+	DNS        []string `json:"dns,omitempty,omitzero"`
+	DNSOptions []string `json:"dns_options,omitempty,omitzero"`
+	DNSSearch  []string `json:"dns_search,omitempty,omitzero"`
+	Domainname string   `json:"domainname,omitempty,omitzero"`
+
+	// Entrypoint Instead of the image's
+	Entrypoint []string `json:"entrypoint,omitempty,omitzero"`
+
+	// Env Environment of the container, beside QUICFLOW_…
+	Env map[string]string `json:"env,omitempty,omitzero"`
+
+	// ExtraHosts Address by host name; host-gateway is the host's
+	ExtraHosts map[string]string `json:"extra_hosts,omitempty,omitzero"`
+
+	// Gpus all, a number, or device=ID,ID
+	Gpus string `json:"gpus,omitempty,omitzero"`
+
+	// GroupAdd Further groups of the user
+	GroupAdd    []string        `json:"group_add,omitempty,omitzero"`
+	Health      Health          `json:"health,omitempty,omitzero"`
+	HealthCheck ContainerHealth `json:"health_check,omitempty,omitzero"`
+
+	// Hostname Defaults to the engine's choice
+	Hostname string `json:"hostname,omitempty,omitzero"`
+
+	// Image Repository, without tag
+	//
+	// Examples: registry.example.com/team/app
+	Image string `json:"image,omitempty,omitzero"`
+
+	// ImageTag Tag, or digest (sha256:…). A version must have one
+	//
+	// Examples: 1.4.2
+	ImageTag string `json:"image_tag,omitempty,omitzero"`
+
+	// Init Runs an init process that reaps the others
+	Init bool `json:"init,omitempty,omitzero"`
+
+	// Interpreter Program that runs pre_script and post_script on the host. Defaults to /bin/sh
+	Interpreter string `json:"interpreter,omitempty,omitzero"`
+
+	// IpcMode none, private, shareable, host or container:NAME
+	IpcMode string `json:"ipc_mode,omitempty,omitzero"`
+
+	// KeepOld Stopped containers of earlier versions to keep for a rollback. Defaults to 1
+	KeepOld int64 `json:"keep_old,omitempty,omitzero"`
+
+	// Labels Of the container; those below quicflow. are QuicFlow's own
+	Labels map[string]string `json:"labels,omitempty,omitzero"`
+	Log    ContainerLog      `json:"log,omitempty,omitzero"`
+
+	// Name Of the container. Defaults to the project's
+	//
+	// Examples: ${QUICFLOW_PROJECT}-${QUICFLOW_ENVIRONMENT}
+	Name string `json:"name,omitempty,omitzero"`
+
+	// NetworkMode host, none, bridge or container:NAME, instead of networks
+	NetworkMode string `json:"network_mode,omitempty,omitzero"`
+
+	// Networks Existing networks to join. Defaults to bridge
+	Networks    []ContainerNetwork `json:"networks,omitempty,omitzero"`
+	OomScoreAdj int64              `json:"oom_score_adj,omitempty,omitzero"`
+
+	// PidMode host or container:NAME
+	PidMode string `json:"pid_mode,omitempty,omitzero"`
+
+	// Platform Such as linux/arm64. Defaults to the engine's own
+	//
+	// Examples: linux/amd64
+	Platform string `json:"platform,omitempty,omitzero"`
+
+	// Ports Published on the host
+	Ports []Port `json:"ports,omitempty,omitzero"`
+
+	// PostScript Runs on the host when the new container is healthy; if it fails, the old one comes back. A version's replaces the project's
+	PostScript string `json:"post_script,omitempty,omitzero"`
+
+	// PreScript Runs on the host before the image is pulled. A version's replaces the project's
+	PreScript  string `json:"pre_script,omitempty,omitzero"`
+	Privileged bool   `json:"privileged,omitempty,omitzero"`
+
+	// PullPolicy Defaults to always, and to missing for a digest
+	PullPolicy ContainerSpecPullPolicy `json:"pull_policy,omitempty,omitzero"`
+
+	// ReadOnly The root file system cannot be written to
+	ReadOnly  bool               `json:"read_only,omitempty,omitzero"`
+	Registry  RegistryAuth       `json:"registry,omitempty,omitzero"`
+	Resources ContainerResources `json:"resources,omitempty,omitzero"`
+	Restart   RestartPolicy      `json:"restart,omitempty,omitzero"`
+
+	// Runtime Of the engine, such as runc. Defaults to its own choice
+	Runtime string `json:"runtime,omitempty,omitzero"`
+
+	// SecurityOpt Examples: ["no-new-privileges"]
+	SecurityOpt []string `json:"security_opt,omitempty,omitzero"`
+
+	// Settle How long a container without any health check has to run to count as started. Defaults to 2s
+	//
+	// Examples: 1m30s
+	Settle string `json:"settle,omitempty,omitzero"`
+
+	// ShmSize Of /dev/shm. Defaults to the engine's 64m
+	ShmSize string `json:"shm_size,omitempty,omitzero"`
+
+	// StopSignal Defaults to the image's, or SIGTERM
+	StopSignal string `json:"stop_signal,omitempty,omitzero"`
+
+	// StopTimeout Until it is killed. Defaults to 10s
+	//
+	// Examples: 1m30s
+	StopTimeout string            `json:"stop_timeout,omitempty,omitzero"`
+	Sysctls     map[string]string `json:"sysctls,omitempty,omitzero"`
+
+	// Timeout For the whole step. Defaults to 10m
+	//
+	// Examples: 1m30s
+	Timeout string `json:"timeout,omitempty,omitzero"`
+
+	// Tmpfs Mount options by path
+	//
+	// Examples: {"/tmp":"size=64m"}
+	Tmpfs map[string]string `json:"tmpfs,omitempty,omitzero"`
+
+	// Ulimits By name, such as nofile
+	Ulimits map[string]Ulimit `json:"ulimits,omitempty,omitzero"`
+
+	// Update Whether the new container starts beside the old one, or after it was stopped. Defaults to auto: beside, unless both want a port, an address or a name for themselves
+	Update ContainerSpecUpdate `json:"update,omitempty,omitzero"`
+
+	// User User or uid, with group or gid after a colon. Defaults to the image's
+	User string `json:"user,omitempty,omitzero"`
+
+	// UsernsMode host, to leave the engine's user namespace
+	UsernsMode string   `json:"userns_mode,omitempty,omitzero"`
+	Volumes    []Volume `json:"volumes,omitempty,omitzero"`
+
+	// WorkDir Within the container. Defaults to the image's
+	WorkDir string `json:"work_dir,omitempty,omitzero"`
+}
+
+// ContainerSpecPullPolicy Defaults to always, and to missing for a digest
+type ContainerSpecPullPolicy string
+
+// ContainerSpecUpdate Whether the new container starts beside the old one, or after it was stopped. Defaults to auto: beside, unless both want a port, an address or a name for themselves
+type ContainerSpecUpdate string
+
 // Counts defines model for Counts.
 type Counts struct {
 	Cancelled      int64 `json:"cancelled"`
@@ -1567,6 +2338,18 @@ type Counts struct {
 	Succeeded      int64 `json:"succeeded"`
 	Total          int64 `json:"total"`
 	Unknown        int64 `json:"unknown"`
+}
+
+// Device defines model for Device.
+type Device struct {
+	// Container Defaults to the same path
+	Container string `json:"container,omitempty,omitzero"`
+
+	// Host Examples: /dev/fuse
+	Host string `json:"host"`
+
+	// Permissions Defaults to rwm
+	Permissions string `json:"permissions,omitempty,omitzero"`
 }
 
 // ErrorDetail defines model for ErrorDetail.
@@ -1610,6 +2393,89 @@ type ErrorModel struct {
 	//
 	// Examples: https://example.com/errors/example
 	Type string `json:"type,omitempty,omitzero"`
+}
+
+// GitAuth defines model for GitAuth.
+type GitAuth struct {
+	// CaCert PEM, of an https host with a CA of its own
+	CaCert string `json:"ca_cert,omitempty,omitzero"`
+
+	// KnownHosts Lines of a known_hosts file. Without them the host must be known to the agent's user
+	KnownHosts string `json:"known_hosts,omitempty,omitzero"`
+
+	// Password Password or token for http and https
+	//
+	// Examples: ${GIT_TOKEN}
+	Password string `json:"password,omitempty,omitzero"`
+
+	// SSHKey Private key for ssh, without a passphrase
+	//
+	// Examples: ${DEPLOY_KEY}
+	SSHKey string `json:"ssh_key,omitempty,omitzero"`
+
+	// Username For http and https. Defaults to git with a token
+	Username string `json:"username,omitempty,omitzero"`
+}
+
+// GitSpec defines model for GitSpec.
+type GitSpec struct {
+	Auth GitAuth `json:"auth,omitempty,omitzero"`
+
+	// Depth Commits of history to fetch; 0 is all. Defaults to 1
+	Depth int64 `json:"depth,omitempty,omitzero"`
+
+	// Env Environment of the scripts
+	Env    map[string]string `json:"env,omitempty,omitzero"`
+	Health Health            `json:"health,omitempty,omitzero"`
+
+	// Interpreter Program that runs the scripts. Defaults to /bin/sh
+	Interpreter string `json:"interpreter,omitempty,omitzero"`
+
+	// KeepReleases Release directories to keep, that of the current one included. Defaults to 3
+	KeepReleases int64 `json:"keep_releases,omitempty,omitzero"`
+
+	// Lfs Fetch what Git LFS holds; git-lfs must be installed
+	Lfs bool `json:"lfs,omitempty,omitzero"`
+
+	// Path Absolute path of the releases. Defaults to a directory of the project's own below the agent's data directory
+	//
+	// Examples: /srv/site
+	Path string `json:"path,omitempty,omitzero"`
+
+	// PostScript Runs in the new release directory after current leads to it; if it fails, current leads back. A version's replaces the project's
+	PostScript string `json:"post_script,omitempty,omitzero"`
+
+	// PreScript Runs in the new release directory before current leads to it. A version's replaces the project's
+	PreScript string `json:"pre_script,omitempty,omitzero"`
+
+	// Ref Branch, tag or commit. A version must have one, unless its project has
+	//
+	// Examples: v2.4.0
+	Ref string `json:"ref,omitempty,omitzero"`
+
+	// Repository https, http, ssh or file URL, or user@host:path
+	//
+	// Examples: git@example.com:team/site.git
+	Repository string `json:"repository,omitempty,omitzero"`
+
+	// Shared Paths within a release that lead to PATH/shared, so that releases have them in common
+	//
+	// Examples: ["storage",".env"]
+	Shared []string `json:"shared,omitempty,omitzero"`
+
+	// Submodules Fetch submodules too
+	Submodules bool `json:"submodules,omitempty,omitzero"`
+
+	// Timeout For the whole step. Defaults to 10m
+	//
+	// Examples: 1m30s
+	Timeout string `json:"timeout,omitempty,omitzero"`
+
+	// Uninstall Runs in the current release before an uninstall removes the releases
+	Uninstall string `json:"uninstall,omitempty,omitzero"`
+
+	// User User, or user:group, that git and the scripts run as; the agent must be root. Defaults to the agent's own
+	User string `json:"user,omitempty,omitzero"`
 }
 
 // Health defines model for Health.
@@ -1873,6 +2739,321 @@ type JobTargetList struct {
 	Total int64 `json:"total"`
 }
 
+// KubeClaim defines model for KubeClaim.
+type KubeClaim struct {
+	// AccessModes Defaults to ReadWriteOnce
+	AccessModes []string `json:"access_modes,omitempty,omitzero"`
+	MountPath   string   `json:"mount_path"`
+	Name        string   `json:"name"`
+
+	// Size Examples: 10Gi
+	Size         string `json:"size"`
+	StorageClass string `json:"storage_class,omitempty,omitzero"`
+}
+
+// KubeEnvFrom defines model for KubeEnvFrom.
+type KubeEnvFrom struct {
+	ConfigMap string `json:"config_map,omitempty,omitzero"`
+	Optional  bool   `json:"optional,omitempty,omitzero"`
+	Prefix    string `json:"prefix,omitempty,omitzero"`
+	Secret    string `json:"secret,omitempty,omitzero"`
+}
+
+// KubePatch defines model for KubePatch.
+type KubePatch struct {
+	// Kind Of the object. Defaults to the workload's
+	Kind string `json:"kind,omitempty,omitzero"`
+
+	// Name Of the object. Defaults to the only one of its kind
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Patch YAML or JSON
+	Patch string `json:"patch"`
+
+	// Type Strategic merge patch, JSON merge patch, or a list of JSON patch operations. Defaults to strategic
+	Type KubePatchType `json:"type,omitempty,omitzero"`
+}
+
+// KubePatchType Strategic merge patch, JSON merge patch, or a list of JSON patch operations. Defaults to strategic
+type KubePatchType string
+
+// KubePort defines model for KubePort.
+type KubePort struct {
+	HostPort int64 `json:"host_port,omitempty,omitzero"`
+
+	// Name Needed where there are several
+	Name string `json:"name,omitempty,omitzero"`
+	Port int64  `json:"port"`
+
+	// Protocol Defaults to TCP
+	Protocol KubePortProtocol `json:"protocol,omitempty,omitzero"`
+}
+
+// KubePortProtocol Defaults to TCP
+type KubePortProtocol string
+
+// KubeProbe defines model for KubeProbe.
+type KubeProbe struct {
+	Exec             []string `json:"exec,omitempty,omitzero"`
+	FailureThreshold int64    `json:"failure_threshold,omitempty,omitzero"`
+	GrpcPort         int64    `json:"grpc_port,omitempty,omitzero"`
+
+	// HTTPPath Examples: /ready
+	HTTPPath string `json:"http_path,omitempty,omitzero"`
+
+	// HTTPPort Number or name. Defaults to the first port
+	HTTPPort   string              `json:"http_port,omitempty,omitzero"`
+	HTTPScheme KubeProbeHTTPScheme `json:"http_scheme,omitempty,omitzero"`
+
+	// InitialDelay Examples: 1m30s
+	InitialDelay string `json:"initial_delay,omitempty,omitzero"`
+
+	// Period Examples: 1m30s
+	Period           string `json:"period,omitempty,omitzero"`
+	SuccessThreshold int64  `json:"success_threshold,omitempty,omitzero"`
+
+	// TCPPort Number or name
+	TCPPort string `json:"tcp_port,omitempty,omitzero"`
+
+	// Timeout Examples: 1m30s
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// KubeProbeHTTPScheme defines model for KubeProbe.HTTPScheme.
+type KubeProbeHTTPScheme string
+
+// KubeResources defines model for KubeResources.
+type KubeResources struct {
+	// Limits Examples: {"memory":"512Mi"}
+	Limits map[string]string `json:"limits,omitempty,omitzero"`
+
+	// Requests Examples: {"cpu":"250m","memory":"256Mi"}
+	Requests map[string]string `json:"requests,omitempty,omitzero"`
+}
+
+// KubeSecurity defines model for KubeSecurity.
+type KubeSecurity struct {
+	AllowPrivilegeEscalation bool                       `json:"allow_privilege_escalation,omitempty,omitzero"`
+	CapAdd                   []string                   `json:"cap_add,omitempty,omitzero"`
+	CapDrop                  []string                   `json:"cap_drop,omitempty,omitzero"`
+	FsGroup                  int64                      `json:"fs_group,omitempty,omitzero"`
+	Privileged               bool                       `json:"privileged,omitempty,omitzero"`
+	ReadOnlyRootFilesystem   bool                       `json:"read_only_root_filesystem,omitempty,omitzero"`
+	RunAsGroup               int64                      `json:"run_as_group,omitempty,omitzero"`
+	RunAsNonRoot             bool                       `json:"run_as_non_root,omitempty,omitzero"`
+	RunAsUser                int64                      `json:"run_as_user,omitempty,omitzero"`
+	SeccompProfile           KubeSecuritySeccompProfile `json:"seccomp_profile,omitempty,omitzero"`
+}
+
+// KubeSecuritySeccompProfile defines model for KubeSecurity.SeccompProfile.
+type KubeSecuritySeccompProfile string
+
+// KubeService defines model for KubeService.
+type KubeService struct {
+	Annotations map[string]string `json:"annotations,omitempty,omitzero"`
+
+	// Ports Defaults to the container's
+	Ports []KubeServicePort `json:"ports,omitempty,omitzero"`
+
+	// Type Defaults to ClusterIP
+	Type KubeServiceType `json:"type,omitempty,omitzero"`
+}
+
+// KubeServiceType Defaults to ClusterIP
+type KubeServiceType string
+
+// KubeServicePort defines model for KubeServicePort.
+type KubeServicePort struct {
+	// Name Needed where there are several
+	Name     string `json:"name,omitempty,omitzero"`
+	NodePort int64  `json:"node_port,omitempty,omitzero"`
+	Port     int64  `json:"port"`
+
+	// Protocol Defaults to TCP
+	Protocol KubeServicePortProtocol `json:"protocol,omitempty,omitzero"`
+
+	// Target Number or name of the container's port. Defaults to the same number
+	Target string `json:"target,omitempty,omitzero"`
+}
+
+// KubeServicePortProtocol Defaults to TCP
+type KubeServicePortProtocol string
+
+// KubeToleration defines model for KubeToleration.
+type KubeToleration struct {
+	Effect   KubeTolerationEffect   `json:"effect,omitempty,omitzero"`
+	Key      string                 `json:"key,omitempty,omitzero"`
+	Operator KubeTolerationOperator `json:"operator,omitempty,omitzero"`
+
+	// Seconds Of NoExecute
+	Seconds int64  `json:"seconds,omitempty,omitzero"`
+	Value   string `json:"value,omitempty,omitzero"`
+}
+
+// KubeTolerationEffect defines model for KubeToleration.Effect.
+type KubeTolerationEffect string
+
+// KubeTolerationOperator defines model for KubeToleration.Operator.
+type KubeTolerationOperator string
+
+// KubeVolume defines model for KubeVolume.
+type KubeVolume struct {
+	// Claim An existing PersistentVolumeClaim
+	Claim     string `json:"claim,omitempty,omitzero"`
+	ConfigMap string `json:"config_map,omitempty,omitzero"`
+	EmptyDir  bool   `json:"empty_dir,omitempty,omitzero"`
+	HostPath  string `json:"host_path,omitempty,omitzero"`
+	MountPath string `json:"mount_path"`
+	Name      string `json:"name"`
+	ReadOnly  bool   `json:"read_only,omitempty,omitzero"`
+	Secret    string `json:"secret,omitempty,omitzero"`
+
+	// SizeLimit Of an empty_dir
+	//
+	// Examples: 1Gi
+	SizeLimit string `json:"size_limit,omitempty,omitzero"`
+	SubPath   string `json:"sub_path,omitempty,omitzero"`
+}
+
+// KubernetesSpec defines model for KubernetesSpec.
+type KubernetesSpec struct {
+	// Annotations Of the workload
+	Annotations map[string]string `json:"annotations,omitempty,omitzero"`
+
+	// Args Instead of the image's command
+	Args []string `json:"args,omitempty,omitzero"`
+
+	// Claims Of a StatefulSet: a volume for each pod
+	Claims []KubeClaim `json:"claims,omitempty,omitzero"`
+
+	// Command Instead of the image's entrypoint
+	Command []string `json:"command,omitempty,omitzero"`
+
+	// Context Of the kubeconfig. Defaults to its current one
+	Context string `json:"context,omitempty,omitzero"`
+
+	// CreateNamespace Make the namespace where it is missing; an uninstall leaves it
+	CreateNamespace bool `json:"create_namespace,omitempty,omitzero"`
+
+	// Deadline For the rollout to be ready. Defaults to 5m
+	//
+	// Examples: 1m30s
+	Deadline string `json:"deadline,omitempty,omitzero"`
+
+	// Env Environment of the container, beside QUICFLOW_…
+	Env map[string]string `json:"env,omitempty,omitzero"`
+
+	// EnvFrom Existing ConfigMaps and Secrets whose keys become environment
+	EnvFrom []KubeEnvFrom `json:"env_from,omitempty,omitzero"`
+
+	// Force Take fields over that other managers own. Left out: such conflicts fail the step
+	Force bool `json:"force,omitempty,omitzero"`
+
+	// GracePeriod Of a pod that is stopped. Defaults to the cluster's 30s
+	//
+	// Examples: 1m30s
+	GracePeriod string `json:"grace_period,omitempty,omitzero"`
+	Health      Health `json:"health,omitempty,omitzero"`
+
+	// History Old revisions the cluster keeps. Defaults to 10
+	History     int64 `json:"history,omitempty,omitzero"`
+	HostNetwork bool  `json:"host_network,omitempty,omitzero"`
+
+	// Image Repository, without tag
+	//
+	// Examples: registry.example.com/team/app
+	Image string `json:"image,omitempty,omitzero"`
+
+	// ImageTag Tag, or digest (sha256:…). A version without a manifest must have one
+	ImageTag string `json:"image_tag,omitempty,omitzero"`
+
+	// Interpreter Program that runs pre_script and post_script on the agent's host. Defaults to /bin/sh
+	Interpreter string `json:"interpreter,omitempty,omitzero"`
+
+	// Kind Defaults to Deployment
+	Kind KubernetesSpecKind `json:"kind,omitempty,omitzero"`
+
+	// Kubeconfig Path on the agent's host. Defaults to the pod's own account within a cluster, else to KUBECONFIG and ~/.kube/config of the agent
+	Kubeconfig string `json:"kubeconfig,omitempty,omitzero"`
+
+	// Labels Of the workload and its pods, beside app.kubernetes.io/…
+	Labels   map[string]string `json:"labels,omitempty,omitzero"`
+	Liveness KubeProbe         `json:"liveness,omitempty,omitzero"`
+
+	// Manifest YAML of one or more objects, instead of all fields of the workload. A version's replaces the project's
+	Manifest string `json:"manifest,omitempty,omitzero"`
+
+	// MaxSurge Of a rolling update: count or percentage
+	//
+	// Examples: 25%
+	MaxSurge string `json:"max_surge,omitempty,omitzero"`
+
+	// MaxUnavailable Of a rolling update: count or percentage
+	//
+	// Examples: 0
+	MaxUnavailable string `json:"max_unavailable,omitempty,omitzero"`
+
+	// MinReady How long a pod must be ready to count
+	//
+	// Examples: 1m30s
+	MinReady string `json:"min_ready,omitempty,omitzero"`
+
+	// Name Of the workload, its container and its Service. Defaults to the project's
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Namespace Defaults to the context's, or default
+	//
+	// Examples: shop-${QUICFLOW_ENVIRONMENT}
+	Namespace    string            `json:"namespace,omitempty,omitzero"`
+	NodeSelector map[string]string `json:"node_selector,omitempty,omitzero"`
+
+	// Patches Applied in turn to what was generated, or to the manifest. A version's replace the project's
+	Patches        []KubePatch       `json:"patches,omitempty,omitzero"`
+	PodAnnotations map[string]string `json:"pod_annotations,omitempty,omitzero"`
+
+	// Ports Of the container
+	Ports []KubePort `json:"ports,omitempty,omitzero"`
+
+	// PostScript Runs on the agent's host when the rollout is ready. A version's replaces the project's
+	PostScript string `json:"post_script,omitempty,omitzero"`
+
+	// PreScript Runs on the agent's host before anything is applied. A version's replaces the project's
+	PreScript  string                   `json:"pre_script,omitempty,omitzero"`
+	PullPolicy KubernetesSpecPullPolicy `json:"pull_policy,omitempty,omitzero"`
+
+	// PullSecret Name of an existing Secret for the image's registry
+	PullSecret string    `json:"pull_secret,omitempty,omitzero"`
+	Readiness  KubeProbe `json:"readiness,omitempty,omitzero"`
+
+	// Recreate A Deployment stops its old pods before it starts new ones
+	Recreate bool         `json:"recreate,omitempty,omitzero"`
+	Registry RegistryAuth `json:"registry,omitempty,omitzero"`
+
+	// Replicas Left out: not managed, as where an autoscaler does; new workloads get 1
+	Replicas       int64         `json:"replicas,omitempty,omitzero"`
+	Resources      KubeResources `json:"resources,omitempty,omitzero"`
+	Security       KubeSecurity  `json:"security,omitempty,omitzero"`
+	Service        KubeService   `json:"service,omitempty,omitzero"`
+	ServiceAccount string        `json:"service_account,omitempty,omitzero"`
+
+	// ServiceName Of a StatefulSet. Defaults to its own name
+	ServiceName string    `json:"service_name,omitempty,omitzero"`
+	Startup     KubeProbe `json:"startup,omitempty,omitzero"`
+
+	// Timeout For the whole step. Defaults to 10m
+	//
+	// Examples: 1m30s
+	Timeout     string           `json:"timeout,omitempty,omitzero"`
+	Tolerations []KubeToleration `json:"tolerations,omitempty,omitzero"`
+	Volumes     []KubeVolume     `json:"volumes,omitempty,omitzero"`
+}
+
+// KubernetesSpecKind Defaults to Deployment
+type KubernetesSpecKind string
+
+// KubernetesSpecPullPolicy defines model for KubernetesSpec.PullPolicy.
+type KubernetesSpecPullPolicy string
+
 // LogEnd defines model for LogEnd.
 type LogEnd struct {
 	LogsComplete bool `json:"logs_complete"`
@@ -1925,6 +3106,21 @@ type LogPage struct {
 	Head int64     `json:"head"`
 	Logs []LogLine `json:"logs"`
 }
+
+// Merged defines model for Merged.
+type Merged struct {
+	Container  ContainerSpec  `json:"container,omitempty,omitzero"`
+	Git        GitSpec        `json:"git,omitempty,omitzero"`
+	Kubernetes KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
+
+	// Provenance The layer of each value, by its path within the type's part
+	Provenance map[string]string `json:"provenance"`
+	Script     ScriptSpec        `json:"script,omitempty,omitzero"`
+	Type       MergedType        `json:"type"`
+}
+
+// MergedType defines model for Merged.Type.
+type MergedType string
 
 // MessageAnswer defines model for MessageAnswer.
 type MessageAnswer struct {
@@ -2136,11 +3332,14 @@ type NewMessage struct {
 
 // NewProject defines model for NewProject.
 type NewProject struct {
-	Description string `json:"description,omitempty,omitzero"`
+	Container   ContainerSpec  `json:"container,omitempty,omitzero"`
+	Description string         `json:"description,omitempty,omitzero"`
+	Git         GitSpec        `json:"git,omitempty,omitzero"`
+	Kubernetes  KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
 
 	// Name Unique, DNS-like: lower case letters, digits, dots and dashes
 	Name   string         `json:"name"`
-	Script ScriptProject  `json:"script,omitempty,omitzero"`
+	Script ScriptSpec     `json:"script,omitempty,omitzero"`
 	Type   NewProjectType `json:"type,omitempty,omitzero"`
 }
 
@@ -2166,7 +3365,10 @@ type NewTaskAction string
 
 // NewVersion defines model for NewVersion.
 type NewVersion struct {
-	Script ScriptVersion `json:"script"`
+	Container  ContainerSpec  `json:"container,omitempty,omitzero"`
+	Git        GitSpec        `json:"git,omitempty,omitzero"`
+	Kubernetes KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
+	Script     ScriptSpec     `json:"script,omitempty,omitzero"`
 
 	// Status Only active versions are deployed
 	Status NewVersionStatus `json:"status,omitempty,omitzero"`
@@ -2196,27 +3398,53 @@ type Output struct {
 
 // Override defines model for Override.
 type Override struct {
-	// Env Appended to the project's and the version's; the last one wins
-	Env map[string]string `json:"env,omitempty,omitzero"`
+	Container ContainerSpec `json:"container,omitempty,omitzero"`
 
-	// Timeout Overrides the version's
+	// Env Added to the project's and the version's key by key, whatever the type
+	Env        map[string]string `json:"env,omitempty,omitzero"`
+	Git        GitSpec           `json:"git,omitempty,omitzero"`
+	Kubernetes KubernetesSpec    `json:"kubernetes,omitempty,omitzero"`
+	Script     ScriptSpec        `json:"script,omitempty,omitzero"`
+
+	// Timeout Overrides the version's, whatever the type
 	//
 	// Examples: 1m30s
 	Timeout string `json:"timeout,omitempty,omitzero"`
 }
 
+// Port defines model for Port.
+type Port struct {
+	// Container Port within the container
+	Container int64 `json:"container"`
+
+	// Host Port of the host. Defaults to one that is free
+	Host int64 `json:"host,omitempty,omitzero"`
+
+	// HostIP Address of the host. Defaults to all
+	HostIP string `json:"host_ip,omitempty,omitzero"`
+
+	// Protocol Defaults to tcp
+	Protocol PortProtocol `json:"protocol,omitempty,omitzero"`
+}
+
+// PortProtocol Defaults to tcp
+type PortProtocol string
+
 // Preview defines model for Preview.
 type Preview struct {
 	Action PreviewAction `json:"action"`
-	Config ScriptConfig  `json:"config,omitempty,omitzero"`
+	Config Merged        `json:"config,omitempty,omitzero"`
 
 	// Groups The targets by what would be done to them
 	Groups  []PreviewGroup `json:"groups"`
 	Project string         `json:"project"`
 
 	// Total Targets; 0 if none were given
-	Total   int64  `json:"total"`
-	Version string `json:"version,omitempty,omitzero"`
+	Total int64 `json:"total"`
+
+	// Values The configuration as a list, in the order of paths
+	Values  []ConfigValue `json:"values"`
+	Version string        `json:"version,omitempty,omitzero"`
 
 	// Warnings Why the task would be refused, or do less than it seems
 	Warnings []string `json:"warnings"`
@@ -2226,21 +3454,12 @@ type Preview struct {
 // PreviewAction defines model for Preview.Action.
 type PreviewAction string
 
-// PreviewChange defines model for PreviewChange.
-type PreviewChange struct {
-	After  string `json:"after"`
-	Before string `json:"before"`
-
-	// Path Examples: env.PORT
-	Path string `json:"path"`
-}
-
 // PreviewGroup defines model for PreviewGroup.
 type PreviewGroup struct {
 	Action PreviewGroupAction `json:"action"`
 
 	// Changes How the configuration differs from what runs there, as its version and project are now
-	Changes []PreviewChange `json:"changes"`
+	Changes []Change `json:"changes"`
 
 	// From The version that runs there; empty if none does
 	From string `json:"from,omitempty,omitzero"`
@@ -2259,20 +3478,42 @@ type PreviewGroupAction string
 // PreviewGroupState How far that can be believed
 type PreviewGroupState string
 
-// Project defines model for Project.
-type Project struct {
-	CreatedAt   time.Time `json:"created_at"`
-	Description string    `json:"description,omitempty,omitzero"`
-	ID          string    `json:"id"`
+// ProcessLimits defines model for ProcessLimits.
+type ProcessLimits struct {
+	// Cpus Such as 0.5
+	Cpus float64 `json:"cpus,omitempty,omitzero"`
 
-	// Name Unique, DNS-like: lower case letters, digits, dots and dashes
-	Name      string        `json:"name"`
-	Script    ScriptProject `json:"script"`
-	Type      ProjectType   `json:"type"`
-	UpdatedAt time.Time     `json:"updated_at"`
+	// FileSize Of any file that is written
+	FileSize string `json:"file_size,omitempty,omitzero"`
+
+	// Memory Such as 512m
+	Memory    string `json:"memory,omitempty,omitzero"`
+	OpenFiles int64  `json:"open_files,omitempty,omitzero"`
+	Processes int64  `json:"processes,omitempty,omitzero"`
 }
 
-// ProjectType defines model for Project.Type.
+// Project defines model for Project.
+type Project struct {
+	Container   ContainerSpec  `json:"container,omitempty,omitzero"`
+	CreatedAt   time.Time      `json:"created_at"`
+	Description string         `json:"description,omitempty,omitzero"`
+	Git         GitSpec        `json:"git,omitempty,omitzero"`
+	ID          string         `json:"id"`
+	Kubernetes  KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
+
+	// Name Unique, DNS-like: lower case letters, digits, dots and dashes
+	Name string `json:"name"`
+
+	// Revision Rises with each change; the ETag is made of it
+	Revision int64      `json:"revision"`
+	Script   ScriptSpec `json:"script,omitempty,omitzero"`
+
+	// Type Cannot be changed
+	Type      ProjectType `json:"type"`
+	UpdatedAt time.Time   `json:"updated_at"`
+}
+
+// ProjectType Cannot be changed
 type ProjectType string
 
 // ProjectList defines model for ProjectList.
@@ -2280,76 +3521,71 @@ type ProjectList struct {
 	Projects []Project `json:"projects"`
 }
 
-// ScriptConfig defines model for ScriptConfig.
-type ScriptConfig struct {
-	Env         map[string]string `json:"env"`
-	Health      Health            `json:"health,omitempty,omitzero"`
-	Install     string            `json:"install"`
-	Interpreter string            `json:"interpreter"`
-	PostScript  string            `json:"post_script,omitempty,omitzero"`
-	PreScript   string            `json:"pre_script,omitempty,omitzero"`
-	Provenance  map[string]string `json:"provenance"`
-	Rollback    string            `json:"rollback"`
+// RegistryAuth defines model for RegistryAuth.
+type RegistryAuth struct {
+	// Password Or an access token
+	//
+	// Examples: ${REGISTRY_PASSWORD}
+	Password string `json:"password,omitempty,omitzero"`
 
-	// Timeout Examples: 1m30s
-	Timeout   string `json:"timeout"`
-	Uninstall string `json:"uninstall,omitempty,omitzero"`
-	Update    string `json:"update"`
-	WorkDir   string `json:"work_dir,omitempty,omitzero"`
+	// Server Defaults to the image's
+	Server   string `json:"server,omitempty,omitzero"`
+	Username string `json:"username,omitempty,omitzero"`
 }
 
-// ScriptProject defines model for ScriptProject.
-type ScriptProject struct {
+// RestartPolicy defines model for RestartPolicy.
+type RestartPolicy struct {
+	// MaxRetries Of on-failure
+	MaxRetries int64             `json:"max_retries,omitempty,omitzero"`
+	Name       RestartPolicyName `json:"name"`
+}
+
+// RestartPolicyName defines model for RestartPolicy.Name.
+type RestartPolicyName string
+
+// ScriptSpec defines model for ScriptSpec.
+type ScriptSpec struct {
+	// Artifacts Delivered to WORK_DIR/releases/VERSION before the scripts, which run there; WORK_DIR/current leads to it afterwards
+	Artifacts []Artifact `json:"artifacts,omitempty,omitzero"`
+
+	// Env Environment of the scripts
 	Env    map[string]string `json:"env,omitempty,omitzero"`
 	Health Health            `json:"health,omitempty,omitzero"`
 
+	// Install Runs on a host that has no version of the project yet
+	Install string `json:"install,omitempty,omitzero"`
+
 	// Interpreter Program that runs the scripts. Defaults to /bin/sh
 	Interpreter string `json:"interpreter,omitempty,omitzero"`
-	PostScript  string `json:"post_script,omitempty,omitzero"`
-	PreScript   string `json:"pre_script,omitempty,omitzero"`
+
+	// KeepReleases Release directories to keep, that of the current one included. Defaults to 3
+	KeepReleases int64         `json:"keep_releases,omitempty,omitzero"`
+	Limits       ProcessLimits `json:"limits,omitempty,omitzero"`
+
+	// PostScript Runs after the main script. A version's replaces the project's
+	PostScript string `json:"post_script,omitempty,omitzero"`
+
+	// PreScript Runs before the main script. A version's replaces the project's
+	PreScript string `json:"pre_script,omitempty,omitzero"`
+
+	// Rollback Runs when a host returns to this version. Defaults to update, then install
+	Rollback string `json:"rollback,omitempty,omitzero"`
 
 	// Timeout For all scripts of a step together. Defaults to 10m
 	//
 	// Examples: 1m30s
 	Timeout string `json:"timeout,omitempty,omitzero"`
 
-	// WorkDir Absolute path the scripts run in. Defaults to a directory of the project's own below the agent's data directory
-	WorkDir string `json:"work_dir,omitempty,omitzero"`
-}
-
-// ScriptVersion defines model for ScriptVersion.
-type ScriptVersion struct {
-	// Env Adds to the project's, or overrides it, key by key
-	Env    map[string]string `json:"env,omitempty,omitzero"`
-	Health Health            `json:"health,omitempty,omitzero"`
-
-	// Install Runs on a host that has no version of the project yet
-	Install string `json:"install"`
-
-	// Interpreter Overrides the project's
-	Interpreter string `json:"interpreter,omitempty,omitzero"`
-
-	// PostScript If set, runs instead of the project's
-	PostScript string `json:"post_script,omitempty,omitzero"`
-
-	// PreScript If set, runs instead of the project's
-	PreScript string `json:"pre_script,omitempty,omitzero"`
-
-	// Rollback Runs when a host returns to this version. Defaults to update, then install
-	Rollback string `json:"rollback,omitempty,omitzero"`
-
-	// Timeout Overrides the project's
-	//
-	// Examples: 1m30s
-	Timeout string `json:"timeout,omitempty,omitzero"`
-
-	// Uninstall Removes this version from a host. Without it, this version cannot be uninstalled
+	// Uninstall Removes this version from a host. Without it, a version without artifacts cannot be uninstalled
 	Uninstall string `json:"uninstall,omitempty,omitzero"`
 
 	// Update Runs on a host that has a version. Defaults to install
 	Update string `json:"update,omitempty,omitzero"`
 
-	// WorkDir Overrides the project's
+	// User User, or user:group, that the scripts run as; the agent must be root. Defaults to the agent's own
+	User string `json:"user,omitempty,omitzero"`
+
+	// WorkDir Absolute path the scripts run in. Defaults to a directory of the project's own below the agent's data directory
 	WorkDir string `json:"work_dir,omitempty,omitzero"`
 }
 
@@ -2495,15 +3731,28 @@ type TaskList struct {
 	Total int64 `json:"total"`
 }
 
+// Ulimit defines model for Ulimit.
+type Ulimit struct {
+	// Hard Defaults to soft
+	Hard int64 `json:"hard,omitempty,omitzero"`
+	Soft int64 `json:"soft"`
+}
+
 // Version defines model for Version.
 type Version struct {
-	CreatedAt time.Time `json:"created_at"`
-	ID        string    `json:"id"`
+	Container  ContainerSpec  `json:"container,omitempty,omitzero"`
+	CreatedAt  time.Time      `json:"created_at"`
+	Git        GitSpec        `json:"git,omitempty,omitzero"`
+	ID         string         `json:"id"`
+	Kubernetes KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
 
 	// Project The project's name
-	Project   string        `json:"project"`
-	ProjectID string        `json:"project_id"`
-	Script    ScriptVersion `json:"script"`
+	Project   string `json:"project"`
+	ProjectID string `json:"project_id"`
+
+	// Revision Rises with each change; the ETag is made of it
+	Revision  int64         `json:"revision"`
+	Script    ScriptSpec    `json:"script,omitempty,omitzero"`
 	Status    VersionStatus `json:"status"`
 	UpdatedAt time.Time     `json:"updated_at"`
 
@@ -2526,6 +3775,32 @@ type VersionChangeStatus string
 type VersionList struct {
 	Versions []Version `json:"versions"`
 }
+
+// Volume defines model for Volume.
+type Volume struct {
+	// Create Make a missing path of the host
+	Create bool `json:"create,omitempty,omitzero"`
+
+	// NoCopy A new volume does not get what the image has there
+	NoCopy      bool              `json:"no_copy,omitempty,omitzero"`
+	Propagation VolumePropagation `json:"propagation,omitempty,omitzero"`
+	ReadOnly    bool              `json:"read_only,omitempty,omitzero"`
+
+	// Source Path or name. Left out: a volume without a name
+	Source string `json:"source,omitempty,omitzero"`
+
+	// Target Path within the container
+	Target string `json:"target"`
+
+	// Type A path of the host, or a named volume of the engine. Defaults to bind for an absolute source
+	Type VolumeType `json:"type,omitempty,omitzero"`
+}
+
+// VolumePropagation defines model for Volume.Propagation.
+type VolumePropagation string
+
+// VolumeType A path of the host, or a named volume of the engine. Defaults to bind for an absolute source
+type VolumeType string
 
 // Wave defines model for Wave.
 type Wave struct {

@@ -82,7 +82,7 @@ func (a *simulated) requestStep(request *quicflowv1.StepRequest, answered *sessi
 	p := &step{notAfter: time.UnixMilli(request.NotAfterUnixMs), started: now}
 	a.remember(id, p)
 	if now.After(p.notAfter) {
-		p.result = executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "it came after its not_after")
+		p.result = executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "it came after its not_after")
 		p.result.StepId = id
 		return p.response(id)
 	}
@@ -139,7 +139,7 @@ func (a *simulated) cancelStep(id, reason string) *quicflowv1.Response {
 	p := a.steps[id]
 	switch {
 	case p == nil:
-		p = &step{notAfter: time.Now().Add(tombstoneLife), result: executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+cause.Error())}
+		p = &step{notAfter: time.Now().Add(tombstoneLife), result: executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+cause.Error())}
 		p.result.StepId = id
 		a.remember(id, p)
 	case p.result == nil:

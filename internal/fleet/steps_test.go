@@ -21,7 +21,7 @@ func (b *server) plan(clients []string) (taskID string, steps map[string]string)
 	b.t.Helper()
 	ctx := b.t.Context()
 	require.NoError(b.t, b.store.CreateProject(ctx, &release.Project{Name: "shop", Type: release.TypeScript}))
-	version := release.Version{Project: "shop", Name: "1.0", Status: release.VersionActive, Script: release.ScriptVersion{Install: "true"}}
+	version := release.Version{Project: "shop", Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Script: &release.ScriptSpec{Install: "true"}}}
 	require.NoError(b.t, b.store.CreateVersion(ctx, &version))
 	task := release.Task{ProjectID: version.ProjectID, VersionID: version.ID, Action: release.ActionDeploy, Targets: release.Targets{Clients: clients}}
 	require.NoError(b.t, b.store.CreateTask(ctx, &task, clients))
@@ -53,7 +53,7 @@ func stepRequest(id string) *quicflowv1.Request {
 	return &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: &quicflowv1.StepRequest{
 		StepId: id, TaskId: strings.Split(id, "/")[0], Action: "install", Project: "shop", Version: "1.0",
 		NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
-		Spec:           &quicflowv1.StepRequest_Script{Script: &quicflowv1.ScriptStep{Script: "true"}},
+		Spec:           &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: "script", Config: []byte(`{"install":"true"}`)}},
 	}}}
 }
 

@@ -28,6 +28,15 @@ func (h Health) WithDefaults() Health {
 	return h
 }
 
+// filled is WithDefaults of a check that may not be there.
+func (h *Health) filled() *Health {
+	if h == nil {
+		return nil
+	}
+	full := h.WithDefaults()
+	return &full
+}
+
 // Longest gives an upper bound of the time that the check can take.
 func (h Health) Longest() time.Duration {
 	h = h.WithDefaults()

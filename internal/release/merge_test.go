@@ -1,28 +1,31 @@
 package release
 
 import (
-	"reflect"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
+func scriptLayers(p, v ScriptSpec, o Override) Merged {
+	return Merge(Project{Type: TypeScript, Spec: Spec{Script: &p}}, Version{Spec: Spec{Script: &v}}, o)
+}
+
 func TestMergeScript(t *testing.T) {
-	project := ScriptProject{
+	project := ScriptSpec{
 		Interpreter: "/bin/bash", WorkDir: "/srv", Timeout: Duration(time.Minute),
 		Env:       map[string]string{"A": "project", "B": "project", "C": "project"},
 		PreScript: "project pre", PostScript: "project post",
 		Health: &Health{HTTP: "http://localhost/", Retries: 9},
 	}
-	version := ScriptVersion{
+	version := ScriptSpec{
 		Timeout: Duration(2 * time.Minute), Env: map[string]string{"B": "version", "C": "version"},
 		Install: "install", PreScript: "version pre", Health: &Health{TCP: "localhost:80"},
 	}
 	task := Override{Timeout: Duration(3 * time.Minute), Env: map[string]string{"C": "task"}}
 
-	c := MergeScript(project, version, task)
+	merged := scriptLayers(project, version, task)
+	c := merged.Script
 	require.Equal(t, "/bin/bash", c.Interpreter)
 	require.Equal(t, "/srv", c.WorkDir)
 	require.Equal(t, 3*time.Minute, c.Timeout.Std())
@@ -37,51 +40,31 @@ func TestMergeScript(t *testing.T) {
 		"env.A": LayerProject, "env.B": LayerVersion, "env.C": LayerTask,
 		"pre_script": LayerVersion, "post_script": LayerProject, "install": LayerVersion,
 		"update": LayerDefault, "rollback": LayerDefault, "health": LayerVersion,
-	}, c.Provenance)
+	}, merged.Provenance)
 
 	_, err := c.Script(StepUninstall)
 	requireInvalid(t, "script.uninstall", err)
 }
 
-func TestMergeScriptDefaults(t *testing.T) {
-	c := MergeScript(ScriptProject{}, ScriptVersion{Install: "i", Update: "u"}, Override{})
-	require.Equal(t, DefaultInterpreter, c.Interpreter)
-	require.Equal(t, DefaultStepTimeout, c.Timeout.Std())
-	require.Equal(t, "u", c.Rollback)
-	require.Equal(t, LayerDefault, c.Provenance["interpreter"])
-	require.Nil(t, c.Health)
+func TestMergeFieldByField(t *testing.T) {
+	three, five := 3, 5
+	c := Merge(
+		Project{Type: TypeKubernetes, Spec: Spec{Kubernetes: &KubernetesSpec{Replicas: &three, Resources: &KubeResources{
+			Requests: map[string]string{"cpu": "1", "memory": "1Gi"}}}}},
+		Version{Spec: Spec{Kubernetes: &KubernetesSpec{Resources: &KubeResources{
+			Requests: map[string]string{"cpu": "2"}, Limits: map[string]string{"memory": "2Gi"}}}}},
+		Override{Spec: Spec{Kubernetes: &KubernetesSpec{Replicas: &five}}})
+	require.Equal(t, 5, *c.Kubernetes.Replicas)
+	require.Equal(t, map[string]string{"cpu": "2", "memory": "1Gi"}, c.Kubernetes.Resources.Requests)
+	require.Equal(t, LayerTask, c.Provenance["replicas"])
+	require.Equal(t, LayerVersion, c.Provenance["resources.requests.cpu"])
+	require.Equal(t, LayerProject, c.Provenance["resources.requests.memory"])
+	require.Equal(t, LayerVersion, c.Provenance["resources.limits.memory"])
 }
 
-// TestMergeScriptLosesNoField sets one field of one layer at a time and wants to find it in the result.
-func TestMergeScriptLosesNoField(t *testing.T) {
-	health := &Health{Exec: "true"}
-	values := map[reflect.Type]reflect.Value{
-		reflect.TypeFor[string]():            reflect.ValueOf("marked"),
-		reflect.TypeFor[Duration]():          reflect.ValueOf(Duration(time.Hour)),
-		reflect.TypeFor[map[string]string](): reflect.ValueOf(map[string]string{"MARKED": "1"}),
-		reflect.TypeFor[*Health]():           reflect.ValueOf(health),
+// A field without a rule would be lost.
+func TestEveryFieldHasARule(t *testing.T) {
+	for _, of := range Types {
+		require.NotPanics(t, func() { require.NotEmpty(t, Rules(of)) }, of)
 	}
-	check := func(layer any, merge func() ScriptConfig) {
-		v := reflect.ValueOf(layer).Elem()
-		for i := range v.NumField() {
-			name := v.Type().Field(i).Name
-			v.SetZero()
-			v.Field(i).Set(values[v.Field(i).Type()])
-			merged := merge()
-			got := reflect.ValueOf(merged).FieldByName(name)
-			require.True(t, got.IsValid(), "%s.%s has no place in ScriptConfig", v.Type().Name(), name)
-			require.False(t, got.IsZero(), "%s.%s is lost", v.Type().Name(), name)
-			path := strings.Split(v.Type().Field(i).Tag.Get("json"), ",")[0]
-			if path == "env" {
-				path = "env.MARKED"
-			}
-			require.NotEmpty(t, merged.Provenance[path], "%s has no provenance", path)
-		}
-	}
-	var p ScriptProject
-	check(&p, func() ScriptConfig { return MergeScript(p, ScriptVersion{}, Override{}) })
-	var v ScriptVersion
-	check(&v, func() ScriptConfig { return MergeScript(ScriptProject{}, v, Override{}) })
-	var o Override
-	check(&o, func() ScriptConfig { return MergeScript(ScriptProject{}, ScriptVersion{}, o) })
 }

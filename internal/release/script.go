@@ -14,8 +14,16 @@ const (
 	MaxStepTimeout       = 24 * time.Hour
 	DefaultStepTimeout   = 10 * time.Minute
 	DefaultInterpreter   = "/bin/sh"
+	DefaultKeepReleases  = 3
 	reservedEnvPrefix    = "QUICFLOW_"
 	maxInterpreterLength = 1024
+)
+
+// Defaults of container and Kubernetes steps.
+const (
+	DefaultSettle       = 2 * time.Second
+	DefaultStopTimeout  = 10 * time.Second
+	DefaultKubeDeadline = 5 * time.Minute
 )
 
 var envNameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

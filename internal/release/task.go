@@ -44,8 +44,9 @@ type Targets struct {
 
 // Override is the task layer of a configuration.
 type Override struct {
-	Env     map[string]string `json:"env,omitempty" doc:"Appended to the project's and the version's; the last one wins"`
-	Timeout Duration          `json:"timeout,omitempty" doc:"Overrides the version's"`
+	Env     map[string]string `json:"env,omitempty" doc:"Added to the project's and the version's key by key, whatever the type"`
+	Timeout Duration          `json:"timeout,omitempty" doc:"Overrides the version's, whatever the type"`
+	Spec
 }
 
 // MaxTargets bounds the clients listed in one task.
@@ -86,6 +87,11 @@ func (t *Task) Validate() error {
 		return err
 	}
 	return t.Strategy.Validate()
+}
+
+// ValidateFor checks what a task overrides of the configuration of a project of this type. Validate checks the rest.
+func (t *Task) ValidateFor(of Type) error {
+	return t.Override.validateLayer(of, LayerTask, "override.")
 }
 
 // WorkflowID names the workflow of a task so that a person finds it in the Temporal UI.

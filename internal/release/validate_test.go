@@ -8,7 +8,7 @@ import (
 )
 
 func TestProjectValidate(t *testing.T) {
-	good := func() Project { return Project{Name: "payments", Type: TypeScript} }
+	good := func() Project { return Project{Name: "payments", Type: TypeScript, Spec: Spec{Script: &ScriptSpec{}}} }
 	p := good()
 	require.NoError(t, p.Validate())
 	for field, spoil := range map[string]func(*Project){
@@ -36,21 +36,21 @@ func TestProjectValidate(t *testing.T) {
 }
 
 func TestVersionValidate(t *testing.T) {
-	v := Version{Name: "1.0", Status: VersionActive, Script: ScriptVersion{Install: "true"}}
-	require.NoError(t, v.Validate())
+	v := Version{Name: "1.0", Status: VersionActive, Spec: Spec{Script: &ScriptSpec{Install: "true"}}}
+	require.NoError(t, v.ValidateFor(TypeScript))
 	require.NoError(t, v.Deployable())
 	v.Script.Install = ""
-	requireInvalid(t, "script.install", v.Validate())
+	requireInvalid(t, "script.install", v.ValidateFor(TypeScript))
 	v.Script.Install = "tr\x00ue"
-	requireInvalid(t, "script", v.Validate())
+	requireInvalid(t, "script", v.ValidateFor(TypeScript))
 	v.Script.Install, v.Script.WorkDir = "true", "/a\x00"
-	requireInvalid(t, "script.work_dir", v.Validate())
+	requireInvalid(t, "script.work_dir", v.ValidateFor(TypeScript))
 	v.Script.WorkDir, v.Status = "", "hot"
-	requireInvalid(t, "status", v.Validate())
+	requireInvalid(t, "status", v.ValidateFor(TypeScript))
 	v.Status = VersionDraft
 	requireInvalid(t, "version", v.Deployable())
 	v.Name = "1 0"
-	requireInvalid(t, "version", v.Validate())
+	requireInvalid(t, "version", v.ValidateFor(TypeScript))
 }
 
 func TestTaskValidate(t *testing.T) {

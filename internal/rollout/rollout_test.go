@@ -66,7 +66,7 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, s.RedeemJoinToken(ctx, auth.Redemption{TokenHash: "h", ClientID: "host", PublicKeyHash: "k", At: time.Now()}))
 	p := release.Project{Name: "p", Type: release.TypeScript}
 	require.NoError(t, s.CreateProject(ctx, &p))
-	v := release.Version{ProjectID: p.ID, Project: "p", Name: "1", Status: release.VersionActive, Script: release.ScriptVersion{Install: "true"}}
+	v := release.Version{ProjectID: p.ID, Project: "p", Name: "1", Status: release.VersionActive, Spec: release.Spec{Script: &release.ScriptSpec{Install: "true"}}}
 	require.NoError(t, s.CreateVersion(ctx, &v))
 	w.task = release.Task{ProjectID: p.ID, Project: "p", VersionID: v.ID, Version: "1", Action: release.ActionDeploy,
 		Strategy: release.Strategy{Canary: &release.Canary{Percent: 100, Promote: release.PromoteManual}}.WithDefaults()}

@@ -122,7 +122,7 @@ func (f *fixture) project(name string, versions ...string) map[string]release.Ve
 	require.NoError(f, f.CreateProject(f.ctx(), &p))
 	made := map[string]release.Version{}
 	for _, version := range versions {
-		v := release.Version{Project: name, Name: version, Status: release.VersionActive, Script: release.ScriptVersion{Install: "true"}}
+		v := release.Version{Project: name, Name: version, Status: release.VersionActive, Spec: release.Spec{Script: &release.ScriptSpec{Install: "true"}}}
 		require.NoError(f, f.CreateVersion(f.ctx(), &v))
 		made[version] = v
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -25,7 +24,7 @@ type projectRow struct {
 func (r *projectRow) project() (release.Project, error) {
 	p := release.Project{ID: r.ID, Name: r.Name, Description: r.Description, Type: release.Type(r.Type),
 		CreatedAt: fromMicros(r.CreatedAt), UpdatedAt: fromMicros(r.UpdatedAt)}
-	if err := json.Unmarshal(r.Spec, &p.Script); err != nil {
+	if err := p.Decode(p.Type, r.Spec); err != nil {
 		return p, fmt.Errorf("read project %s: %w", r.Name, err)
 	}
 	return p, nil
@@ -42,7 +41,7 @@ func (s *Store) CreateProject(ctx context.Context, p *release.Project) error {
 		row.UpdatedAt = row.CreatedAt
 	}
 	row.UpdatedAt = stored(row.UpdatedAt)
-	spec, err := json.Marshal(row.Script)
+	spec, err := row.Encode(row.Type)
 	if err != nil {
 		return fmt.Errorf("write project: %w", err)
 	}

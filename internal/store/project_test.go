@@ -11,8 +11,8 @@ import (
 
 var projectTests = map[string]func(*fixture){
 	"projects": func(f *fixture) {
-		p := release.Project{Name: "shop", Description: "a\x00b", Type: release.TypeScript, Script: release.ScriptProject{
-			Env: map[string]string{"A": "1\x00"}, Timeout: release.Duration(time.Minute), Health: &release.Health{HTTP: "http://localhost/"}}}
+		p := release.Project{Name: "shop", Description: "a\x00b", Type: release.TypeScript, Spec: release.Spec{Script: &release.ScriptSpec{
+			Env: map[string]string{"A": "1\x00"}, Timeout: release.Duration(time.Minute), Health: &release.Health{HTTP: "http://localhost/"}}}}
 		require.NoError(f, f.CreateProject(f.ctx(), &p))
 		require.NotEmpty(f, p.ID)
 		require.Equal(f, f.now(), p.CreatedAt)
@@ -22,7 +22,7 @@ var projectTests = map[string]func(*fixture){
 			require.NoError(f, err)
 			require.Empty(f, cmp.Diff(p, got))
 		}
-		err := f.CreateProject(f.ctx(), &release.Project{Name: "shop"})
+		err := f.CreateProject(f.ctx(), &release.Project{Name: "shop", Type: release.TypeScript})
 		require.ErrorIs(f, err, release.ErrConflict)
 		_, err = f.Project(f.ctx(), "other")
 		require.ErrorIs(f, err, release.ErrNotFound)
@@ -35,7 +35,7 @@ var projectTests = map[string]func(*fixture){
 	},
 	"versions": func(f *fixture) {
 		f.project("shop")
-		v := release.Version{Project: "shop", Name: "1.0", Status: release.VersionDraft, Script: release.ScriptVersion{Install: "echo hi"}}
+		v := release.Version{Project: "shop", Name: "1.0", Status: release.VersionDraft, Spec: release.Spec{Script: &release.ScriptSpec{Install: "echo hi"}}}
 		require.NoError(f, f.CreateVersion(f.ctx(), &v))
 		require.NotEmpty(f, v.ProjectID)
 		for _, ref := range []string{"1.0", v.ID} {

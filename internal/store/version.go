@@ -3,20 +3,20 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-const selectVersion = `SELECT v.id, v.project_id, p.name AS project, v.name, v.status, v.spec, v.created_at, v.updated_at
+const selectVersion = `SELECT v.id, v.project_id, p.name AS project, p.type, v.name, v.status, v.spec, v.created_at, v.updated_at
 	FROM versions v JOIN projects p ON p.id = v.project_id`
 
 type versionRow struct {
 	ID        string `db:"id"`
 	ProjectID string `db:"project_id"`
 	Project   string `db:"project"`
+	Type      string `db:"type"`
 	Name      string `db:"name"`
 	Status    string `db:"status"`
 	Spec      []byte `db:"spec"`
@@ -27,7 +27,7 @@ type versionRow struct {
 func (r *versionRow) version() (release.Version, error) {
 	v := release.Version{ID: r.ID, ProjectID: r.ProjectID, Project: r.Project, Name: r.Name, Status: release.VersionStatus(r.Status),
 		CreatedAt: fromMicros(r.CreatedAt), UpdatedAt: fromMicros(r.UpdatedAt)}
-	if err := json.Unmarshal(r.Spec, &v.Script); err != nil {
+	if err := v.Decode(release.Type(r.Type), r.Spec); err != nil {
 		return v, fmt.Errorf("read version %s of %s: %w", r.Name, r.Project, err)
 	}
 	return v, nil
@@ -54,7 +54,7 @@ func (s *Store) CreateVersion(ctx context.Context, v *release.Version) error {
 		row.UpdatedAt = row.CreatedAt
 	}
 	row.UpdatedAt = stored(row.UpdatedAt)
-	spec, err := json.Marshal(row.Script)
+	spec, err := row.Encode(project.Type)
 	if err != nil {
 		return fmt.Errorf("write version: %w", err)
 	}

@@ -193,7 +193,7 @@ func (w *world) plan(text []byte, gate chan struct{}) *quicflowv1.StepRequest {
 	w.projects++
 	name := fmt.Sprintf("project-%d", w.projects)
 	require.NoError(t, w.store.CreateProject(ctx, &release.Project{Name: name, Type: release.TypeScript}))
-	version := release.Version{Project: name, Name: "1.0", Status: release.VersionActive, Script: release.ScriptVersion{Install: "true"}}
+	version := release.Version{Project: name, Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Script: &release.ScriptSpec{Install: "true"}}}
 	require.NoError(t, w.store.CreateVersion(ctx, &version))
 	task := release.Task{ProjectID: version.ProjectID, VersionID: version.ID, Action: release.ActionDeploy, Targets: release.Targets{Clients: []string{client}}}
 	require.NoError(t, w.store.CreateTask(ctx, &task, []string{client}))
@@ -208,7 +208,7 @@ func (w *world) plan(text []byte, gate chan struct{}) *quicflowv1.StepRequest {
 	w.with(func() { w.prints[id], w.gates[id] = text, gate })
 	return &quicflowv1.StepRequest{
 		StepId: id, TaskId: task.ID, Action: "install", Project: name, Version: "1.0", NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
-		Spec: &quicflowv1.StepRequest_Script{Script: &quicflowv1.ScriptStep{Script: "true"}},
+		Spec: &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: "script", Config: []byte(`{"install":"true"}`)}},
 	}
 }
 

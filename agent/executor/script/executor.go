@@ -76,12 +76,12 @@ func (e *Executor) Run(ctx context.Context, step *quicflowv1.StepRequest, log *s
 			err = dir.create(p)
 		}
 		if errors.Is(err, release.ErrInvalid) { // as it was not when the step was accepted
-			result := executor.Ended(quicflowv1.Outcome_OUTCOME_FAILED, err.Error())
+			result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_FAILED, err.Error())
 			result.NotStarted = true
 			return result
 		}
 		if err != nil {
-			return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "cannot prepare the step: "+err.Error())
+			return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "cannot prepare the step: "+err.Error())
 		}
 	}
 	return (&supervisor{cfg: e.cfg, dir: dir, log: log}).run(ctx)
@@ -111,7 +111,7 @@ func (s *supervisor) run(ctx context.Context) *quicflowv1.StepResult {
 	for cancelSent := false; ; {
 		lock, err := s.dir.tryLock()
 		if err != nil {
-			return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "cannot look after the step: "+err.Error())
+			return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, "cannot look after the step: "+err.Error())
 		}
 		if lock != nil {
 			// No wrapper lives, and none can begin while the lock is held here.
@@ -156,11 +156,11 @@ func (s *supervisor) judge(ctx context.Context) *quicflowv1.StepResult {
 	case err == nil:
 		return result
 	case !errors.Is(err, os.ErrNotExist):
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "cannot read the step's result: "+err.Error())
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, "cannot read the step's result: "+err.Error())
 	}
 	if s.dir.has(startedFile) && !s.dir.has(scriptsDoneFile) {
 		s.dir.killLeftovers()
-		result := executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN,
+		result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN,
 			"the host restarted, or the step's wrapper was killed, while the scripts ran; how far they got cannot be known")
 		result.StartedUnixMs = s.dir.startedAt()
 		return result
@@ -170,16 +170,16 @@ func (s *supervisor) judge(ctx context.Context) *quicflowv1.StepResult {
 		return nil
 	}
 	if s.dir.has(scriptsDoneFile) {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN,
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN,
 			"the scripts succeeded, but the wrapper for the health check failed: "+s.dir.wrapperOutput())
 	}
 	if started, err := s.dir.start(); err != nil || !started {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the step's state cannot be kept")
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_UNKNOWN, "the step's state cannot be kept")
 	}
 	if c := executor.CancelledBy(ctx); c != nil {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, beforeTheStart(c))
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, beforeTheStart(c))
 	}
-	return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, "the step's wrapper failed to start: "+s.dir.wrapperOutput())
+	return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "the step's wrapper failed to start: "+s.dir.wrapperOutput())
 }
 
 func beforeTheStart(c *executor.Cancelled) string { return "before the start: " + c.Error() }

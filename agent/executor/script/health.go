@@ -10,7 +10,7 @@ import (
 	"os"
 	"time"
 
-	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+	"github.com/quicflow/quicflow/internal/release"
 )
 
 // health is a health check whose references have been replaced. One of HTTP, TCP and Exec is set.
@@ -24,40 +24,29 @@ type health struct {
 	StartPeriod time.Duration `json:"start_period"`
 }
 
-func newHealth(check *quicflowv1.HealthCheck, env map[string]string) (*health, error) {
-	if check == nil || check.Probe == nil {
+func newHealth(check *release.Health, env map[string]string) (*health, error) {
+	if check == nil {
 		return nil, nil
 	}
-	h := &health{
-		Interval:    orDefault(check.IntervalMs, 2*time.Second),
-		Timeout:     orDefault(check.TimeoutMs, 5*time.Second),
-		Retries:     max(1, int(check.Retries)),
-		StartPeriod: orDefault(check.StartPeriodMs, 0),
-	}
+	c := check.WithDefaults()
+	h := &health{Interval: c.Interval.Std(), Timeout: c.Timeout.Std(), Retries: c.Retries, StartPeriod: c.StartPeriod.Std()}
 	var err error
-	switch probe := check.Probe.(type) {
-	case *quicflowv1.HealthCheck_Http:
-		if h.HTTP, err = expand(probe.Http, env); err == nil {
+	switch {
+	case c.HTTP != "":
+		if h.HTTP, err = expand(c.HTTP, env); err == nil {
 			err = checkURL(h.HTTP)
 		}
-	case *quicflowv1.HealthCheck_Tcp:
-		if h.TCP, err = expand(probe.Tcp, env); err == nil {
+	case c.TCP != "":
+		if h.TCP, err = expand(c.TCP, env); err == nil {
 			_, _, err = net.SplitHostPort(h.TCP)
 		}
-	case *quicflowv1.HealthCheck_Exec:
-		h.Exec, err = expand(probe.Exec, env)
+	default:
+		h.Exec, err = expand(c.Exec, env)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("health check: %w", err)
 	}
 	return h, nil
-}
-
-func orDefault(ms int64, byDefault time.Duration) time.Duration {
-	if ms <= 0 {
-		return byDefault
-	}
-	return time.Duration(ms) * time.Millisecond
 }
 
 func checkURL(text string) error {

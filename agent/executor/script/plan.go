@@ -42,10 +42,22 @@ func (e *Executor) plan(step *quicflowv1.StepRequest) (*plan, error) {
 	if command := step.GetCommand(); command != nil {
 		return e.commandPlan(step, command)
 	}
-	spec := step.GetScript()
-	if spec == nil {
+	deploy := step.GetDeploy()
+	if deploy.GetType() != string(release.TypeScript) {
 		return nil, errors.New("it is not a script step")
 	}
+	config, err := release.ParseConfig(release.TypeScript, deploy.Config)
+	if err != nil {
+		return nil, err
+	}
+	config, err = config.Expand(func(name string) (release.Value, bool) {
+		value, ok := deploy.Secrets[name]
+		return release.Value{Text: value}, ok
+	}, true)
+	if err != nil {
+		return nil, err
+	}
+	spec := config.Script
 	if !filepath.IsLocal(step.Project) || strings.ContainsAny(step.Project, `/\`) {
 		return nil, fmt.Errorf("%q is not the name of a project", step.Project)
 	}
@@ -54,7 +66,7 @@ func (e *Executor) plan(step *quicflowv1.StepRequest) (*plan, error) {
 		NotAfter:    time.UnixMilli(step.NotAfterUnixMs),
 		Interpreter: strings.Fields(spec.Interpreter),
 		WorkDir:     spec.WorkDir,
-		Timeout:     time.Duration(spec.TimeoutMs) * time.Millisecond,
+		Timeout:     spec.Timeout.Std(),
 		KillGrace:   e.cfg.KillGrace,
 	}
 	if len(p.Interpreter) == 0 {
@@ -69,19 +81,26 @@ func (e *Executor) plan(step *quicflowv1.StepRequest) (*plan, error) {
 	if p.Timeout <= 0 {
 		p.Timeout = release.DefaultStepTimeout
 	}
-	for _, s := range []scriptText{{"pre_script", spec.PreScript}, {mainScript, spec.Script}, {"post_script", spec.PostScript}} {
+	main, err := spec.Script(release.StepAction(step.Action))
+	if err != nil {
+		return nil, err
+	}
+	scripts := []scriptText{{"pre_script", spec.PreScript}, {mainScript, main}, {"post_script", spec.PostScript}}
+	if step.Action == string(release.StepUninstall) {
+		scripts, spec.Health = scripts[1:2], nil
+	}
+	for _, s := range scripts {
 		if s.Text != "" {
 			p.Scripts = append(p.Scripts, s)
 		}
 	}
-	if spec.Script == "" {
+	if main == "" {
 		return nil, fmt.Errorf("it has no script for the action %s", step.Action)
 	}
-	env := e.environment(step, p.WorkDir)
+	env := e.environment(step, spec.Env, p.WorkDir)
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		p.Env = append(p.Env, name+"="+env[name])
 	}
-	var err error
 	p.Health, err = newHealth(spec.Health, env)
 	return p, err
 }
@@ -108,9 +127,9 @@ func (e *Executor) addLabels(env map[string]string) {
 	}
 }
 
-func (e *Executor) environment(step *quicflowv1.StepRequest, workDir string) map[string]string {
+func (e *Executor) environment(step *quicflowv1.StepRequest, own map[string]string, workDir string) map[string]string {
 	env := baseVariables()
-	maps.Copy(env, step.GetScript().Env)
+	maps.Copy(env, own)
 	e.addLabels(env)
 	maps.Copy(env, map[string]string{
 		"QUICFLOW_RELEASE":          step.TaskId,

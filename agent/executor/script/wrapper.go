@@ -146,11 +146,11 @@ func (w *wrapper) run(ctx context.Context) (*quicflowv1.StepResult, error) {
 // runScripts gives a result without an outcome if all scripts succeeded, and nil if another wrapper ran them.
 func (w *wrapper) runScripts(ctx context.Context) (*quicflowv1.StepResult, error) {
 	if late := time.Since(w.plan.NotAfter); late > 0 {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED,
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED,
 			fmt.Sprintf("the step came too late: it was not to start after %s", w.plan.NotAfter.UTC().Format(time.RFC3339))), nil
 	}
 	if c := executor.CancelledBy(ctx); c != nil {
-		return executor.Ended(quicflowv1.Outcome_OUTCOME_REFUSED, beforeTheStart(c)), nil
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, beforeTheStart(c)), nil
 	}
 	if first, err := w.dir.start(); err != nil || !first {
 		return nil, err

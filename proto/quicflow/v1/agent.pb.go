@@ -1234,6 +1234,7 @@ type Request struct {
 	//	*Request_Step
 	//	*Request_CancelStep
 	//	*Request_Message
+	//	*Request_Describe
 	Body          isRequest_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1310,6 +1311,15 @@ func (x *Request) GetMessage() *Message {
 	return nil
 }
 
+func (x *Request) GetDescribe() *Describe {
+	if x != nil {
+		if x, ok := x.Body.(*Request_Describe); ok {
+			return x.Describe
+		}
+	}
+	return nil
+}
+
 type isRequest_Body interface {
 	isRequest_Body()
 }
@@ -1326,11 +1336,17 @@ type Request_Message struct {
 	Message *Message `protobuf:"bytes,4,opt,name=message,proto3,oneof"`
 }
 
+type Request_Describe struct {
+	Describe *Describe `protobuf:"bytes,5,opt,name=describe,proto3,oneof"` // to an agent
+}
+
 func (*Request_Step) isRequest_Body() {}
 
 func (*Request_CancelStep) isRequest_Body() {}
 
 func (*Request_Message) isRequest_Body() {}
+
+func (*Request_Describe) isRequest_Body() {}
 
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1340,6 +1356,7 @@ type Response struct {
 	//	*Response_Step
 	//	*Response_Message
 	//	*Response_Failure
+	//	*Response_Described
 	Body          isResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1416,6 +1433,15 @@ func (x *Response) GetFailure() *Failure {
 	return nil
 }
 
+func (x *Response) GetDescribed() *Described {
+	if x != nil {
+		if x, ok := x.Body.(*Response_Described); ok {
+			return x.Described
+		}
+	}
+	return nil
+}
+
 type isResponse_Body interface {
 	isResponse_Body()
 }
@@ -1432,11 +1458,158 @@ type Response_Failure struct {
 	Failure *Failure `protobuf:"bytes,4,opt,name=failure,proto3,oneof"`
 }
 
+type Response_Described struct {
+	Described *Described `protobuf:"bytes,5,opt,name=described,proto3,oneof"`
+}
+
 func (*Response_Step) isResponse_Body() {}
 
 func (*Response_Message) isResponse_Body() {}
 
 func (*Response_Failure) isResponse_Body() {}
+
+func (*Response_Described) isResponse_Body() {}
+
+// Describe asks what runs on the host of some projects.
+type Describe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Projects      []*DescribeProject     `protobuf:"bytes,1,rep,name=projects,proto3" json:"projects,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Describe) Reset() {
+	*x = Describe{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Describe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Describe) ProtoMessage() {}
+
+func (x *Describe) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Describe.ProtoReflect.Descriptor instead.
+func (*Describe) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Describe) GetProjects() []*DescribeProject {
+	if x != nil {
+		return x.Projects
+	}
+	return nil
+}
+
+type DescribeProject struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	Deploy        *DeployStep            `protobuf:"bytes,2,opt,name=deploy,proto3" json:"deploy,omitempty"` // as it was last deployed there, so that the agent knows where to look; without secrets
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeProject) Reset() {
+	*x = DescribeProject{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeProject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeProject) ProtoMessage() {}
+
+func (x *DescribeProject) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeProject.ProtoReflect.Descriptor instead.
+func (*DescribeProject) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DescribeProject) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *DescribeProject) GetDeploy() *DeployStep {
+	if x != nil {
+		return x.Deploy
+	}
+	return nil
+}
+
+type Described struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Running       [][]byte               `protobuf:"bytes,1,rep,name=running,proto3" json:"running,omitempty"` // JSON of executor.Running, in the order of the projects asked for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Described) Reset() {
+	*x = Described{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Described) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Described) ProtoMessage() {}
+
+func (x *Described) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Described.ProtoReflect.Descriptor instead.
+func (*Described) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Described) GetRunning() [][]byte {
+	if x != nil {
+		return x.Running
+	}
+	return nil
+}
 
 // Failure says why a request was not carried out.
 type Failure struct {
@@ -1449,7 +1622,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1634,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1647,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -1502,7 +1675,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1687,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1700,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Message) GetType() string {
@@ -1556,8 +1729,8 @@ type StepRequest struct {
 	PreviousVersion string                 `protobuf:"bytes,7,opt,name=previous_version,json=previousVersion,proto3" json:"previous_version,omitempty"` // what ran before, empty if nothing did
 	// Types that are valid to be assigned to Spec:
 	//
-	//	*StepRequest_Script
 	//	*StepRequest_Command
+	//	*StepRequest_Deploy
 	Spec          isStepRequest_Spec `protobuf_oneof:"spec"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1565,7 +1738,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1750,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1763,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StepRequest) GetStepId() string {
@@ -1649,15 +1822,6 @@ func (x *StepRequest) GetSpec() isStepRequest_Spec {
 	return nil
 }
 
-func (x *StepRequest) GetScript() *ScriptStep {
-	if x != nil {
-		if x, ok := x.Spec.(*StepRequest_Script); ok {
-			return x.Script
-		}
-	}
-	return nil
-}
-
 func (x *StepRequest) GetCommand() *CommandStep {
 	if x != nil {
 		if x, ok := x.Spec.(*StepRequest_Command); ok {
@@ -1667,21 +1831,30 @@ func (x *StepRequest) GetCommand() *CommandStep {
 	return nil
 }
 
-type isStepRequest_Spec interface {
-	isStepRequest_Spec()
+func (x *StepRequest) GetDeploy() *DeployStep {
+	if x != nil {
+		if x, ok := x.Spec.(*StepRequest_Deploy); ok {
+			return x.Deploy
+		}
+	}
+	return nil
 }
 
-type StepRequest_Script struct {
-	Script *ScriptStep `protobuf:"bytes,8,opt,name=script,proto3,oneof"`
+type isStepRequest_Spec interface {
+	isStepRequest_Spec()
 }
 
 type StepRequest_Command struct {
 	Command *CommandStep `protobuf:"bytes,9,opt,name=command,proto3,oneof"` // action, project, version and previous_version are empty
 }
 
-func (*StepRequest_Script) isStepRequest_Spec() {}
+type StepRequest_Deploy struct {
+	Deploy *DeployStep `protobuf:"bytes,10,opt,name=deploy,proto3,oneof"`
+}
 
 func (*StepRequest_Command) isStepRequest_Spec() {}
+
+func (*StepRequest_Deploy) isStepRequest_Spec() {}
 
 // CommandStep runs one command: a built-in one, or a line for the shell.
 type CommandStep struct {
@@ -1695,7 +1868,7 @@ type CommandStep struct {
 
 func (x *CommandStep) Reset() {
 	*x = CommandStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1880,7 @@ func (x *CommandStep) String() string {
 func (*CommandStep) ProtoMessage() {}
 
 func (x *CommandStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1893,7 @@ func (x *CommandStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandStep.ProtoReflect.Descriptor instead.
 func (*CommandStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CommandStep) GetType() string {
@@ -1744,36 +1917,38 @@ func (x *CommandStep) GetTimeoutMs() int64 {
 	return 0
 }
 
-// ScriptStep runs pre, main and post in this order, each by the interpreter; the first that fails ends the step.
-type ScriptStep struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Interpreter   string                 `protobuf:"bytes,1,opt,name=interpreter,proto3" json:"interpreter,omitempty"`        // default /bin/sh; may carry arguments separated by spaces
-	WorkDir       string                 `protobuf:"bytes,2,opt,name=work_dir,json=workDir,proto3" json:"work_dir,omitempty"` // default: a directory of the project's own below the agent's data directory
-	Env           map[string]string      `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	TimeoutMs     int64                  `protobuf:"varint,4,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"` // for pre, main and post together
-	PreScript     string                 `protobuf:"bytes,5,opt,name=pre_script,json=preScript,proto3" json:"pre_script,omitempty"`
-	Script        string                 `protobuf:"bytes,6,opt,name=script,proto3" json:"script,omitempty"`
-	PostScript    string                 `protobuf:"bytes,7,opt,name=post_script,json=postScript,proto3" json:"post_script,omitempty"`
-	Health        *HealthCheck           `protobuf:"bytes,8,opt,name=health,proto3" json:"health,omitempty"` // after the scripts, if set
+// DeployStep carries out a step of a deployment type.
+//
+// config is the JSON of the type's merged configuration (package release: ScriptSpec, ContainerSpec, GitSpec, KubernetesSpec), with
+// ${NAME} left in it where only the host knows a value: its own built-in variables and those in `secrets`. An agent refuses a
+// field that it does not know, rather than leave it out.
+type DeployStep struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Type        string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`                         // script, container, git, kubernetes
+	Config      []byte                 `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`                     // at most 900 KiB
+	ConfigId    string                 `protobuf:"bytes,3,opt,name=config_id,json=configId,proto3" json:"config_id,omitempty"` // names config: equal ids, equal configurations. What the agent reports to run carries it
+	Environment string                 `protobuf:"bytes,4,opt,name=environment,proto3" json:"environment,omitempty"`           // may be empty
+	// Values of secret variables. An agent keeps them apart from its journal, and no longer than the step runs.
+	Secrets       map[string]string `protobuf:"bytes,5,rep,name=secrets,proto3" json:"secrets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ScriptStep) Reset() {
-	*x = ScriptStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+func (x *DeployStep) Reset() {
+	*x = DeployStep{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ScriptStep) String() string {
+func (x *DeployStep) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ScriptStep) ProtoMessage() {}
+func (*DeployStep) ProtoMessage() {}
 
-func (x *ScriptStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+func (x *DeployStep) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,198 +1959,45 @@ func (x *ScriptStep) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ScriptStep.ProtoReflect.Descriptor instead.
-func (*ScriptStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
+// Deprecated: Use DeployStep.ProtoReflect.Descriptor instead.
+func (*DeployStep) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
-func (x *ScriptStep) GetInterpreter() string {
+func (x *DeployStep) GetType() string {
 	if x != nil {
-		return x.Interpreter
+		return x.Type
 	}
 	return ""
 }
 
-func (x *ScriptStep) GetWorkDir() string {
+func (x *DeployStep) GetConfig() []byte {
 	if x != nil {
-		return x.WorkDir
-	}
-	return ""
-}
-
-func (x *ScriptStep) GetEnv() map[string]string {
-	if x != nil {
-		return x.Env
+		return x.Config
 	}
 	return nil
 }
 
-func (x *ScriptStep) GetTimeoutMs() int64 {
+func (x *DeployStep) GetConfigId() string {
 	if x != nil {
-		return x.TimeoutMs
-	}
-	return 0
-}
-
-func (x *ScriptStep) GetPreScript() string {
-	if x != nil {
-		return x.PreScript
+		return x.ConfigId
 	}
 	return ""
 }
 
-func (x *ScriptStep) GetScript() string {
+func (x *DeployStep) GetEnvironment() string {
 	if x != nil {
-		return x.Script
+		return x.Environment
 	}
 	return ""
 }
 
-func (x *ScriptStep) GetPostScript() string {
+func (x *DeployStep) GetSecrets() map[string]string {
 	if x != nil {
-		return x.PostScript
-	}
-	return ""
-}
-
-func (x *ScriptStep) GetHealth() *HealthCheck {
-	if x != nil {
-		return x.Health
+		return x.Secrets
 	}
 	return nil
 }
-
-// HealthCheck is repeated until it passes once, or fails `retries` times in a row after the start period.
-// ${NAME} in url, address and command is replaced from the step's environment.
-type HealthCheck struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Probe:
-	//
-	//	*HealthCheck_Http
-	//	*HealthCheck_Tcp
-	//	*HealthCheck_Exec
-	Probe         isHealthCheck_Probe `protobuf_oneof:"probe"`
-	IntervalMs    int64               `protobuf:"varint,4,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
-	TimeoutMs     int64               `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
-	Retries       uint32              `protobuf:"varint,6,opt,name=retries,proto3" json:"retries,omitempty"`
-	StartPeriodMs int64               `protobuf:"varint,7,opt,name=start_period_ms,json=startPeriodMs,proto3" json:"start_period_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *HealthCheck) Reset() {
-	*x = HealthCheck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *HealthCheck) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*HealthCheck) ProtoMessage() {}
-
-func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
-func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *HealthCheck) GetProbe() isHealthCheck_Probe {
-	if x != nil {
-		return x.Probe
-	}
-	return nil
-}
-
-func (x *HealthCheck) GetHttp() string {
-	if x != nil {
-		if x, ok := x.Probe.(*HealthCheck_Http); ok {
-			return x.Http
-		}
-	}
-	return ""
-}
-
-func (x *HealthCheck) GetTcp() string {
-	if x != nil {
-		if x, ok := x.Probe.(*HealthCheck_Tcp); ok {
-			return x.Tcp
-		}
-	}
-	return ""
-}
-
-func (x *HealthCheck) GetExec() string {
-	if x != nil {
-		if x, ok := x.Probe.(*HealthCheck_Exec); ok {
-			return x.Exec
-		}
-	}
-	return ""
-}
-
-func (x *HealthCheck) GetIntervalMs() int64 {
-	if x != nil {
-		return x.IntervalMs
-	}
-	return 0
-}
-
-func (x *HealthCheck) GetTimeoutMs() int64 {
-	if x != nil {
-		return x.TimeoutMs
-	}
-	return 0
-}
-
-func (x *HealthCheck) GetRetries() uint32 {
-	if x != nil {
-		return x.Retries
-	}
-	return 0
-}
-
-func (x *HealthCheck) GetStartPeriodMs() int64 {
-	if x != nil {
-		return x.StartPeriodMs
-	}
-	return 0
-}
-
-type isHealthCheck_Probe interface {
-	isHealthCheck_Probe()
-}
-
-type HealthCheck_Http struct {
-	Http string `protobuf:"bytes,1,opt,name=http,proto3,oneof"` // URL; any 2xx or 3xx passes
-}
-
-type HealthCheck_Tcp struct {
-	Tcp string `protobuf:"bytes,2,opt,name=tcp,proto3,oneof"` // host:port; an accepted connection passes
-}
-
-type HealthCheck_Exec struct {
-	Exec string `protobuf:"bytes,3,opt,name=exec,proto3,oneof"` // run by the step's interpreter; exit code 0 passes
-}
-
-func (*HealthCheck_Http) isHealthCheck_Probe() {}
-
-func (*HealthCheck_Tcp) isHealthCheck_Probe() {}
-
-func (*HealthCheck_Exec) isHealthCheck_Probe() {}
 
 // CancelStep asks for a step to be stopped. One that never started is marked so and will not start any more.
 type CancelStep struct {
@@ -1988,7 +2010,7 @@ type CancelStep struct {
 
 func (x *CancelStep) Reset() {
 	*x = CancelStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2022,7 @@ func (x *CancelStep) String() string {
 func (*CancelStep) ProtoMessage() {}
 
 func (x *CancelStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2035,7 @@ func (x *CancelStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelStep.ProtoReflect.Descriptor instead.
 func (*CancelStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CancelStep) GetStepId() string {
@@ -2042,7 +2064,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2076,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2089,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StepStatus) GetStepId() string {
@@ -2115,7 +2137,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2149,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2162,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StepResult) GetStepId() string {
@@ -2258,7 +2280,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2292,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2305,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResultAck) GetStepId() string {
@@ -2309,7 +2331,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2343,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2356,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LogChunk) GetStepId() string {
@@ -2399,7 +2421,7 @@ type LogOffer struct {
 
 func (x *LogOffer) Reset() {
 	*x = LogOffer{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2433,7 @@ func (x *LogOffer) String() string {
 func (*LogOffer) ProtoMessage() {}
 
 func (x *LogOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2446,7 @@ func (x *LogOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOffer.ProtoReflect.Descriptor instead.
 func (*LogOffer) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogOffer) GetBytes() uint64 {
@@ -2444,7 +2466,7 @@ type LogCredit struct {
 
 func (x *LogCredit) Reset() {
 	*x = LogCredit{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2456,7 +2478,7 @@ func (x *LogCredit) String() string {
 func (*LogCredit) ProtoMessage() {}
 
 func (x *LogCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2469,7 +2491,7 @@ func (x *LogCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCredit.ProtoReflect.Descriptor instead.
 func (*LogCredit) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogCredit) GetBytes() uint64 {
@@ -2490,7 +2512,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2524,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2537,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogAck) GetStepId() string {
@@ -2545,7 +2567,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2579,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2592,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EnrolRequest) GetTokenSecret() string {
@@ -2612,7 +2634,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2646,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2659,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EnrolResponse) GetCertificateDer() []byte {
@@ -2672,7 +2694,7 @@ type EnrolError struct {
 
 func (x *EnrolError) Reset() {
 	*x = EnrolError{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2706,7 @@ func (x *EnrolError) String() string {
 func (*EnrolError) ProtoMessage() {}
 
 func (x *EnrolError) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2719,7 @@ func (x *EnrolError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolError.ProtoReflect.Descriptor instead.
 func (*EnrolError) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EnrolError) GetCode() EnrolErrorCode {
@@ -2788,26 +2810,35 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"?\n" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1c\n" +
-	"\talternate\x18\x02 \x01(\tR\talternate\"\xbf\x01\n" +
+	"\talternate\x18\x02 \x01(\tR\talternate\"\xf4\x01\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x04step\x18\x02 \x01(\v2\x18.quicflow.v1.StepRequestH\x00R\x04step\x12:\n" +
 	"\vcancel_step\x18\x03 \x01(\v2\x17.quicflow.v1.CancelStepH\x00R\n" +
 	"cancelStep\x120\n" +
-	"\amessage\x18\x04 \x01(\v2\x14.quicflow.v1.MessageH\x00R\amessageB\x06\n" +
-	"\x04body\"\xb5\x01\n" +
+	"\amessage\x18\x04 \x01(\v2\x14.quicflow.v1.MessageH\x00R\amessage\x123\n" +
+	"\bdescribe\x18\x05 \x01(\v2\x15.quicflow.v1.DescribeH\x00R\bdescribeB\x06\n" +
+	"\x04body\"\xed\x01\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12-\n" +
 	"\x04step\x18\x02 \x01(\v2\x17.quicflow.v1.StepStatusH\x00R\x04step\x120\n" +
 	"\amessage\x18\x03 \x01(\v2\x14.quicflow.v1.MessageH\x00R\amessage\x120\n" +
-	"\afailure\x18\x04 \x01(\v2\x14.quicflow.v1.FailureH\x00R\afailureB\x06\n" +
-	"\x04body\"Q\n" +
+	"\afailure\x18\x04 \x01(\v2\x14.quicflow.v1.FailureH\x00R\afailure\x126\n" +
+	"\tdescribed\x18\x05 \x01(\v2\x16.quicflow.v1.DescribedH\x00R\tdescribedB\x06\n" +
+	"\x04body\"D\n" +
+	"\bDescribe\x128\n" +
+	"\bprojects\x18\x01 \x03(\v2\x1c.quicflow.v1.DescribeProjectR\bprojects\"\\\n" +
+	"\x0fDescribeProject\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12/\n" +
+	"\x06deploy\x18\x02 \x01(\v2\x17.quicflow.v1.DeployStepR\x06deploy\"%\n" +
+	"\tDescribed\x12\x18\n" +
+	"\arunning\x18\x01 \x03(\fR\arunning\"Q\n" +
 	"\aFailure\x12,\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x18.quicflow.v1.FailureCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"7\n" +
 	"\aMessage\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
-	"\apayload\x18\x02 \x01(\fR\apayload\"\xd2\x02\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\"\xd8\x02\n" +
 	"\vStepRequest\x12\x17\n" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x16\n" +
@@ -2815,42 +2846,26 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x11not_after_unix_ms\x18\x04 \x01(\x03R\x0enotAfterUnixMs\x12\x18\n" +
 	"\aproject\x18\x05 \x01(\tR\aproject\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12)\n" +
-	"\x10previous_version\x18\a \x01(\tR\x0fpreviousVersion\x121\n" +
-	"\x06script\x18\b \x01(\v2\x17.quicflow.v1.ScriptStepH\x00R\x06script\x124\n" +
-	"\acommand\x18\t \x01(\v2\x18.quicflow.v1.CommandStepH\x00R\acommandB\x06\n" +
-	"\x04spec\"Z\n" +
+	"\x10previous_version\x18\a \x01(\tR\x0fpreviousVersion\x124\n" +
+	"\acommand\x18\t \x01(\v2\x18.quicflow.v1.CommandStepH\x00R\acommand\x121\n" +
+	"\x06deploy\x18\n" +
+	" \x01(\v2\x17.quicflow.v1.DeployStepH\x00R\x06deployB\x06\n" +
+	"\x04specJ\x04\b\b\x10\t\"Z\n" +
 	"\vCommandStep\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x03 \x01(\x03R\ttimeoutMs\"\xde\x02\n" +
+	"timeout_ms\x18\x03 \x01(\x03R\ttimeoutMs\"\xf3\x01\n" +
 	"\n" +
-	"ScriptStep\x12 \n" +
-	"\vinterpreter\x18\x01 \x01(\tR\vinterpreter\x12\x19\n" +
-	"\bwork_dir\x18\x02 \x01(\tR\aworkDir\x122\n" +
-	"\x03env\x18\x03 \x03(\v2 .quicflow.v1.ScriptStep.EnvEntryR\x03env\x12\x1d\n" +
-	"\n" +
-	"timeout_ms\x18\x04 \x01(\x03R\ttimeoutMs\x12\x1d\n" +
-	"\n" +
-	"pre_script\x18\x05 \x01(\tR\tpreScript\x12\x16\n" +
-	"\x06script\x18\x06 \x01(\tR\x06script\x12\x1f\n" +
-	"\vpost_script\x18\a \x01(\tR\n" +
-	"postScript\x120\n" +
-	"\x06health\x18\b \x01(\v2\x18.quicflow.v1.HealthCheckR\x06health\x1a6\n" +
-	"\bEnvEntry\x12\x10\n" +
+	"DeployStep\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1b\n" +
+	"\tconfig_id\x18\x03 \x01(\tR\bconfigId\x12 \n" +
+	"\venvironment\x18\x04 \x01(\tR\venvironment\x12>\n" +
+	"\asecrets\x18\x05 \x03(\v2$.quicflow.v1.DeployStep.SecretsEntryR\asecrets\x1a:\n" +
+	"\fSecretsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd8\x01\n" +
-	"\vHealthCheck\x12\x14\n" +
-	"\x04http\x18\x01 \x01(\tH\x00R\x04http\x12\x12\n" +
-	"\x03tcp\x18\x02 \x01(\tH\x00R\x03tcp\x12\x14\n" +
-	"\x04exec\x18\x03 \x01(\tH\x00R\x04exec\x12\x1f\n" +
-	"\vinterval_ms\x18\x04 \x01(\x03R\n" +
-	"intervalMs\x12\x1d\n" +
-	"\n" +
-	"timeout_ms\x18\x05 \x01(\x03R\ttimeoutMs\x12\x18\n" +
-	"\aretries\x18\x06 \x01(\rR\aretries\x12&\n" +
-	"\x0fstart_period_ms\x18\a \x01(\x03R\rstartPeriodMsB\a\n" +
-	"\x05probe\"=\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"=\n" +
 	"\n" +
 	"CancelStep\x12\x17\n" +
 	"\astep_id\x18\x01 \x01(\tR\x06stepId\x12\x16\n" +
@@ -2972,87 +2987,92 @@ func file_quicflow_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_quicflow_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_quicflow_v1_agent_proto_goTypes = []any{
-	(RefusalCode)(0),      // 0: quicflow.v1.RefusalCode
-	(FailureCode)(0),      // 1: quicflow.v1.FailureCode
-	(StepState)(0),        // 2: quicflow.v1.StepState
-	(Outcome)(0),          // 3: quicflow.v1.Outcome
-	(Stream)(0),           // 4: quicflow.v1.Stream
-	(EnrolErrorCode)(0),   // 5: quicflow.v1.EnrolErrorCode
-	(*ToHub)(nil),         // 6: quicflow.v1.ToHub
-	(*ToAgent)(nil),       // 7: quicflow.v1.ToAgent
-	(*Hello)(nil),         // 8: quicflow.v1.Hello
-	(*Welcome)(nil),       // 9: quicflow.v1.Welcome
-	(*Facts)(nil),         // 10: quicflow.v1.Facts
-	(*Refusal)(nil),       // 11: quicflow.v1.Refusal
-	(*Heartbeat)(nil),     // 12: quicflow.v1.Heartbeat
-	(*HeartbeatAck)(nil),  // 13: quicflow.v1.HeartbeatAck
-	(*Goodbye)(nil),       // 14: quicflow.v1.Goodbye
-	(*Request)(nil),       // 15: quicflow.v1.Request
-	(*Response)(nil),      // 16: quicflow.v1.Response
-	(*Failure)(nil),       // 17: quicflow.v1.Failure
-	(*Message)(nil),       // 18: quicflow.v1.Message
-	(*StepRequest)(nil),   // 19: quicflow.v1.StepRequest
-	(*CommandStep)(nil),   // 20: quicflow.v1.CommandStep
-	(*ScriptStep)(nil),    // 21: quicflow.v1.ScriptStep
-	(*HealthCheck)(nil),   // 22: quicflow.v1.HealthCheck
-	(*CancelStep)(nil),    // 23: quicflow.v1.CancelStep
-	(*StepStatus)(nil),    // 24: quicflow.v1.StepStatus
-	(*StepResult)(nil),    // 25: quicflow.v1.StepResult
-	(*ResultAck)(nil),     // 26: quicflow.v1.ResultAck
-	(*LogChunk)(nil),      // 27: quicflow.v1.LogChunk
-	(*LogOffer)(nil),      // 28: quicflow.v1.LogOffer
-	(*LogCredit)(nil),     // 29: quicflow.v1.LogCredit
-	(*LogAck)(nil),        // 30: quicflow.v1.LogAck
-	(*EnrolRequest)(nil),  // 31: quicflow.v1.EnrolRequest
-	(*EnrolResponse)(nil), // 32: quicflow.v1.EnrolResponse
-	(*EnrolError)(nil),    // 33: quicflow.v1.EnrolError
-	nil,                   // 34: quicflow.v1.Hello.LabelsEntry
-	nil,                   // 35: quicflow.v1.ScriptStep.EnvEntry
+	(RefusalCode)(0),        // 0: quicflow.v1.RefusalCode
+	(FailureCode)(0),        // 1: quicflow.v1.FailureCode
+	(StepState)(0),          // 2: quicflow.v1.StepState
+	(Outcome)(0),            // 3: quicflow.v1.Outcome
+	(Stream)(0),             // 4: quicflow.v1.Stream
+	(EnrolErrorCode)(0),     // 5: quicflow.v1.EnrolErrorCode
+	(*ToHub)(nil),           // 6: quicflow.v1.ToHub
+	(*ToAgent)(nil),         // 7: quicflow.v1.ToAgent
+	(*Hello)(nil),           // 8: quicflow.v1.Hello
+	(*Welcome)(nil),         // 9: quicflow.v1.Welcome
+	(*Facts)(nil),           // 10: quicflow.v1.Facts
+	(*Refusal)(nil),         // 11: quicflow.v1.Refusal
+	(*Heartbeat)(nil),       // 12: quicflow.v1.Heartbeat
+	(*HeartbeatAck)(nil),    // 13: quicflow.v1.HeartbeatAck
+	(*Goodbye)(nil),         // 14: quicflow.v1.Goodbye
+	(*Request)(nil),         // 15: quicflow.v1.Request
+	(*Response)(nil),        // 16: quicflow.v1.Response
+	(*Describe)(nil),        // 17: quicflow.v1.Describe
+	(*DescribeProject)(nil), // 18: quicflow.v1.DescribeProject
+	(*Described)(nil),       // 19: quicflow.v1.Described
+	(*Failure)(nil),         // 20: quicflow.v1.Failure
+	(*Message)(nil),         // 21: quicflow.v1.Message
+	(*StepRequest)(nil),     // 22: quicflow.v1.StepRequest
+	(*CommandStep)(nil),     // 23: quicflow.v1.CommandStep
+	(*DeployStep)(nil),      // 24: quicflow.v1.DeployStep
+	(*CancelStep)(nil),      // 25: quicflow.v1.CancelStep
+	(*StepStatus)(nil),      // 26: quicflow.v1.StepStatus
+	(*StepResult)(nil),      // 27: quicflow.v1.StepResult
+	(*ResultAck)(nil),       // 28: quicflow.v1.ResultAck
+	(*LogChunk)(nil),        // 29: quicflow.v1.LogChunk
+	(*LogOffer)(nil),        // 30: quicflow.v1.LogOffer
+	(*LogCredit)(nil),       // 31: quicflow.v1.LogCredit
+	(*LogAck)(nil),          // 32: quicflow.v1.LogAck
+	(*EnrolRequest)(nil),    // 33: quicflow.v1.EnrolRequest
+	(*EnrolResponse)(nil),   // 34: quicflow.v1.EnrolResponse
+	(*EnrolError)(nil),      // 35: quicflow.v1.EnrolError
+	nil,                     // 36: quicflow.v1.Hello.LabelsEntry
+	nil,                     // 37: quicflow.v1.DeployStep.SecretsEntry
 }
 var file_quicflow_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: quicflow.v1.ToHub.hello:type_name -> quicflow.v1.Hello
 	12, // 1: quicflow.v1.ToHub.heartbeat:type_name -> quicflow.v1.Heartbeat
 	16, // 2: quicflow.v1.ToHub.response:type_name -> quicflow.v1.Response
-	25, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
+	27, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
 	14, // 4: quicflow.v1.ToHub.goodbye:type_name -> quicflow.v1.Goodbye
 	15, // 5: quicflow.v1.ToHub.request:type_name -> quicflow.v1.Request
-	28, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
+	30, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
 	10, // 7: quicflow.v1.ToHub.facts:type_name -> quicflow.v1.Facts
 	9,  // 8: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
 	11, // 9: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
 	13, // 10: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
 	15, // 11: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
-	26, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
-	30, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
+	28, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
+	32, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
 	14, // 14: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
 	16, // 15: quicflow.v1.ToAgent.response:type_name -> quicflow.v1.Response
-	29, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
-	34, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
+	31, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
+	36, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
 	0,  // 18: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
-	19, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
-	23, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
-	18, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
-	24, // 22: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
-	18, // 23: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
-	17, // 24: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
-	1,  // 25: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
-	21, // 26: quicflow.v1.StepRequest.script:type_name -> quicflow.v1.ScriptStep
-	20, // 27: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
-	35, // 28: quicflow.v1.ScriptStep.env:type_name -> quicflow.v1.ScriptStep.EnvEntry
-	22, // 29: quicflow.v1.ScriptStep.health:type_name -> quicflow.v1.HealthCheck
-	2,  // 30: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
-	25, // 31: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
-	3,  // 32: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
-	4,  // 33: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
-	33, // 34: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
-	5,  // 35: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	22, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
+	25, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
+	21, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
+	17, // 22: quicflow.v1.Request.describe:type_name -> quicflow.v1.Describe
+	26, // 23: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
+	21, // 24: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
+	20, // 25: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
+	19, // 26: quicflow.v1.Response.described:type_name -> quicflow.v1.Described
+	18, // 27: quicflow.v1.Describe.projects:type_name -> quicflow.v1.DescribeProject
+	24, // 28: quicflow.v1.DescribeProject.deploy:type_name -> quicflow.v1.DeployStep
+	1,  // 29: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
+	23, // 30: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
+	24, // 31: quicflow.v1.StepRequest.deploy:type_name -> quicflow.v1.DeployStep
+	37, // 32: quicflow.v1.DeployStep.secrets:type_name -> quicflow.v1.DeployStep.SecretsEntry
+	2,  // 33: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
+	27, // 34: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
+	3,  // 35: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
+	4,  // 36: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
+	35, // 37: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
+	5,  // 38: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_quicflow_v1_agent_proto_init() }
@@ -3085,20 +3105,17 @@ func file_quicflow_v1_agent_proto_init() {
 		(*Request_Step)(nil),
 		(*Request_CancelStep)(nil),
 		(*Request_Message)(nil),
+		(*Request_Describe)(nil),
 	}
 	file_quicflow_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
 		(*Response_Step)(nil),
 		(*Response_Message)(nil),
 		(*Response_Failure)(nil),
-	}
-	file_quicflow_v1_agent_proto_msgTypes[13].OneofWrappers = []any{
-		(*StepRequest_Script)(nil),
-		(*StepRequest_Command)(nil),
+		(*Response_Described)(nil),
 	}
 	file_quicflow_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
-		(*HealthCheck_Http)(nil),
-		(*HealthCheck_Tcp)(nil),
-		(*HealthCheck_Exec)(nil),
+		(*StepRequest_Command)(nil),
+		(*StepRequest_Deploy)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3106,7 +3123,7 @@ func file_quicflow_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quicflow_v1_agent_proto_rawDesc), len(file_quicflow_v1_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

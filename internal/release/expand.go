@@ -1,0 +1,163 @@
+package release
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+)
+
+// Built-in variables. A server knows some when it makes a task; the others are each host's.
+const (
+	VarRelease     = "QUICFLOW_RELEASE"     // id of the task
+	VarProject     = "QUICFLOW_PROJECT"     //
+	VarVersion     = "QUICFLOW_VERSION"     //
+	VarEnvironment = "QUICFLOW_ENVIRONMENT" // empty without one
+
+	VarTarget   = "QUICFLOW_TARGET"           // id of the host's agent
+	VarPrevious = "QUICFLOW_PREVIOUS_VERSION" // empty if nothing ran there
+	VarLabel    = "QUICFLOW_LABEL_"           // and the name of a label in upper case, all else than letters and digits an underscore
+)
+
+// IsHostVariable says whether only a host knows the variable's value.
+func IsHostVariable(name string) bool {
+	return name == VarTarget || name == VarPrevious || strings.HasPrefix(name, VarLabel)
+}
+
+// Value is what a variable stands for.
+type Value struct {
+	Text  string
+	Later bool // it is put in later: ${NAME} stays
+}
+
+// Lookup gives a variable's value, and false where there is none of that name.
+type Lookup func(name string) (Value, bool)
+
+// $${ is an escaped ${; the third is one that is not closed, or holds no name.
+var reference = regexp.MustCompile(`\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{`)
+
+// ExpandText replaces each ${NAME} in a text. $${ stands for ${ itself: final turns it into that; before, it stays, so that a text may
+// be expanded several times, finally once. What is put in is never expanded again. An unknown name is an error.
+func ExpandText(text string, lookup Lookup, final bool) (string, error) {
+	var wrong error
+	expanded := reference.ReplaceAllStringFunc(text, func(found string) string {
+		switch {
+		case found == "$${" && final:
+			return "${"
+		case found == "$${":
+			return found
+		case found == "${":
+			wrong = fmt.Errorf("${ is not followed by a name and }; write $${ for ${ itself")
+			return found
+		}
+		name := found[2 : len(found)-1]
+		value, ok := lookup(name)
+		switch {
+		case !ok:
+			wrong = fmt.Errorf("there is no variable %s; write $${%s} for ${%s} itself", name, name, name)
+			return found
+		case value.Later:
+			return found
+		case final:
+			return value.Text
+		}
+		return strings.ReplaceAll(value.Text, "${", "$${")
+	})
+	return expanded, wrong
+}
+
+// Expand replaces the variables in all texts of a merged configuration but those whose rule says no, and gives a copy. Keys of maps
+// are not expanded. See ExpandText.
+func (c Merged) Expand(lookup Lookup, final bool) (Merged, error) {
+	spec := c.of(c.Type, false)
+	if spec == nil {
+		return c, nil
+	}
+	e := expander{lookup: lookup, final: final}
+	expanded, err := e.value(string(c.Type), reflect.ValueOf(spec), true)
+	if err != nil {
+		return c, err
+	}
+	switch spec := expanded.Interface().(type) {
+	case *ScriptSpec:
+		c.Script = spec
+	case *ContainerSpec:
+		c.Container = spec
+	case *GitSpec:
+		c.Git = spec
+	case *KubernetesSpec:
+		c.Kubernetes = spec
+	}
+	return c, nil
+}
+
+type expander struct {
+	lookup Lookup
+	final  bool
+}
+
+// value gives a copy with its texts expanded. A struct at the top has rules, those below have none.
+func (e expander) value(path string, v reflect.Value, top bool) (reflect.Value, error) {
+	switch v.Kind() {
+	case reflect.String:
+		text, err := ExpandText(v.String(), e.lookup, e.final)
+		if err != nil {
+			return v, Invalid(path, "%s", err.Error())
+		}
+		return reflect.ValueOf(text).Convert(v.Type()), nil
+	case reflect.Pointer:
+		if v.IsNil() {
+			return v, nil
+		}
+		inner, err := e.value(path, v.Elem(), top)
+		if err != nil {
+			return v, err
+		}
+		p := reflect.New(v.Type().Elem())
+		p.Elem().Set(inner)
+		return p, nil
+	case reflect.Struct:
+		c := reflect.New(v.Type()).Elem()
+		c.Set(v)
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if top && f.Tag.Get("expand") == "no" {
+				continue
+			}
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			field, err := e.value(path+"."+name, v.Field(i), false)
+			if err != nil {
+				return v, err
+			}
+			c.Field(i).Set(field)
+		}
+		return c, nil
+	case reflect.Slice:
+		if v.IsNil() {
+			return v, nil
+		}
+		c := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		for i := range v.Len() {
+			element, err := e.value(fmt.Sprintf("%s[%d]", path, i), v.Index(i), false)
+			if err != nil {
+				return v, err
+			}
+			c.Index(i).Set(element)
+		}
+		return c, nil
+	case reflect.Map:
+		if v.IsNil() {
+			return v, nil
+		}
+		c := reflect.MakeMapWithSize(v.Type(), v.Len())
+		for it := v.MapRange(); it.Next(); {
+			element, err := e.value(path+"."+it.Key().String(), it.Value(), false)
+			if err != nil {
+				return v, err
+			}
+			c.SetMapIndex(it.Key(), element)
+		}
+		return c, nil
+	}
+	return v, nil
+}
