@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/quicflow/quicflow/agent/command"
+	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -41,6 +43,14 @@ type Executor interface {
 // are those of Run. Steps of an Executor that is no Resumer are unknown after a restart.
 type Resumer interface {
 	Resume(ctx context.Context, step *quicflowv1.StepRequest, log *spool.Writer) *quicflowv1.StepResult
+}
+
+// Observer is an Executor that can look at what it deployed. Its methods are safe for concurrent use, also with steps.
+type Observer interface {
+	// Describe looks at what runs of a project. What cannot be found out is RunUnknown.
+	Describe(ctx context.Context, what *quicflowv1.DescribeProject) executor.Running
+	// Logs writes the output of what runs of a project, in any number of writes. See executor.Executor.
+	Logs(ctx context.Context, what *quicflowv1.DescribeProject, options executor.LogOptions, out io.Writer) error
 }
 
 // Welcome is what a hub says to a session that it accepts.

@@ -19,7 +19,10 @@ const (
 	initialPacketSize = 1200
 )
 
-// quicConfig keeps a connection small: what a hub sends an agent is few and short, and it opens no streams.
+// maxHubStreams is how many streams a hub may have open to an agent at a time: one for each reader of what runs there.
+const maxHubStreams = 4
+
+// quicConfig keeps a connection small: what a hub sends an agent is few and short.
 func quicConfig() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           handshakeTimeout,
@@ -29,7 +32,7 @@ func quicConfig() *quic.Config {
 		MaxStreamReceiveWindow:         2 << 20,
 		InitialConnectionReceiveWindow: 64 << 10,
 		MaxConnectionReceiveWindow:     4 << 20,
-		MaxIncomingStreams:             -1,
+		MaxIncomingStreams:             maxHubStreams,
 		MaxIncomingUniStreams:          -1,
 	}
 }

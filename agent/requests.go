@@ -67,6 +67,8 @@ func (s *session) answer(ctx context.Context, request *quicflowv1.Request) *quic
 		return stepResponse(body.CancelStep.GetStepId(), status, err)
 	case *quicflowv1.Request_Message:
 		return s.message(ctx, body.Message)
+	case *quicflowv1.Request_Describe:
+		return s.describe(ctx, body.Describe)
 	}
 	return failure(quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED, "the agent does not know this kind of request")
 }

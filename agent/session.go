@@ -182,6 +182,7 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() error { network.run(work); return nil })
 	group.Go(func() error { return s.write(work, network.moved) })
 	group.Go(func() error { return newShipper(s).run(work) })
+	group.Go(func() error { return s.acceptTails(work, group) })
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // What Request can end in, beside the caller's own context. In all but ErrPromiseTimeout and ErrSessionLost nothing was sent.
@@ -17,7 +18,16 @@ var (
 	ErrTooManyPromises = errors.New("too many requests await an answer")
 	ErrBusy            = errors.New("agent does not read what it is sent")
 	ErrSessionLost     = errors.New("session ended before the answer came")
+	ErrTooManyTails    = errors.New("as many as the agent allows read output of this host already")
 )
+
+// AgentError is what an agent itself says of a request that it did not carry out.
+type AgentError struct {
+	Code    quicflowv1.FailureCode
+	Message string
+}
+
+func (e *AgentError) Error() string { return e.Message }
 
 // ErrPromiseTimeout reports that no answer came in time. It also matches context.DeadlineExceeded.
 var ErrPromiseTimeout error = timeoutError{}

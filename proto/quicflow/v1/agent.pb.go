@@ -1856,6 +1856,136 @@ func (*StepRequest_Command) isStepRequest_Spec() {}
 
 func (*StepRequest_Deploy) isStepRequest_Spec() {}
 
+// TailLogs is the one frame that a hub sends on a bidirectional stream that it opens to an agent: it asks for the output of what runs
+// of a project. The agent answers with TailData frames on it. Either side may end the stream.
+type TailLogs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          *DescribeProject       `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	Tail          int64                  `protobuf:"varint,2,opt,name=tail,proto3" json:"tail,omitempty"`                                    // lines at the end; 0: all
+	SinceUnixMs   int64                  `protobuf:"varint,3,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"` // 0: from the beginning
+	Follow        bool                   `protobuf:"varint,4,opt,name=follow,proto3" json:"follow,omitempty"`                                // go on with what is written later
+	Timestamps    bool                   `protobuf:"varint,5,opt,name=timestamps,proto3" json:"timestamps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailLogs) Reset() {
+	*x = TailLogs{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailLogs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailLogs) ProtoMessage() {}
+
+func (x *TailLogs) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailLogs.ProtoReflect.Descriptor instead.
+func (*TailLogs) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TailLogs) GetWhat() *DescribeProject {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *TailLogs) GetTail() int64 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *TailLogs) GetSinceUnixMs() int64 {
+	if x != nil {
+		return x.SinceUnixMs
+	}
+	return 0
+}
+
+func (x *TailLogs) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *TailLogs) GetTimestamps() bool {
+	if x != nil {
+		return x.Timestamps
+	}
+	return false
+}
+
+type TailData struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`       // at most 32 KiB
+	Failure       *Failure               `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"` // with the last frame, where there could be no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailData) Reset() {
+	*x = TailData{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailData) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailData) ProtoMessage() {}
+
+func (x *TailData) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailData.ProtoReflect.Descriptor instead.
+func (*TailData) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TailData) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *TailData) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
 // CommandStep runs one command: a built-in one, or a line for the shell.
 type CommandStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1868,7 +1998,7 @@ type CommandStep struct {
 
 func (x *CommandStep) Reset() {
 	*x = CommandStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +2010,7 @@ func (x *CommandStep) String() string {
 func (*CommandStep) ProtoMessage() {}
 
 func (x *CommandStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2023,7 @@ func (x *CommandStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandStep.ProtoReflect.Descriptor instead.
 func (*CommandStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommandStep) GetType() string {
@@ -1936,7 +2066,7 @@ type DeployStep struct {
 
 func (x *DeployStep) Reset() {
 	*x = DeployStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2078,7 @@ func (x *DeployStep) String() string {
 func (*DeployStep) ProtoMessage() {}
 
 func (x *DeployStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2091,7 @@ func (x *DeployStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployStep.ProtoReflect.Descriptor instead.
 func (*DeployStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeployStep) GetType() string {
@@ -2010,7 +2140,7 @@ type CancelStep struct {
 
 func (x *CancelStep) Reset() {
 	*x = CancelStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2152,7 @@ func (x *CancelStep) String() string {
 func (*CancelStep) ProtoMessage() {}
 
 func (x *CancelStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2165,7 @@ func (x *CancelStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelStep.ProtoReflect.Descriptor instead.
 func (*CancelStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelStep) GetStepId() string {
@@ -2064,7 +2194,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2206,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2219,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StepStatus) GetStepId() string {
@@ -2137,7 +2267,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2279,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2292,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StepResult) GetStepId() string {
@@ -2280,7 +2410,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2422,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2435,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResultAck) GetStepId() string {
@@ -2331,7 +2461,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2473,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2486,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogChunk) GetStepId() string {
@@ -2421,7 +2551,7 @@ type LogOffer struct {
 
 func (x *LogOffer) Reset() {
 	*x = LogOffer{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2563,7 @@ func (x *LogOffer) String() string {
 func (*LogOffer) ProtoMessage() {}
 
 func (x *LogOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2576,7 @@ func (x *LogOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOffer.ProtoReflect.Descriptor instead.
 func (*LogOffer) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogOffer) GetBytes() uint64 {
@@ -2466,7 +2596,7 @@ type LogCredit struct {
 
 func (x *LogCredit) Reset() {
 	*x = LogCredit{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2608,7 @@ func (x *LogCredit) String() string {
 func (*LogCredit) ProtoMessage() {}
 
 func (x *LogCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2621,7 @@ func (x *LogCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCredit.ProtoReflect.Descriptor instead.
 func (*LogCredit) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LogCredit) GetBytes() uint64 {
@@ -2512,7 +2642,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2654,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2667,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogAck) GetStepId() string {
@@ -2567,7 +2697,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2709,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2722,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EnrolRequest) GetTokenSecret() string {
@@ -2634,7 +2764,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2776,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2789,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EnrolResponse) GetCertificateDer() []byte {
@@ -2694,7 +2824,7 @@ type EnrolError struct {
 
 func (x *EnrolError) Reset() {
 	*x = EnrolError{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2836,7 @@ func (x *EnrolError) String() string {
 func (*EnrolError) ProtoMessage() {}
 
 func (x *EnrolError) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2849,7 @@ func (x *EnrolError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolError.ProtoReflect.Descriptor instead.
 func (*EnrolError) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *EnrolError) GetCode() EnrolErrorCode {
@@ -2850,7 +2980,18 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\acommand\x18\t \x01(\v2\x18.quicflow.v1.CommandStepH\x00R\acommand\x121\n" +
 	"\x06deploy\x18\n" +
 	" \x01(\v2\x17.quicflow.v1.DeployStepH\x00R\x06deployB\x06\n" +
-	"\x04specJ\x04\b\b\x10\t\"Z\n" +
+	"\x04specJ\x04\b\b\x10\t\"\xac\x01\n" +
+	"\bTailLogs\x120\n" +
+	"\x04what\x18\x01 \x01(\v2\x1c.quicflow.v1.DescribeProjectR\x04what\x12\x12\n" +
+	"\x04tail\x18\x02 \x01(\x03R\x04tail\x12\"\n" +
+	"\rsince_unix_ms\x18\x03 \x01(\x03R\vsinceUnixMs\x12\x16\n" +
+	"\x06follow\x18\x04 \x01(\bR\x06follow\x12\x1e\n" +
+	"\n" +
+	"timestamps\x18\x05 \x01(\bR\n" +
+	"timestamps\"N\n" +
+	"\bTailData\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12.\n" +
+	"\afailure\x18\x02 \x01(\v2\x14.quicflow.v1.FailureR\afailure\"Z\n" +
 	"\vCommandStep\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1d\n" +
@@ -2987,7 +3128,7 @@ func file_quicflow_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_quicflow_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_quicflow_v1_agent_proto_goTypes = []any{
 	(RefusalCode)(0),        // 0: quicflow.v1.RefusalCode
 	(FailureCode)(0),        // 1: quicflow.v1.FailureCode
@@ -3012,67 +3153,71 @@ var file_quicflow_v1_agent_proto_goTypes = []any{
 	(*Failure)(nil),         // 20: quicflow.v1.Failure
 	(*Message)(nil),         // 21: quicflow.v1.Message
 	(*StepRequest)(nil),     // 22: quicflow.v1.StepRequest
-	(*CommandStep)(nil),     // 23: quicflow.v1.CommandStep
-	(*DeployStep)(nil),      // 24: quicflow.v1.DeployStep
-	(*CancelStep)(nil),      // 25: quicflow.v1.CancelStep
-	(*StepStatus)(nil),      // 26: quicflow.v1.StepStatus
-	(*StepResult)(nil),      // 27: quicflow.v1.StepResult
-	(*ResultAck)(nil),       // 28: quicflow.v1.ResultAck
-	(*LogChunk)(nil),        // 29: quicflow.v1.LogChunk
-	(*LogOffer)(nil),        // 30: quicflow.v1.LogOffer
-	(*LogCredit)(nil),       // 31: quicflow.v1.LogCredit
-	(*LogAck)(nil),          // 32: quicflow.v1.LogAck
-	(*EnrolRequest)(nil),    // 33: quicflow.v1.EnrolRequest
-	(*EnrolResponse)(nil),   // 34: quicflow.v1.EnrolResponse
-	(*EnrolError)(nil),      // 35: quicflow.v1.EnrolError
-	nil,                     // 36: quicflow.v1.Hello.LabelsEntry
-	nil,                     // 37: quicflow.v1.DeployStep.SecretsEntry
+	(*TailLogs)(nil),        // 23: quicflow.v1.TailLogs
+	(*TailData)(nil),        // 24: quicflow.v1.TailData
+	(*CommandStep)(nil),     // 25: quicflow.v1.CommandStep
+	(*DeployStep)(nil),      // 26: quicflow.v1.DeployStep
+	(*CancelStep)(nil),      // 27: quicflow.v1.CancelStep
+	(*StepStatus)(nil),      // 28: quicflow.v1.StepStatus
+	(*StepResult)(nil),      // 29: quicflow.v1.StepResult
+	(*ResultAck)(nil),       // 30: quicflow.v1.ResultAck
+	(*LogChunk)(nil),        // 31: quicflow.v1.LogChunk
+	(*LogOffer)(nil),        // 32: quicflow.v1.LogOffer
+	(*LogCredit)(nil),       // 33: quicflow.v1.LogCredit
+	(*LogAck)(nil),          // 34: quicflow.v1.LogAck
+	(*EnrolRequest)(nil),    // 35: quicflow.v1.EnrolRequest
+	(*EnrolResponse)(nil),   // 36: quicflow.v1.EnrolResponse
+	(*EnrolError)(nil),      // 37: quicflow.v1.EnrolError
+	nil,                     // 38: quicflow.v1.Hello.LabelsEntry
+	nil,                     // 39: quicflow.v1.DeployStep.SecretsEntry
 }
 var file_quicflow_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: quicflow.v1.ToHub.hello:type_name -> quicflow.v1.Hello
 	12, // 1: quicflow.v1.ToHub.heartbeat:type_name -> quicflow.v1.Heartbeat
 	16, // 2: quicflow.v1.ToHub.response:type_name -> quicflow.v1.Response
-	27, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
+	29, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
 	14, // 4: quicflow.v1.ToHub.goodbye:type_name -> quicflow.v1.Goodbye
 	15, // 5: quicflow.v1.ToHub.request:type_name -> quicflow.v1.Request
-	30, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
+	32, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
 	10, // 7: quicflow.v1.ToHub.facts:type_name -> quicflow.v1.Facts
 	9,  // 8: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
 	11, // 9: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
 	13, // 10: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
 	15, // 11: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
-	28, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
-	32, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
+	30, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
+	34, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
 	14, // 14: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
 	16, // 15: quicflow.v1.ToAgent.response:type_name -> quicflow.v1.Response
-	31, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
-	36, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
+	33, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
+	38, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
 	0,  // 18: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
 	22, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
-	25, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
+	27, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
 	21, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
 	17, // 22: quicflow.v1.Request.describe:type_name -> quicflow.v1.Describe
-	26, // 23: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
+	28, // 23: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
 	21, // 24: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
 	20, // 25: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
 	19, // 26: quicflow.v1.Response.described:type_name -> quicflow.v1.Described
 	18, // 27: quicflow.v1.Describe.projects:type_name -> quicflow.v1.DescribeProject
-	24, // 28: quicflow.v1.DescribeProject.deploy:type_name -> quicflow.v1.DeployStep
+	26, // 28: quicflow.v1.DescribeProject.deploy:type_name -> quicflow.v1.DeployStep
 	1,  // 29: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
-	23, // 30: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
-	24, // 31: quicflow.v1.StepRequest.deploy:type_name -> quicflow.v1.DeployStep
-	37, // 32: quicflow.v1.DeployStep.secrets:type_name -> quicflow.v1.DeployStep.SecretsEntry
-	2,  // 33: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
-	27, // 34: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
-	3,  // 35: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
-	4,  // 36: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
-	35, // 37: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
-	5,  // 38: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	25, // 30: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
+	26, // 31: quicflow.v1.StepRequest.deploy:type_name -> quicflow.v1.DeployStep
+	18, // 32: quicflow.v1.TailLogs.what:type_name -> quicflow.v1.DescribeProject
+	20, // 33: quicflow.v1.TailData.failure:type_name -> quicflow.v1.Failure
+	39, // 34: quicflow.v1.DeployStep.secrets:type_name -> quicflow.v1.DeployStep.SecretsEntry
+	2,  // 35: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
+	29, // 36: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
+	3,  // 37: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
+	4,  // 38: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
+	37, // 39: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
+	5,  // 40: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_quicflow_v1_agent_proto_init() }
@@ -3123,7 +3268,7 @@ func file_quicflow_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quicflow_v1_agent_proto_rawDesc), len(file_quicflow_v1_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
