@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -97,6 +98,7 @@ type Messages interface {
 	Request(ctx context.Context, clientID string, req *quicflowv1.Request) (*quicflowv1.Response, error)
 	Post(clientID string, req *quicflowv1.Request) error
 	Broadcast(ctx context.Context, clientIDs []string, req *quicflowv1.Request) iter.Seq[hub.Answer]
+	TailLogs(ctx context.Context, clientID string, asked *quicflowv1.TailLogs, out io.Writer) error
 }
 
 var _ Messages = (*hub.Hub)(nil)
@@ -240,6 +242,8 @@ func (s *server) register(api huma.API) {
 	s.registerLogs(api)
 	s.registerPreview(api)
 	s.registerInstallations(api)
+	s.registerDrift(api)
+	s.registerContainerLogs(api)
 	s.registerCommands(api)
 	s.registerMulti(api)
 	s.registerBatch(api)

@@ -6,7 +6,6 @@ package executor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"time"
@@ -102,33 +101,7 @@ type LogOptions struct {
 }
 
 // Running is what an executor found of a project on its host.
-type Running struct {
-	Project  string       `json:"project"`
-	Type     release.Type `json:"type"`
-	State    RunState     `json:"state"`
-	Version  string       `json:"version,omitempty"`   // that was deployed, as the host itself tells; empty if it cannot be told
-	ConfigID string       `json:"config_id,omitempty"` // of what was deployed, as the host itself tells
-	TaskID   string       `json:"task_id,omitempty"`   // that deployed it
-	Since    time.Time    `json:"since,omitzero"`      // when it began to run
-	Reason   string       `json:"reason,omitempty"`    // one line, where State is not RunOK
-	// Details by type: image, image_id, container_id, ports; commit, path; revision, ready, namespace.
-	Details map[string]string `json:"details,omitempty"`
-	// Objects that belong to it, such as pods with their states. At most 20.
-	Objects []json.RawMessage `json:"objects,omitempty"`
-}
-
-// RunState is whether something runs as it was deployed.
-type RunState string
-
-// The states of what was deployed.
-const (
-	RunOK       RunState = "ok"       // it runs, or is in place
-	RunDegraded RunState = "degraded" // it runs, but not as it should: unhealthy, restarting, pods missing
-	RunStopped  RunState = "stopped"  // it is there and does not run
-	RunMissing  RunState = "missing"  // nothing of it is there
-	RunChanged  RunState = "changed"  // someone else changed it
-	RunUnknown  RunState = "unknown"  // it cannot be found out: Reason says why
-)
+type Running = release.Running
 
 // Cancelled is the cause of a step's context when someone asked for the step to be stopped. Any other cause means that
 // the agent itself stops, and says nothing about the step.

@@ -34,6 +34,12 @@ func (s *Server) newHub() *hub.Hub {
 // StartAgents runs agents of these ids until the end of the test, and gives when they are connected. It may be called once.
 func (s *Server) StartAgents(handlers map[string]agent.Handler, ids ...string) {
 	s.t.Helper()
+	s.StartAgentsWith(handlers, nil, ids...)
+}
+
+// StartAgentsWith is StartAgents for agents that carry out steps, or look at what was deployed; executor may be nil.
+func (s *Server) StartAgentsWith(handlers map[string]agent.Handler, executor func(id string) agent.Executor, ids ...string) {
+	s.t.Helper()
 	require.NoError(s.t, s.Hub.Start(s.t.Context()))
 	token := auth.NewJoinToken(s.ca.Fingerprint())
 	require.NoError(s.t, s.Store.CreateJoinToken(s.t.Context(), store.JoinToken{
@@ -42,10 +48,14 @@ func (s *Server) StartAgents(handlers map[string]agent.Handler, ids ...string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	stopped, connected := make(chan error, len(ids)), make(chan struct{}, len(ids))
 	for _, id := range ids {
-		a, err := agent.New(agent.Config{
+		config := agent.Config{
 			Servers: []string{s.Hub.Addr().String()}, ClientID: id, Token: token.String(), DataDir: filepath.Join(s.t.TempDir(), id), NoSync: true,
 			Handlers: handlers, OnConnect: func(*quicflowv1.Welcome) { connected <- struct{}{} }, Logger: slog.New(slog.DiscardHandler),
-		})
+		}
+		if executor != nil {
+			config.Executor = executor(id)
+		}
+		a, err := agent.New(config)
 		require.NoError(s.t, err)
 		go func() { stopped <- a.Run(ctx) }()
 	}

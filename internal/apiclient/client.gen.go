@@ -356,6 +356,60 @@ func (e ContainerSpecUpdate) Valid() bool {
 	}
 }
 
+// Defines values for HostDriftDrift.
+const (
+	HostDriftDriftChanged  HostDriftDrift = "changed"
+	HostDriftDriftDegraded HostDriftDrift = "degraded"
+	HostDriftDriftMissing  HostDriftDrift = "missing"
+	HostDriftDriftNone     HostDriftDrift = "none"
+	HostDriftDriftStopped  HostDriftDrift = "stopped"
+	HostDriftDriftUnknown  HostDriftDrift = "unknown"
+	HostDriftDriftVersion  HostDriftDrift = "version"
+)
+
+// Valid indicates whether the value is a known member of the HostDriftDrift enum.
+func (e HostDriftDrift) Valid() bool {
+	switch e {
+	case HostDriftDriftChanged:
+		return true
+	case HostDriftDriftDegraded:
+		return true
+	case HostDriftDriftMissing:
+		return true
+	case HostDriftDriftNone:
+		return true
+	case HostDriftDriftStopped:
+		return true
+	case HostDriftDriftUnknown:
+		return true
+	case HostDriftDriftVersion:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HostDriftState.
+const (
+	HostDriftStateFailed    HostDriftState = "failed"
+	HostDriftStateInstalled HostDriftState = "installed"
+	HostDriftStateUnknown   HostDriftState = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the HostDriftState enum.
+func (e HostDriftState) Valid() bool {
+	switch e {
+	case HostDriftStateFailed:
+		return true
+	case HostDriftStateInstalled:
+		return true
+	case HostDriftStateUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HostResultOutcome.
 const (
 	HostResultOutcomeCancelled HostResultOutcome = "cancelled"
@@ -1268,18 +1322,72 @@ func (e RestartPolicyName) Valid() bool {
 	}
 }
 
+// Defines values for RunningState.
+const (
+	RunningStateChanged  RunningState = "changed"
+	RunningStateDegraded RunningState = "degraded"
+	RunningStateMissing  RunningState = "missing"
+	RunningStateOk       RunningState = "ok"
+	RunningStateStopped  RunningState = "stopped"
+	RunningStateUnknown  RunningState = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the RunningState enum.
+func (e RunningState) Valid() bool {
+	switch e {
+	case RunningStateChanged:
+		return true
+	case RunningStateDegraded:
+		return true
+	case RunningStateMissing:
+		return true
+	case RunningStateOk:
+		return true
+	case RunningStateStopped:
+		return true
+	case RunningStateUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RunningType.
+const (
+	RunningTypeContainer  RunningType = "container"
+	RunningTypeGit        RunningType = "git"
+	RunningTypeKubernetes RunningType = "kubernetes"
+	RunningTypeScript     RunningType = "script"
+)
+
+// Valid indicates whether the value is a known member of the RunningType enum.
+func (e RunningType) Valid() bool {
+	switch e {
+	case RunningTypeContainer:
+		return true
+	case RunningTypeGit:
+		return true
+	case RunningTypeKubernetes:
+		return true
+	case RunningTypeScript:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ServerHealthStatus.
 const (
-	Degraded ServerHealthStatus = "degraded"
-	Ok       ServerHealthStatus = "ok"
+	ServerHealthStatusDegraded ServerHealthStatus = "degraded"
+	ServerHealthStatusOk       ServerHealthStatus = "ok"
 )
 
 // Valid indicates whether the value is a known member of the ServerHealthStatus enum.
 func (e ServerHealthStatus) Valid() bool {
 	switch e {
-	case Degraded:
+	case ServerHealthStatusDegraded:
 		return true
-	case Ok:
+	case ServerHealthStatusOk:
 		return true
 	default:
 		return false
@@ -2352,6 +2460,35 @@ type Device struct {
 	Permissions string `json:"permissions,omitempty,omitzero"`
 }
 
+// DriftCheck defines model for DriftCheck.
+type DriftCheck struct {
+	// All Show hosts without drift, too
+	All bool `json:"all,omitempty,omitzero"`
+
+	// Project Id or name; left out: all
+	Project string  `json:"project,omitempty,omitzero"`
+	Targets Targets `json:"targets,omitempty,omitzero"`
+}
+
+// DriftReport defines model for DriftReport.
+type DriftReport struct {
+	// Checked Installations that were looked at
+	Checked int64 `json:"checked"`
+
+	// Counts Of those that were looked at, by drift
+	Counts map[string]int64 `json:"counts"`
+
+	// Drifted Installations with a drift, those not included of which it could not be found out
+	Drifted    int64 `json:"drifted"`
+	DurationMs int64 `json:"duration_ms"`
+
+	// Hosts Those with a drift, or not reached; at most 1000
+	Hosts []HostDrift `json:"hosts"`
+
+	// Unreachable Installations on agents that are not connected to this server, or did not answer
+	Unreachable int64 `json:"unreachable"`
+}
+
 // ErrorDetail defines model for ErrorDetail.
 type ErrorDetail struct {
 	// Location Where the error occurred, e.g. 'body.items[3].tags' or 'path.thing-id'
@@ -2508,6 +2645,35 @@ type Health struct {
 	Timeout string `json:"timeout,omitempty,omitzero"`
 }
 
+// HostDrift defines model for HostDrift.
+type HostDrift struct {
+	// Attempted The version that failed, or whose outcome is unknown
+	Attempted string `json:"attempted,omitempty,omitzero"`
+	ClientID  string `json:"client_id"`
+
+	// ConfigID Of the configuration it was deployed with
+	ConfigID string         `json:"config_id,omitempty,omitzero"`
+	Drift    HostDriftDrift `json:"drift"`
+	Project  string         `json:"project"`
+	Reached  bool           `json:"reached"`
+
+	// Reason One line
+	Reason    string         `json:"reason,omitempty,omitzero"`
+	Running   Running        `json:"running,omitempty,omitzero"`
+	State     HostDriftState `json:"state"`
+	TaskID    string         `json:"task_id"`
+	UpdatedAt time.Time      `json:"updated_at"`
+
+	// Version Empty if nothing was ever installed
+	Version string `json:"version"`
+}
+
+// HostDriftDrift defines model for HostDrift.Drift.
+type HostDriftDrift string
+
+// HostDriftState defines model for HostDrift.State.
+type HostDriftState string
+
 // HostResult defines model for HostResult.
 type HostResult struct {
 	ClientID  string `json:"client_id"`
@@ -2532,8 +2698,11 @@ type HostResultStatus string
 // Installation defines model for Installation.
 type Installation struct {
 	// Attempted The version that failed, or whose outcome is unknown
-	Attempted string            `json:"attempted,omitempty,omitzero"`
-	ClientID  string            `json:"client_id"`
+	Attempted string `json:"attempted,omitempty,omitzero"`
+	ClientID  string `json:"client_id"`
+
+	// ConfigID Of the configuration it was deployed with
+	ConfigID  string            `json:"config_id,omitempty,omitzero"`
 	Project   string            `json:"project"`
 	State     InstallationState `json:"state"`
 	TaskID    string            `json:"task_id"`
@@ -3543,6 +3712,47 @@ type RestartPolicy struct {
 // RestartPolicyName defines model for RestartPolicy.Name.
 type RestartPolicyName string
 
+// Running defines model for Running.
+type Running struct {
+	// ConfigID Of what was deployed, as the host itself tells
+	ConfigID string `json:"config_id,omitempty,omitzero"`
+
+	// Details By type: image, image_id, container_id, ports; commit, path; revision, ready, namespace
+	Details map[string]string `json:"details,omitempty,omitzero"`
+
+	// Objects What belongs to it, such as pods; at most 20
+	Objects []RunningObject `json:"objects,omitempty,omitzero"`
+	Project string          `json:"project"`
+
+	// Reason One line, where the state is not ok
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// Since When it began to run
+	Since time.Time    `json:"since,omitempty,omitzero"`
+	State RunningState `json:"state"`
+
+	// TaskID That deployed it
+	TaskID string      `json:"task_id,omitempty,omitzero"`
+	Type   RunningType `json:"type"`
+
+	// Version That was deployed, as the host itself tells
+	Version string `json:"version,omitempty,omitzero"`
+}
+
+// RunningState defines model for Running.State.
+type RunningState string
+
+// RunningType defines model for Running.Type.
+type RunningType string
+
+// RunningObject defines model for RunningObject.
+type RunningObject struct {
+	Kind   string `json:"kind"`
+	Name   string `json:"name"`
+	Reason string `json:"reason,omitempty,omitzero"`
+	State  string `json:"state"`
+}
+
 // ScriptSpec defines model for ScriptSpec.
 type ScriptSpec struct {
 	// Artifacts Delivered to WORK_DIR/releases/VERSION before the scripts, which run there; WORK_DIR/current leads to it afterwards
@@ -3990,6 +4200,19 @@ type ListTargetsParams struct {
 // ListTargetsParamsState defines parameters for ListTargets.
 type ListTargetsParamsState string
 
+// ContainerLogsParams defines parameters for ContainerLogs.
+type ContainerLogsParams struct {
+	// Tail Lines at the end; -1 is all
+	Tail *int64 `form:"tail,omitempty" json:"tail,omitempty"`
+
+	// Since How long ago (10m), or when (RFC 3339)
+	Since *string `form:"since,omitempty" json:"since,omitempty"`
+
+	// Follow Go on with what is written later
+	Follow     *bool `form:"follow,omitempty" json:"follow,omitempty"`
+	Timestamps *bool `form:"timestamps,omitempty" json:"timestamps,omitempty"`
+}
+
 // LoginJSONBody defines parameters for Login.
 type LoginJSONBody struct {
 	Token string `json:"token"`
@@ -4027,6 +4250,9 @@ type CreateCommandStreamJSONRequestBody = MultiCommand
 
 // CancelCommandJSONRequestBody defines body for CancelCommand for application/json ContentType.
 type CancelCommandJSONRequestBody = Intervention
+
+// CheckDriftJSONRequestBody defines body for CheckDrift for application/json ContentType.
+type CheckDriftJSONRequestBody = DriftCheck
 
 // PreviewTaskJSONRequestBody defines body for PreviewTask for application/json ContentType.
 type PreviewTaskJSONRequestBody = NewTask
@@ -4391,6 +4617,24 @@ type ClientInterface interface {
 	// Corresponds with GET /api/commands (the `ListCommands` operationId).
 	ListCommands(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CheckDriftWithBody Ask agents what runs, and tell where that differs from what was deployed
+	//
+	// Nothing is changed. Only agents that are connected to this server are asked.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/release/drift (the `CheckDrift` operationId).
+	CheckDriftWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckDrift Ask agents what runs, and tell where that differs from what was deployed
+	//
+	// Nothing is changed. Only agents that are connected to this server are asked.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/release/drift (the `CheckDrift` operationId).
+	CheckDrift(ctx context.Context, body CheckDriftJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListInstallations What version of a project each host runs
 	//
 	// Corresponds with GET /api/release/installations (the `ListInstallations` operationId).
@@ -4586,6 +4830,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/release/tasks/{task_id}/targets (the `ListTargets` operationId).
 	ListTargets(ctx context.Context, taskID string, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ContainerLogs The output of what runs of the task's project on a host
+	//
+	// Of a container project that of its container, of a Kubernetes project that of its pods. It is read on the host now, not stored; a last line that begins with `quicflow: ` says why there is no more.
+	//
+	// Corresponds with GET /api/release/tasks/{task_id}/targets/{client_id}/container-logs (the `ContainerLogs` operationId).
+	ContainerLogs(ctx context.Context, taskID string, clientID string, params *ContainerLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetVersion Get a version
 	//
@@ -5255,6 +5506,44 @@ func (c *API) ListCommands(ctx context.Context, params *ListCommandsParams, reqE
 	return c.Client.Do(req)
 }
 
+// CheckDriftWithBody Ask agents what runs, and tell where that differs from what was deployed
+//
+// Nothing is changed. Only agents that are connected to this server are asked.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/release/drift (the `CheckDrift` operationId).
+func (c *API) CheckDriftWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckDriftRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckDrift Ask agents what runs, and tell where that differs from what was deployed
+//
+// Nothing is changed. Only agents that are connected to this server are asked.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/release/drift (the `CheckDrift` operationId).
+func (c *API) CheckDrift(ctx context.Context, body CheckDriftJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckDriftRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListInstallations What version of a project each host runs
 //
 // Corresponds with GET /api/release/installations (the `ListInstallations` operationId).
@@ -5701,6 +5990,23 @@ func (c *API) RollbackTask(ctx context.Context, taskID string, body RollbackTask
 // Corresponds with GET /api/release/tasks/{task_id}/targets (the `ListTargets` operationId).
 func (c *API) ListTargets(ctx context.Context, taskID string, params *ListTargetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListTargetsRequest(c.Server, taskID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ContainerLogs The output of what runs of the task's project on a host
+//
+// Of a container project that of its container, of a Kubernetes project that of its pods. It is read on the host now, not stored; a last line that begins with `quicflow: ` says why there is no more.
+//
+// Corresponds with GET /api/release/tasks/{task_id}/targets/{client_id}/container-logs (the `ContainerLogs` operationId).
+func (c *API) ContainerLogs(ctx context.Context, taskID string, clientID string, params *ContainerLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewContainerLogsRequest(c.Server, taskID, clientID, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7202,6 +7508,46 @@ func NewListCommandsRequest(server string, params *ListCommandsParams) (*http.Re
 	return req, nil
 }
 
+// NewCheckDriftRequest calls the generic CheckDrift builder with application/json body
+func NewCheckDriftRequest(server string, body CheckDriftJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCheckDriftRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCheckDriftRequestWithBody constructs an http.Request for the CheckDrift method, with any body, and a specified content type
+func NewCheckDriftRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/drift")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListInstallationsRequest constructs an http.Request for the ListInstallations method
 func NewListInstallationsRequest(server string, params *ListInstallationsParams) (*http.Request, error) {
 	var err error
@@ -8098,6 +8444,110 @@ func NewListTargetsRequest(server string, taskID string, params *ListTargetsPara
 		if params.Offset != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewContainerLogsRequest constructs an http.Request for the ContainerLogs method
+func NewContainerLogsRequest(server string, taskID string, clientID string, params *ContainerLogsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "task_id", taskID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "client_id", clientID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/tasks/%s/targets/%s/container-logs", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Tail != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "tail", *params.Tail, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Since != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "since", *params.Since, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Follow != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "follow", *params.Follow, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Timestamps != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "timestamps", *params.Timestamps, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

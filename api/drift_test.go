@@ -1,0 +1,140 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/api"
+	"github.com/quicflow/quicflow/api/apitest"
+	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+// hostOf is an executor of a real agent that finds on its host what the test says.
+type hostOf struct {
+	running release.Running
+	logs    func(ctx context.Context, what *quicflowv1.DescribeProject, options executor.LogOptions, out io.Writer) error
+}
+
+func (hostOf) Run(context.Context, *quicflowv1.StepRequest, *spool.Writer) *quicflowv1.StepResult {
+	return nil
+}
+
+func (h hostOf) Describe(_ context.Context, what *quicflowv1.DescribeProject) release.Running {
+	found := h.running
+	found.Project, found.Type = what.Project, release.Type(what.Deploy.GetType())
+	return found
+}
+
+func (h hostOf) Logs(ctx context.Context, what *quicflowv1.DescribeProject, options executor.LogOptions, out io.Writer) error {
+	return h.logs(ctx, what, options, out)
+}
+
+func TestDrift(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(1, nil) // client-1 is known, and not connected
+	hosts := map[string]release.Running{
+		"ok":      {State: release.RunOK, Version: "1.0"},
+		"other":   {State: release.RunOK, Version: "0.9"},
+		"gone":    {State: release.RunMissing, Reason: "there is no container of it"},
+		"unknown": {State: release.RunUnknown, Reason: "Docker does not answer"},
+	}
+	ids := []string{"ok", "other", "gone", "unknown"}
+	s.StartAgentsWith(nil, func(id string) agent.Executor { return hostOf{running: hosts[id]} }, ids...)
+	v1 := s.AddVersion("hello", "1.0")
+	task := s.AddTask(v1, append(ids, "client-1")...)
+	for _, id := range append(ids, "client-1") {
+		s.Finish(task.ID, id, release.StepSucceeded, "", 0)
+	}
+	check := func(body string) api.DriftReport {
+		t.Helper()
+		status, text := do(t, s, "POST", "/api/release/drift", body)
+		require.Equal(t, 200, status, text)
+		return read[api.DriftReport](t, text)
+	}
+	report := check(`{}`)
+	require.Equal(t, 4, report.Checked)
+	require.Equal(t, 1, report.Unreachable)
+	require.Equal(t, 2, report.Drifted)
+	require.Equal(t, map[release.Drift]int{"none": 1, "version": 1, "missing": 1, "unknown": 1}, report.Counts)
+	byHost := map[string]api.HostDrift{}
+	for _, h := range report.Hosts {
+		byHost[h.ClientID] = h
+	}
+	require.Len(t, byHost, 4, "the one without a drift is left out")
+	require.Equal(t, "0.9 runs, 1.0 was deployed", byHost["other"].Reason)
+	require.Equal(t, "there is no container of it", byHost["gone"].Reason)
+	require.Equal(t, release.TypeScript, byHost["gone"].Running.Type)
+	require.False(t, byHost["client-1"].Reached)
+	require.Contains(t, byHost["client-1"].Reason, "not connected")
+	require.Equal(t, "1.0", byHost["client-1"].Version)
+
+	report = check(`{"project":"hello","targets":{"clients":["ok"]},"all":true}`)
+	require.Equal(t, []int{1, 0, 1}, []int{report.Checked, report.Drifted, len(report.Hosts)})
+	status, text := do(t, s, "POST", "/api/release/drift", `{"project":"none"}`)
+	require.Equal(t, 422, status, text)
+}
+
+func TestContainerLogs(t *testing.T) {
+	s := apitest.Start(t)
+	left := make(chan struct{})
+	s.StartAgentsWith(nil, func(string) agent.Executor {
+		return hostOf{logs: func(ctx context.Context, what *quicflowv1.DescribeProject, options executor.LogOptions, out io.Writer) error {
+			_, _ = io.WriteString(out, what.Project+" of "+what.Deploy.Type+"\n")
+			if options.Follow {
+				<-ctx.Done()
+				close(left)
+				return nil
+			}
+			if options.Tail == 3 {
+				return errors.New("the container has gone")
+			}
+			return nil
+		}}
+	}, "web-1")
+	project := release.Project{Name: "shop", Type: release.TypeContainer, Spec: release.Spec{Container: &release.ContainerSpec{Image: "shop"}}}
+	require.NoError(t, s.Store.CreateProject(t.Context(), &project))
+	version := release.Version{ProjectID: project.ID, Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Container: &release.ContainerSpec{ImageTag: "1"}}}
+	require.NoError(t, s.Store.CreateVersion(t.Context(), &version))
+	task := s.AddTask(version, "web-1")
+	path := "/api/release/tasks/" + task.ID + "/targets/web-1/container-logs"
+
+	status, text := do(t, s, "GET", path, "")
+	require.Equal(t, 200, status)
+	require.Equal(t, "shop of container\n", text)
+	status, text = do(t, s, "GET", path+"?tail=3&since=10m", "")
+	require.Equal(t, 200, status, "output came before")
+	require.Equal(t, "shop of container\nquicflow: the container has gone\n", text)
+	for query, want := range map[string]int{"?since=yesterday": 422, "?tail=-2": 422} {
+		status, text := do(t, s, "GET", path+query, "")
+		require.Equal(t, want, status, text)
+	}
+	status, text = do(t, s, "GET", "/api/release/tasks/"+task.ID+"/targets/nobody/container-logs", "")
+	require.Equal(t, 503, status, text)
+	require.Contains(t, text, "not connected")
+	hello := s.AddTask(s.AddVersion("hello", "1.0"), "web-1")
+	status, text = do(t, s, "GET", "/api/release/tasks/"+hello.ID+"/targets/web-1/container-logs", "")
+	require.Equal(t, 422, status, text)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	answer := open(t, s.Request("GET", path+"?follow=true", nil).WithContext(ctx))
+	first := make([]byte, len("shop of container\n"))
+	_, err := io.ReadFull(answer.Body, first)
+	require.NoError(t, err)
+	require.Equal(t, "shop of container\n", string(first))
+	require.NoError(t, answer.Body.Close())
+	select {
+	case <-left:
+	case <-ctx.Done():
+		require.Fail(t, "the agent goes on reading for nobody")
+	}
+}
