@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -68,6 +69,8 @@ func (s *server) containerLogs(ctx context.Context, taskID, clientID string, q C
 	return &streamOutput{Body: func(ctx huma.Context) {
 		r, w := humachi.Unwrap(ctx)
 		out := &liveWriter{w: w, control: http.NewResponseController(w)}
+		silent := time.AfterFunc(silentStart, out.begin) // so that a reader of what is quiet knows that it is connected
+		defer silent.Stop()
 		if err := s.Messages.TailLogs(r.Context(), clientID, asked, out); err != nil {
 			s.endTail(r.Context(), out, clientID, err)
 		}
@@ -77,7 +80,7 @@ func (s *server) containerLogs(ctx context.Context, taskID, clientID string, q C
 
 // endTail says why there is no more: with the status while nothing was written, as a last line afterwards.
 func (s *server) endTail(ctx context.Context, out *liveWriter, clientID string, err error) {
-	if ctx.Err() != nil || out.failed {
+	if ctx.Err() != nil || out.hasFailed() {
 		return // the reader has gone
 	}
 	why, status := told(err), http.StatusServiceUnavailable
@@ -89,9 +92,7 @@ func (s *server) endTail(ctx context.Context, out *liveWriter, clientID string, 
 		why, status = hub.ErrTooManyTails.Error(), http.StatusTooManyRequests
 	}
 	s.Logger.InfoContext(ctx, "output of a host ended", "client_id", clientID, "error", err)
-	if !out.begun {
-		out.begun = true
-		writeProblem(out.w, status, "agent "+clientID+": "+why)
+	if out.refuse(status, "agent "+clientID+": "+why) {
 		return
 	}
 	_, _ = fmt.Fprintf(out, "quicflow: %s\n", why)
@@ -99,15 +100,27 @@ func (s *server) endTail(ctx context.Context, out *liveWriter, clientID string, 
 
 // liveWriter passes output on to a reader at once. A reader that takes nothing for a while is cut off.
 type liveWriter struct {
-	w             http.ResponseWriter
-	control       *http.ResponseController
+	w       http.ResponseWriter
+	control *http.ResponseController
+
+	mu            sync.Mutex
 	begun, failed bool
 }
 
-// liveWriteLimit is shorter than that of streams that resume: what waits here holds up the agent's connection.
-const liveWriteLimit = 10 * time.Second
+const (
+	// liveWriteLimit is shorter than that of streams that resume: what waits here holds up the agent's connection.
+	liveWriteLimit = 10 * time.Second
+	// silentStart is when an answer begins that has nothing to say yet.
+	silentStart = time.Second
+)
 
 func (l *liveWriter) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.beginLocked()
+}
+
+func (l *liveWriter) beginLocked() {
 	if l.begun {
 		return
 	}
@@ -116,10 +129,31 @@ func (l *liveWriter) begin() {
 	l.w.Header().Set("X-Content-Type-Options", "nosniff")
 	l.w.Header().Set("X-Accel-Buffering", "no") // proxies, do not collect
 	l.w.WriteHeader(http.StatusOK)
+	_ = l.control.Flush()
+}
+
+// refuse answers with a problem, unless an answer has begun.
+func (l *liveWriter) refuse(status int, detail string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begun {
+		return false
+	}
+	l.begun = true
+	writeProblem(l.w, status, detail)
+	return true
+}
+
+func (l *liveWriter) hasFailed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
 }
 
 func (l *liveWriter) Write(p []byte) (int, error) {
-	l.begin()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.beginLocked()
 	_ = l.control.SetWriteDeadline(time.Now().Add(liveWriteLimit))
 	n, err := l.w.Write(p)
 	if err == nil {

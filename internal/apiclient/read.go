@@ -54,6 +54,18 @@ func Done(res *http.Response, err error) error {
 	return res.Body.Close()
 }
 
+// Copy is Read for answers that are text: it passes the body on as it comes.
+func Copy(to io.Writer, res *http.Response, err error) error {
+	if err := check(res, err); err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(to, res.Body); err != nil {
+		return fmt.Errorf("read answer of %s: %w", res.Request.URL.Host, err)
+	}
+	return nil
+}
+
 // check leaves the body open after success, and only then.
 func check(res *http.Response, err error) error {
 	if failed := (*url.Error)(nil); errors.As(err, &failed) {
