@@ -52,14 +52,14 @@ func (s *server) registerPreview(api huma.API) {
 
 func (s *server) preview(ctx context.Context, in NewTask) (Preview, error) {
 	hasTargets := len(in.Targets.Clients) > 0 || in.Targets.Selector != ""
-	task := in.task()
+	task := in.Task()
 	if !hasTargets {
 		task.Targets.Selector = "*" // for the validation only
 	}
 	if err := task.Validate(); err != nil {
 		return Preview{}, err
 	}
-	project, version, err := s.resolve(ctx, in)
+	project, version, err := s.planner().Resolve(ctx, in)
 	if err != nil {
 		return Preview{}, err
 	}

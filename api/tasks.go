@@ -2,25 +2,18 @@ package api
 
 import (
 	"context"
-	"errors"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/planning"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
 
 // NewTask is a rollout to be made, or previewed.
-type NewTask struct {
-	Project  string           `json:"project" doc:"Id or name"`
-	Version  string           `json:"version,omitempty" doc:"Id or name; left out when the task uninstalls"`
-	Action   release.Action   `json:"action,omitempty" enum:"deploy,uninstall" default:"deploy"`
-	Targets  release.Targets  `json:"targets,omitempty" doc:"Never empty for a task; there is no silent \"all\""`
-	Strategy release.Strategy `json:"strategy,omitempty"`
-	Override release.Override `json:"override,omitempty" doc:"The task's own layer of the configuration"`
-}
+type NewTask = release.NewTask
 
 // TaskList is a page of tasks, the newest first.
 type TaskList struct {
@@ -105,30 +98,8 @@ func (s *server) registerTasks(api huma.API) {
 }
 
 func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, error) {
-	task := in.task()
-	if err := task.Validate(); err != nil {
-		return release.Task{}, err
-	}
-	project, version, err := s.resolve(ctx, in)
+	task, err := s.planner().Create(ctx, in, planning.Origin{By: principal(ctx)})
 	if err != nil {
-		return release.Task{}, err
-	}
-	if err := task.ValidateFor(project.Type); err != nil {
-		return release.Task{}, err
-	}
-	if task.Action == release.ActionDeploy {
-		if err := version.Deployable(); err != nil {
-			return release.Task{}, err
-		}
-	}
-	clients, err := s.Store.ResolveTargets(ctx, task.Targets)
-	if err != nil {
-		return release.Task{}, err
-	}
-	task.ProjectID, task.Project = project.ID, project.Name
-	task.VersionID, task.Version = version.ID, version.Name
-	task.CreatedBy = principal(ctx)
-	if err := s.Store.CreateTask(ctx, &task, clients); err != nil {
 		return release.Task{}, err
 	}
 	failpoint.Here("api.task.committed")
@@ -139,31 +110,4 @@ func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, erro
 	return task, nil
 }
 
-func (in NewTask) task() release.Task {
-	return release.Task{
-		Project: in.Project, Version: in.Version, Action: in.Action,
-		Targets: in.Targets, Strategy: in.Strategy.WithDefaults(), Override: in.Override,
-	}
-}
-
-// resolve finds what the body names; what does not exist is a wrong field of the body. A task that uninstalls has no version.
-func (s *server) resolve(ctx context.Context, in NewTask) (p release.Project, v release.Version, err error) {
-	p, err = s.Store.Project(ctx, in.Project)
-	if err != nil {
-		return p, v, asInvalid("project", err)
-	}
-	if in.Action == release.ActionUninstall {
-		return p, v, nil
-	}
-	v, err = s.Store.Version(ctx, p.ID, in.Version)
-	return p, v, asInvalid("version", err)
-}
-
-// asInvalid turns "does not exist" into what is wrong with a field.
-func asInvalid(field string, err error) error {
-	var known *release.Error
-	if errors.As(err, &known) && known.Code == release.CodeNotFound {
-		return release.Invalid(field, "%s", known.Message)
-	}
-	return err
-}
+func (s *server) planner() planning.Planner { return planning.Planner{Store: s.Store} }
