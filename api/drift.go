@@ -70,7 +70,7 @@ func (s *server) checkDrift(ctx context.Context, in DriftCheck) (DriftReport, er
 	filter := store.InstallationFilter{Project: in.Project}
 	if in.Project != "" {
 		if _, err := s.Store.Project(ctx, in.Project); err != nil {
-			return DriftReport{}, asInvalid("project", err)
+			return DriftReport{}, release.AsInvalid("project", err)
 		}
 	}
 	installations, _, err := s.Store.Installations(ctx, filter)

@@ -73,6 +73,15 @@ func Unavailable(cause error, format string, args ...any) *Error {
 	return &Error{Code: CodeUnavailable, Message: fmt.Sprintf(format, args...), cause: cause}
 }
 
+// AsInvalid turns "does not exist" into what is wrong with a field that names it.
+func AsInvalid(field string, err error) error {
+	var known *Error
+	if errors.As(err, &known) && known.Code == CodeNotFound {
+		return Invalid(field, "%s", known.Message)
+	}
+	return err
+}
+
 // CodeOf gives the code of the first *Error in err's chain, or "" if there is none.
 func CodeOf(err error) Code {
 	var e *Error

@@ -20,6 +20,9 @@ const (
 	TypeKubernetes Type = "kubernetes" // a workload of a Kubernetes cluster that the host can reach
 )
 
+// Capability is what an agent lists among the capabilities of its facts when its host can do a type.
+func Capability(t Type) string { return "deploy." + string(t) }
+
 // Types are all deployment types.
 var Types = []Type{TypeScript, TypeContainer, TypeGit, TypeKubernetes}
 
