@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/quicflow/quicflow/api"
 	"github.com/quicflow/quicflow/api/apitest"
 	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/store"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
@@ -137,4 +139,26 @@ func TestContainerLogs(t *testing.T) {
 	case <-ctx.Done():
 		require.Fail(t, "the agent goes on reading for nobody")
 	}
+}
+
+func TestHostsThatCannotDoATypeAreRefused(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(7, nil) // agents without facts
+	project := release.Project{Name: "shop", Type: release.TypeContainer, Spec: release.Spec{Container: &release.ContainerSpec{Image: "shop"}}}
+	require.NoError(t, s.Store.CreateProject(t.Context(), &project))
+	version := release.Version{ProjectID: project.ID, Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Container: &release.ContainerSpec{ImageTag: "1"}}}
+	require.NoError(t, s.Store.CreateVersion(t.Context(), &version))
+	require.NoError(t, s.Store.StoreFacts(t.Context(), []release.ClientFacts{
+		{ClientID: "client-1", Hash: 1, JSON: []byte(`{"capabilities":["deploy.container","deploy.script"]}`)},
+		{ClientID: "client-2", Hash: 1, JSON: []byte(`{"capabilities":["deploy.script"]}`)},
+	}))
+	const task = `{"project":"shop","version":"1.0","targets":{"clients":[%s]}}`
+	status, text := do(t, s, "POST", "/api/release/tasks", fmt.Sprintf(task, `"client-1"`))
+	require.Equal(t, 201, status, text)
+	status, text = do(t, s, "POST", "/api/release/tasks", `{"project":"shop","version":"1.0","targets":{"selector":"*"}}`)
+	require.Equal(t, 422, status, text)
+	require.Contains(t, text, "6 of 7 hosts cannot deploy container projects: client-2, client-3, client-4, client-5, client-6 and 1 more; their agents do not report deploy.container")
+	_, total, err := s.Store.Tasks(t.Context(), store.TaskFilter{})
+	require.NoError(t, err)
+	require.Equal(t, 1, total, "nothing was stored of the other")
 }
