@@ -24,7 +24,7 @@ const (
 func (b *bench) open(ctx context.Context, dir, addr string, server *rig.Process) (at address, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	return at, server.Order(ctx, "start", hubPlan{Dir: dir, Addr: addr, Preset: b.preset, Payload: b.payload}, &at)
+	return at, server.Order(ctx, "start", hubPlan{Dir: dir, Addr: addr, Preset: b.preset, Payload: b.payload, Heartbeat: b.interval}, &at)
 }
 
 // send has n clients connect to a server and waits until it has them all.
@@ -291,7 +291,7 @@ func (b *bench) heartbeats(ctx context.Context, w *world) error {
 	}
 	b.report.Heartbeats = append(b.report.Heartbeats, r)
 	rig.Heading("Heartbeats of %d agents every %s, for %s", r.Agents, r.Interval, rig.Short(r.Took))
-	fmt.Printf("%d heartbeats, %.1f %% of one core in the hub's process, %d sessions dropped\n", r.Beats, r.Percent, dropped)
+	fmt.Printf("%d heartbeats, %.1f %% of one core in the hub's process, %d sessions dropped %v\n", r.Beats, r.Percent, dropped, r.Dropped)
 	return nil
 }
 

@@ -24,6 +24,8 @@ type hubPlan struct {
 	Addr    string `json:"addr"`
 	Preset  string `json:"preset"` // standard or highperf
 	Payload int    `json:"payload"`
+
+	Heartbeat time.Duration `json:"heartbeat"` // 0: the preset's
 }
 
 type address struct {
@@ -77,6 +79,10 @@ func (r *hubRole) start(p hubPlan) (address, error) {
 		return address{}, err
 	}
 	cfg := hub.Settings(preset)
+	if p.Heartbeat > 0 {
+		cfg.HeartbeatTimeout = time.Duration(float64(cfg.HeartbeatTimeout) / float64(cfg.HeartbeatInterval) * float64(p.Heartbeat))
+		cfg.HeartbeatInterval = p.Heartbeat
+	}
 	cfg.Addr, cfg.NodeID, cfg.CA, cfg.Logger = p.Addr, "bench", ca, log
 	cfg.Registry, cfg.Sink, cfg.Enroller = s, s, s
 	if r.hub, err = hub.New(cfg); err != nil {

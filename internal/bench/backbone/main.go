@@ -70,6 +70,7 @@ type options struct {
 	load        time.Duration
 	settle      time.Duration
 	heartbeats  time.Duration
+	interval    time.Duration
 	promises    int
 	delay       time.Duration
 	patience    time.Duration
@@ -94,6 +95,7 @@ func parse(arguments []string) (options, error) {
 	f.DurationVar(&o.load, "load", 10*time.Second, "time of one load, after a warm-up of a fifth of it")
 	f.DurationVar(&o.settle, "settle", 0, "time from the last connection to the reading of memory; 0: one heartbeat interval and 10 s")
 	f.DurationVar(&o.heartbeats, "duration", 10*time.Minute, "time of the heartbeat measure")
+	f.DurationVar(&o.interval, "heartbeat", 0, "interval of the heartbeats; 0: the preset's")
 	f.IntVar(&o.promises, "promises", 50_000, "requests in flight of the promise measure")
 	f.DurationVar(&o.delay, "delay", 5*time.Second, "time until an agent answers in the promise measure")
 	f.DurationVar(&o.patience, "patience", 15*time.Minute, "longest time for all agents to connect")
