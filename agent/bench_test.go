@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -28,8 +28,7 @@ func BenchmarkCommand(b *testing.B) {
 func benchmarkCommand(b *testing.B, kind string, concurrent int) {
 	w := newWorld(b)
 	cfg := w.config("a")
-	exec, err := script.New(script.Config{ClientID: "a", DataDir: cfg.DataDir})
-	require.NoError(b, err)
+	exec := executortest.NewSet(b, executor.Host{ClientID: "a", DataDir: cfg.DataDir}, script.New())
 	cfg.Executor, cfg.NoSync, cfg.MaxSteps, cfg.Logger = exec, false, 2*concurrent, slog.New(slog.DiscardHandler)
 	w.connect(cfg)
 	payload := map[string]string{"exec_shell": `{"command":"true"}`}[kind]

@@ -32,6 +32,13 @@ type CommandExecutor interface {
 	CheckCommand(*quicflowv1.CommandStep) error
 }
 
+// StepChecker is an Executor that knows what it cannot carry out: executor.ErrUnsupported, or release.ErrInvalid, before anything is
+// stored.
+type StepChecker interface {
+	Executor
+	CheckStep(*quicflowv1.StepRequest) error
+}
+
 // quickCommand is how long a request waits for its command to end, so that the first answer has the result. It is a small
 // part of the time that a server waits for an answer.
 const quickCommand = 500 * time.Millisecond
@@ -45,6 +52,9 @@ func (s *steps) supports(step *quicflowv1.StepRequest) error {
 	if c == nil {
 		if step.Spec == nil || s.cfg.Executor == nil {
 			return errUnsupportedStep
+		}
+		if x, ok := s.cfg.Executor.(StepChecker); ok {
+			return x.CheckStep(step)
 		}
 		return nil
 	}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/command"
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -83,8 +85,7 @@ func TestQuickCommandsAreAnsweredAtOnce(t *testing.T) {
 func TestCommandsThatAreNotAccepted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	exec, err := script.New(script.Config{ClientID: "a", DataDir: t.TempDir()})
-	require.NoError(t, err)
+	exec := executortest.NewSet(t, executor.Host{ClientID: "a", DataDir: t.TempDir()}, script.New())
 	cfg := w.config("a")
 	cfg.Executor = exec
 	w.connect(cfg)
@@ -123,8 +124,7 @@ func TestShellCommandThroughTheAgent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cfg := w.config("a")
-	exec, err := script.New(script.Config{ClientID: "a", DataDir: cfg.DataDir})
-	require.NoError(t, err)
+	exec := executortest.NewSet(t, executor.Host{ClientID: "a", DataDir: cfg.DataDir}, script.New())
 	cfg.Executor = exec
 	w.connect(cfg)
 	s := commandStep("1", "exec_shell", `{"command":"echo out; echo err >&2; exit 7"}`)

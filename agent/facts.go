@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
@@ -40,8 +42,10 @@ type Facts struct {
 	Network             []NetworkFact     `json:"network,omitempty"`
 	Labels              map[string]string `json:"labels,omitempty"`
 	AgentVersion        string            `json:"agent_version"`
-	Capabilities        []string          `json:"capabilities"`        // types of command, and "script"
-	Truncated           bool              `json:"truncated,omitempty"` // lists were cut
+	Capabilities        []string          `json:"capabilities"` // types of command, "script", and "deploy." and each type in Deploy
+	// Deploy are the deployment types that the host can carry out now.
+	Deploy    []executor.Capability `json:"deploy,omitempty"`
+	Truncated bool                  `json:"truncated,omitempty"` // lists were cut
 }
 
 // DiskFact is a file system on a device of the host.
@@ -59,8 +63,40 @@ type NetworkFact struct {
 	Addresses []string `json:"addresses"`
 }
 
-// Capability of an agent whose executor runs scripts.
-const capabilityScript = "script"
+// Prober is an Executor that finds out what the host can do now, in a stable order, and why it cannot do the rest.
+type Prober interface {
+	Executor
+	Probe(ctx context.Context) (able []executor.Capability, unable map[release.Type]error)
+}
+
+const (
+	// capabilityScript is that of an agent with an executor.
+	capabilityScript = "script"
+	// capabilityDeploy and a deployment type are that of an agent that can carry it out.
+	capabilityDeploy = "deploy."
+	// maxDetails bounds what is told of a deployment type's capability, in bytes of JSON. What is longer has no details.
+	maxDetails = 1 << 10
+)
+
+// probe adds what the host can do now.
+func (a *Agent) probe(ctx context.Context, f *Facts) {
+	prober, ok := a.cfg.Executor.(Prober)
+	if !ok {
+		return
+	}
+	able, unable := prober.Probe(ctx)
+	for t, err := range unable {
+		a.cfg.Logger.Debug("this host cannot do deployments of a type", "type", t, "error", err)
+	}
+	for _, c := range able {
+		if text, err := json.Marshal(c); err != nil || len(text) > maxDetails {
+			c.Details = nil
+		}
+		c.Version = c.Version[:min(len(c.Version), maxDetails/4)]
+		f.Deploy = append(f.Deploy, c)
+		f.Capabilities = append(f.Capabilities, capabilityDeploy+string(c.Type))
+	}
+}
 
 // CollectFacts gives what the agent would tell a server now, as JSON of at most MaxFacts bytes. The order of its fields is
 // always the same.
@@ -80,6 +116,7 @@ func (a *Agent) CollectFacts(ctx context.Context) ([]byte, error) {
 	f.Capabilities = commandTypes(a.cfg, a.commands())
 	if a.cfg.Executor != nil {
 		f.Capabilities = append(f.Capabilities, capabilityScript)
+		a.probe(ctx, &f)
 		slices.Sort(f.Capabilities)
 	}
 	return f.encode()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/auth"
@@ -33,7 +34,7 @@ import (
 const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
-	script.MaybeRunWrapper()
+	wrapper.MaybeRun(script.New())
 	if os.Getenv(processVariable) != "" {
 		os.Exit(runProcess())
 	}

@@ -19,7 +19,9 @@ import (
 
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/command"
+	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -42,7 +44,7 @@ const (
 
 // standstill is a script executor that stops the world at one place of a first run.
 type standstill struct {
-	*script.Executor
+	*executor.Set
 	cfg processConfig
 }
 
@@ -50,7 +52,7 @@ func (s standstill) Run(ctx context.Context, step *quicflowv1.StepRequest, log *
 	if s.cfg.Stop == afterIntent {
 		s.stand()
 	}
-	result := s.Executor.Run(ctx, step, log)
+	result := s.Set.Run(ctx, step, log)
 	if s.cfg.Stop == afterEffect {
 		s.stand()
 	}
@@ -68,7 +70,11 @@ func runProcess() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	e, err := script.New(script.Config{ClientID: p.ID, DataDir: p.DataDir})
+	x, err := wrapper.New(wrapper.Config{Worker: script.New()})
+	var e *executor.Set
+	if err == nil {
+		e, err = executor.NewSet(executor.Host{ClientID: p.ID, DataDir: p.DataDir}, x)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

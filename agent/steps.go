@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/journal"
@@ -26,7 +28,7 @@ import (
 var (
 	errOverloaded      = errors.New("the agent runs as many steps as it may")
 	errInvalidStep     = errors.New("invalid step")
-	errUnsupportedStep = errors.New("the agent does not know this kind of step")
+	errUnsupportedStep = executor.ErrUnsupported
 )
 
 // tombstoneLife is how long a step that was cancelled before it was ever asked for is remembered.
@@ -123,6 +125,9 @@ func (s *steps) start() error {
 		s.cfg.Logger.Warn("the journal is a copy, so it counts as a new one", "journal_id", s.journal.ID())
 	}
 	for _, k := range known {
+		if k.Finished { // the agent may have died before it did that
+			s.tidy(k.StepID)
+		}
 		if !k.Finished && s.journal.Copied() {
 			// The original may have carried it out since the copy was made.
 			if err := s.giveUp(k.StepID, "the agent's journal was restored from a copy; how far the step got cannot be known"); err != nil {
@@ -147,9 +152,9 @@ func (s *steps) stop() {
 	s.store()
 }
 
-// waiting is 1 for a step that has left no trace but its intent, else 0.
+// waiting is 1 for a step that has left no trace but its intent and its secrets, else 0.
 func (s *steps) waiting(k journal.Entry) int {
-	if _, err := os.Stat(s.stepDir(k.StepID)); errors.Is(err, os.ErrNotExist) {
+	if executor.Untouched(s.stepDir(k.StepID)) {
 		return 1
 	}
 	return 0
@@ -175,7 +180,9 @@ func (s *steps) removeStrays() error {
 
 func (s *steps) stepDir(id string) string { return filepath.Join(s.dir, url.PathEscape(id)) }
 
-func (s *steps) spoolPath(id string) string { return filepath.Join(s.stepDir(id), "spool") }
+const spoolFile = "spool"
+
+func (s *steps) spoolPath(id string) string { return filepath.Join(s.stepDir(id), spoolFile) }
 
 // check refuses a step that cannot be this agent's.
 func (s *steps) check(id string) error {
@@ -203,6 +210,7 @@ func (s *steps) giveUp(id, reason string) error {
 	if err := s.journal.Finish(result); err != nil {
 		return err
 	}
+	s.tidy(id)
 	s.settle(id, result, 0)
 	return nil
 }
@@ -250,6 +258,13 @@ func (s *steps) request(step *quicflowv1.StepRequest, asked uint64) (journal.Sta
 	if own, ok := s.commands[step.GetCommand().GetType()]; ok {
 		return s.requestCommand(e, step, own, asked)
 	}
+	bare, err := s.withoutSecrets(step)
+	if err != nil {
+		s.discard(id)
+		s.reject(e, err)
+		return journal.Status{}, err
+	}
+	step = bare
 	status, err = s.begin(e, step)
 	if err == nil && status.State == journal.New {
 		if c := step.GetCommand(); c != nil {
@@ -264,6 +279,42 @@ func (s *steps) request(step *quicflowv1.StepRequest, asked uint64) (journal.Sta
 	return status, err
 }
 
+// tidy removes all that a step with a stored result has left but for its spool: secrets, scripts, what its executor kept.
+func (s *steps) tidy(id string) {
+	dir := s.stepDir(id)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	for _, entry := range entries {
+		if entry.Name() != spoolFile {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, entry.Name())))
+		}
+	}
+	if err != nil {
+		s.cfg.Logger.Error("step directory could not be tidied", "step_id", id, "error", err)
+	}
+}
+
+// discard removes the secrets of a step that will not run. Its entry is claimed.
+func (s *steps) discard(id string) {
+	s.tidy(id)
+	_ = os.Remove(s.stepDir(id)) // unless a spool is there
+}
+
+// withoutSecrets keeps a step's secrets in its directory, and gives the request without them: it goes into the journal.
+func (s *steps) withoutSecrets(step *quicflowv1.StepRequest) (*quicflowv1.StepRequest, error) {
+	if len(step.GetDeploy().GetSecrets()) == 0 {
+		return step, nil
+	}
+	if err := executor.KeepSecrets(s.stepDir(step.StepId), step.GetDeploy().Secrets); err != nil {
+		return nil, fmt.Errorf("keep the step's secrets: %w", err)
+	}
+	step = proto.Clone(step).(*quicflowv1.StepRequest)
+	step.GetDeploy().Secrets = nil
+	return step, nil
+}
+
 // begin stores the intent of a claimed step. New means that it is to be launched, and e.begun closed; in any other case the
 // entry is done with.
 func (s *steps) begin(e *entry, step *quicflowv1.StepRequest) (journal.Status, error) {
@@ -272,10 +323,12 @@ func (s *steps) begin(e *entry, step *quicflowv1.StepRequest) (journal.Status, e
 	switch {
 	case err != nil:
 		s.cfg.Logger.Warn("step was not accepted", "step_id", step.StepId, "error", err)
+		s.discard(step.StepId)
 		s.reject(e, err)
 	case status.State == journal.New:
 		return status, nil
 	default:
+		s.discard(step.StepId)
 		s.withdraw(e)
 		if status.State == journal.Finished {
 			s.cfg.Logger.Warn("step will not run", "step_id", step.StepId, "error", status.Result.Error)
@@ -432,6 +485,7 @@ func (s *steps) finish(result *quicflowv1.StepResult) bool {
 		err := s.journal.Finish(result)
 		if err == nil {
 			failpoint.Here("agent.result.stored")
+			s.tidy(result.StepId)
 			return true
 		}
 		s.cfg.Logger.Error("result could not be stored", "step_id", result.StepId, "error", err)

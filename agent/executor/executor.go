@@ -68,12 +68,15 @@ type Step struct {
 	Environment string            // empty without one
 	Config      release.Merged    // merged; ${NAME} of this host's variables is not replaced yet (see Expanded)
 	ConfigID    string            // names Config
-	Secrets     map[string]string // values of secret variables; never to be written to disk, to logs or to arguments
+	Secrets     map[string]string `json:"-"` // values of secret variables; never to be written to disk, to logs or to arguments
+
+	// Command is set for a command, which has no project, no action and no configuration.
+	Command *quicflowv1.CommandStep `json:"-"`
 
 	Host     Host
 	NotAfter time.Time     // it must not begin later
-	Dir      string        // of the step's own; what is in it survives the agent, until the result is stored
-	Log      *spool.Writer // in Dir
+	Dir      string        `json:"-"` // of the step's own; what is in it survives the agent, until the result is stored
+	Log      *spool.Writer `json:"-"` // in Dir
 }
 
 // Host is the host that a step is for.

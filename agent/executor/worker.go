@@ -5,12 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // Worker does the work of one deployment type. Package wrapper makes an Executor of it: it runs Work in a process of its own, a
 // wrapper, which outlives the agent, so that an agent may be restarted in the middle of a step.
+//
+// A Worker is made twice, in the agent and in the wrapper: making it does nothing, and it keeps nothing between two steps.
 type Worker interface {
+	// Type is what the worker carries out. It never changes.
+	Type() release.Type
 	// Check says what is wrong with a step before anything is begun: release.ErrInvalid. It looks at the step alone, not at the host.
+	// Config is expanded.
 	Check(step *Step) error
 	// Work carries out a step, or goes on with it: a wrapper may die at any line, and then Work is called again in another one, with
 	// the same step and run.Again set. What has been done by then it finds out from the host itself (labels, files, the cluster),
@@ -27,6 +35,29 @@ type Worker interface {
 	Probe(ctx context.Context) (Capability, error)
 	Logs(ctx context.Context, what Deployed, options LogOptions, out io.Writer) error
 	Describe(ctx context.Context, what Deployed) (Running, error)
+}
+
+// ArtifactUser is a Worker that needs artifacts. The agent has them in its cache before the step's Work begins.
+type ArtifactUser interface {
+	Worker
+	// Artifacts gives what Work will ask Tools.Artifact for. Config is expanded.
+	Artifacts(step *Step) []release.Artifact
+}
+
+// Commander is a Worker, or an Executor, that also carries out commands: steps that have Command set.
+type Commander interface {
+	// CommandTypes never change.
+	CommandTypes() []string
+	// CheckCommand says what is wrong with a command, by release.ErrInvalid with the field, before anything is stored.
+	CheckCommand(*quicflowv1.CommandStep) error
+}
+
+// Fetcher brings artifacts to an agent.
+type Fetcher interface {
+	// Fetch gives the path of an artifact in the agent's cache, DATA_DIR/artifacts/SHA256, when its content is there and has been
+	// checked. What it got stays for another try. Where a server or a network is away it tries again until ctx ends, and then gives
+	// context.Cause(ctx); any other error is why it cannot be had, in one line. printf writes to the step's log.
+	Fetch(ctx context.Context, artifact release.Artifact, printf func(format string, args ...any)) (path string, err error)
 }
 
 // Run is one run of Work. Only Work's own goroutines use it.
@@ -70,8 +101,9 @@ type Script struct {
 	Text        string
 	Interpreter string // may carry arguments, separated by spaces
 	User        string // user or user:group; empty: the agent's own
-	Dir         string // working directory, made if it is missing
+	Dir         string // working directory, made if it is missing; empty: the project's own below the data directory
 	Env         map[string]string
+	Limits      *release.ProcessLimits // of all scripts of the step; nil: none
 }
 
 // Program is a program that a worker runs.
@@ -79,8 +111,8 @@ type Program struct {
 	Path   string   // or a name to find in PATH
 	Args   []string // without the program's own name; never a secret
 	User   string
-	Dir    string
-	Env    map[string]string
+	Dir    string            // as in Script
+	Env    map[string]string // nil: Environment(true)
 	Stdin  io.Reader
 	Output io.Writer // of both streams; nil: the step's log
 }

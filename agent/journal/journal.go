@@ -24,6 +24,8 @@ var (
 	ErrNoDeadline = errors.New("step request carries no not_after")
 	// ErrInUse means that another process has the journal open.
 	ErrInUse = errors.New("journal is in use by another process")
+	// ErrSecrets means that a request still carries secrets, which a journal never takes.
+	ErrSecrets = errors.New("step request carries secrets")
 	// ErrUnknownStep means that the journal has no such step.
 	ErrUnknownStep = errors.New("journal does not know the step")
 )
@@ -188,6 +190,9 @@ func (j *Journal) Close() error { return j.db.Close() }
 func (j *Journal) Begin(step *quicflowv1.StepRequest) (Status, error) {
 	if step.NotAfterUnixMs <= 0 {
 		return Status{}, ErrNoDeadline
+	}
+	if len(step.GetDeploy().GetSecrets()) > 0 {
+		return Status{}, ErrSecrets
 	}
 	request, err := proto.Marshal(step)
 	if err != nil {

@@ -28,10 +28,15 @@ func NewCapture(log *Writer, stream quicflowv1.Stream) *Capture {
 // Write never fails: who prints must not stall, or die, because its output cannot be kept.
 func (c *Capture) Write(p []byte) (int, error) {
 	_ = c.log.Append(c.stream, p)
+	c.Count(p)
+	return len(p), nil
+}
+
+// Count takes what is in the spool already for written.
+func (c *Capture) Count(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tail, c.total = AppendTail(c.tail, p), c.total+uint64(len(p))
-	return len(p), nil
 }
 
 // Tail is the end of what was written, at most TailSize bytes.

@@ -13,11 +13,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 )
 
 func TestMain(m *testing.M) {
-	script.MaybeRunWrapper()
+	wrapper.MaybeRun(workers()...)
 	if os.Getenv(clientVariable) != "" {
 		runClient()
 		return

@@ -13,14 +13,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 )
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
-	script.MaybeRunWrapper()
+	wrapper.MaybeRun(workers()...)
 	// The agent needs no large UDP buffers, and quic-go prints a warning about them.
 	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -16,7 +16,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/host"
 	"github.com/quicflow/quicflow/internal/auth"
 )
@@ -111,8 +113,24 @@ func (o *options) config() (agent.Config, error) {
 	if cfg.DataDir, err = o.directory(); err != nil {
 		return cfg, err
 	}
-	cfg.Executor, err = script.New(script.Config{ClientID: o.id, DataDir: cfg.DataDir, Labels: o.labels, Logger: o.logger})
+	cfg.Executor, err = o.executors(cfg)
 	return cfg, err
+}
+
+// workers are those of the deployment types that this program has. Making them does nothing.
+func workers() []executor.Worker { return []executor.Worker{script.New()} }
+
+// executors carry out the steps of all types.
+func (o *options) executors(cfg agent.Config) (*executor.Set, error) {
+	var all []executor.Executor
+	for _, w := range workers() {
+		x, err := wrapper.New(wrapper.Config{Worker: w, Logger: o.logger})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, x)
+	}
+	return executor.NewSet(executor.Host{ClientID: o.id, DataDir: cfg.DataDir, Labels: o.labels}, all...)
 }
 
 // agent builds the agent. Without an identity and a token it gets one from a local server.

@@ -19,7 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -31,7 +34,7 @@ const patience = 20 * time.Second
 const helloVariable = "TEST_HELLO"
 
 func TestMain(m *testing.M) {
-	script.MaybeRunWrapper()
+	wrapper.MaybeRun(script.New())
 	if os.Getenv(helloVariable) != "" {
 		main()
 		return
@@ -64,11 +67,7 @@ func TestLifeOfHello(t *testing.T) {
 	port := freePort(t)
 	h := &host{t: t, dir: t.TempDir(), project: project, port: port}
 	t.Cleanup(h.stop)
-	var err error
-	h.executor, err = script.New(script.Config{
-		ClientID: "host", DataDir: h.dir, Labels: map[string]string{"port": strconv.Itoa(port)},
-	})
-	require.NoError(t, err)
+	h.executor = executortest.NewSet(t, executor.Host{ClientID: "host", DataDir: h.dir, Labels: map[string]string{"port": strconv.Itoa(port)}}, script.New())
 
 	h.carryOut("1.0", release.StepInstall)
 	require.Equal(t, "hello 1.0\n", h.get())
@@ -106,7 +105,7 @@ type host struct {
 	dir      string
 	project  release.Project
 	port     int
-	executor *script.Executor
+	executor *executor.Set
 	steps    int
 }
 

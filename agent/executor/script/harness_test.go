@@ -2,8 +2,8 @@ package script_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,8 +16,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
@@ -27,7 +30,7 @@ const patience = 20 * time.Second
 var errStopping = errors.New("the agent stops")
 
 func TestMain(m *testing.M) {
-	script.MaybeRunWrapper()
+	wrapper.MaybeRun(script.New())
 	goleak.VerifyTestMain(m)
 }
 
@@ -35,26 +38,14 @@ func TestMain(m *testing.M) {
 type host struct {
 	t    *testing.T
 	dir  string // the agent's data directory
-	exec *script.Executor
+	exec *executor.Set
 }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
 	dir := t.TempDir()
-	e, err := script.New(script.Config{
-		ClientID: "host-1", DataDir: dir, Labels: map[string]string{"port": "8080", "rack.row-id": "r1"},
-		KillGrace: 2 * time.Second, Poll: 10 * time.Millisecond,
-		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-	})
-	require.NoError(t, err)
-	return &host{t: t, dir: dir, exec: e}
-}
-
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(p)))
-	return len(p), nil
+	labels := map[string]string{"port": "8080", "rack.row-id": "r1"}
+	return &host{t: t, dir: dir, exec: executortest.NewSet(t, executor.Host{ClientID: "host-1", DataDir: dir, Labels: labels}, script.New())}
 }
 
 func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
@@ -63,14 +54,21 @@ func (h *host) stepFile(name string) string { return filepath.Join(h.dir, "steps
 
 func (h *host) log() *spool.Writer { return spool.NewWriter(spool.Config{Path: h.stepFile("spool")}) }
 
-// step gives a request with this main script. $T in scripts is the test's directory.
-func (h *host) step(text string) *quicflowv1.StepRequest {
+// step gives a request with this main script, and what change makes of its configuration. $T in scripts is the test's directory.
+func (h *host) step(text string, change ...func(*release.ScriptSpec)) *quicflowv1.StepRequest {
+	h.t.Helper()
+	spec := release.ScriptSpec{
+		Install: text, Update: text, Rollback: text, Timeout: release.Duration(patience), Env: map[string]string{"T": h.dir, "PORT": "1"},
+	}
+	for _, f := range change {
+		f(&spec)
+	}
+	config, err := json.Marshal(spec)
+	require.NoError(h.t, err)
 	return &quicflowv1.StepRequest{
 		StepId: "task/deploy/host-1/0", TaskId: "task", Action: "update", Project: "web", Version: "2.0", PreviousVersion: "1.0",
 		NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
-		Spec: &quicflowv1.StepRequest_Script{Script: &quicflowv1.ScriptStep{
-			Script: text, Env: map[string]string{"T": h.dir, "PORT": "1"}, TimeoutMs: patience.Milliseconds(),
-		}},
+		Spec:           &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: "script", Config: config, ConfigId: "c1"}},
 	}
 }
 
@@ -90,7 +88,11 @@ func (h *host) start(ctx context.Context, step *quicflowv1.StepRequest) <-chan *
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		results <- h.exec.Run(ctx, step, h.log())
+		if executor.Untouched(h.stepFile("")) {
+			results <- h.exec.Run(ctx, step, h.log())
+		} else {
+			results <- h.exec.Resume(ctx, step, h.log())
+		}
 	}()
 	h.t.Cleanup(func() {
 		cancel()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
@@ -40,7 +41,6 @@ func TestCancelBeforeTheStart(t *testing.T) {
 	result := <-h.start(ctx, h.step("echo x >> $T/runs"))
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_REFUSED, result.Outcome)
 	require.Contains(t, result.Error, "before the start: cancelled: too early")
-	require.Equal(t, quicflowv1.Outcome_OUTCOME_UNKNOWN, h.run(h.step("echo x >> $T/runs")).Outcome, "it never starts later either")
 	require.Empty(t, h.read("runs"))
 }
 
@@ -134,14 +134,15 @@ func TestTerminatedWrapper(t *testing.T) {
 }
 
 // health gives a step whose script succeeds at once and whose check is fast.
-func (h *host) healthStep(check *quicflowv1.HealthCheck) *quicflowv1.StepRequest {
-	step := h.step("echo x >> $T/runs")
-	check.IntervalMs, check.TimeoutMs = 10, 500
+func (h *host) healthStep(check release.Health, change ...func(*release.ScriptSpec)) *quicflowv1.StepRequest {
+	check.Interval = release.Duration(10 * time.Millisecond)
+	if check.Timeout == 0 {
+		check.Timeout = release.Duration(500 * time.Millisecond)
+	}
 	if check.Retries == 0 {
 		check.Retries = 2
 	}
-	step.GetScript().Health = check
-	return step
+	return h.step("echo x >> $T/runs", append(change, func(s *release.ScriptSpec) { s.Health = &check })...)
 }
 
 func TestHealthHTTP(t *testing.T) {
@@ -156,11 +157,9 @@ func TestHealthHTTP(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	check := func(path string, retries uint32) (*host, *quicflowv1.StepResult) {
+	check := func(path string, retries int) (*host, *quicflowv1.StepResult) {
 		h := newHost(t)
-		step := h.healthStep(&quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Http{Http: "${BASE}" + path}, Retries: retries})
-		step.GetScript().Env["BASE"] = server.URL
-		return h, h.run(step)
+		return h, h.run(h.healthStep(release.Health{HTTP: "${BASE}" + path, Retries: retries}, func(s *release.ScriptSpec) { s.Env["BASE"] = server.URL }))
 	}
 	h, result := check("/third", 3)
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
@@ -184,12 +183,12 @@ func TestHealthTCP(t *testing.T) {
 	require.NoError(t, err)
 	defer listener.Close()
 	h := newHost(t)
-	result := h.run(h.healthStep(&quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Tcp{Tcp: listener.Addr().String()}}))
+	result := h.run(h.healthStep(release.Health{TCP: listener.Addr().String()}))
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
 
 	require.NoError(t, listener.Close())
 	h = newHost(t)
-	result = h.run(h.healthStep(&quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Tcp{Tcp: "127.0.0.1:${PORT}"}}))
+	result = h.run(h.healthStep(release.Health{TCP: "127.0.0.1:${PORT}"}))
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
 	require.Contains(t, result.Error, "health check failed: TCP 127.0.0.1:1:")
 }
@@ -197,18 +196,17 @@ func TestHealthTCP(t *testing.T) {
 func TestHealthExec(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	check := &quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Exec{Exec: `echo p >> ${T}/probes; [ $(wc -l < "$T/probes") -ge 3 ] || { echo not yet; exit 7; }`}}
-	check.StartPeriodMs = patience.Milliseconds() // its failures do not count
+	check := release.Health{Exec: `echo p >> ${T}/probes; [ $(wc -l < "$T/probes") -ge 3 ] || { echo not yet; exit 7; }`}
+	check.StartPeriod = release.Duration(patience) // its failures do not count
 	result := h.run(h.healthStep(check))
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
 	require.Contains(t, h.output(quicflowv1.Stream_STREAM_SYSTEM), "health check failed, not counted yet: exit code 7: not yet")
 	require.Equal(t, "p\np\np\n", h.read("probes"))
 
 	h = newHost(t)
-	check = &quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Exec{Exec: `echo $$ > $T/pid; sleep 100`}, Retries: 1}
-	step := h.healthStep(check)
-	step.GetScript().Health.TimeoutMs = 200
-	result = h.run(step)
+	check = release.Health{Exec: `echo $$ > $T/pid; sleep 100`, Retries: 1}
+	check.Timeout = release.Duration(200 * time.Millisecond)
+	result = h.run(h.healthStep(check))
 	require.Equal(t, "health check failed: exec: no answer within 200ms", result.Error)
 	gone(t, h.awaitPID("pid"))
 }
@@ -217,7 +215,7 @@ func TestHealthExec(t *testing.T) {
 func TestHealthCheckGoesOn(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	check := &quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Exec{Exec: `echo p >> $T/probes; [ -e $T/healthy ]`}, Retries: 100_000}
+	check := release.Health{Exec: `echo p >> $T/probes; [ -e $T/healthy ]`, Retries: 100_000}
 	step := h.healthStep(check)
 	results := h.start(context.Background(), step)
 	h.await("probes")
@@ -233,7 +231,7 @@ func TestCancelDuringHealthCheck(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	ctx, cancel := cancellable("enough")
-	check := &quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Exec{Exec: `echo p >> $T/probes; exit 1`}, Retries: 100_000}
+	check := release.Health{Exec: `echo p >> $T/probes; exit 1`, Retries: 100_000}
 	results := h.start(ctx, h.healthStep(check))
 	h.await("probes")
 	cancel()

@@ -10,14 +10,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 func TestScriptsRunInOrder(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	step := h.step("echo main; echo trouble >&2; echo ran >> $T/runs")
-	step.GetScript().PreScript, step.GetScript().PostScript = "echo pre", "echo post"
+	step := h.step("echo main; echo trouble >&2; echo ran >> $T/runs", func(s *release.ScriptSpec) {
+		s.PreScript, s.PostScript = "echo pre", "echo post"
+	})
 	result := h.run(step)
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
 	require.Equal(t, step.StepId, result.StepId)
@@ -47,9 +50,7 @@ func TestFirstFailureEndsTheStep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			step := h.step(c.main)
-			step.GetScript().PreScript, step.GetScript().PostScript = c.pre, c.post
-			result := h.run(step)
+			result := h.run(h.step(c.main, func(s *release.ScriptSpec) { s.PreScript, s.PostScript = c.pre, c.post }))
 			require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
 			require.EqualValues(t, 4, result.ExitCode)
 			require.Equal(t, c.want, result.Error)
@@ -76,7 +77,7 @@ func TestEnvironment(t *testing.T) {
 	for _, want := range []string{
 		"QUICFLOW_RELEASE=task", "QUICFLOW_VERSION=2.0", "QUICFLOW_PREVIOUS_VERSION=1.0", "QUICFLOW_PROJECT=web",
 		"QUICFLOW_TARGET=host-1", "QUICFLOW_ACTION=update", "QUICFLOW_WORK_DIR=" + workDir,
-		"QUICFLOW_LABEL_PORT=8080", "QUICFLOW_LABEL_RACK_ROW_ID=r1", "PORT=1", workDir, h.stepFile("script"),
+		"QUICFLOW_ENVIRONMENT=", "QUICFLOW_LABEL_PORT=8080", "QUICFLOW_LABEL_RACK_ROW_ID=r1", "PORT=1", workDir, h.stepFile("script"),
 	} {
 		require.Contains(t, lines, want)
 	}
@@ -87,16 +88,15 @@ func TestEnvironment(t *testing.T) {
 func TestInterpreterAndWorkDir(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	step := h.step("this is data\n")
-	step.GetScript().Interpreter = "/bin/cat -n"
-	step.GetScript().WorkDir = h.path("made/on/demand")
+	step := h.step("this is data\n", func(s *release.ScriptSpec) {
+		s.Interpreter, s.WorkDir = "/bin/cat -n", h.path("made/on/demand")
+	})
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, h.run(step).Outcome)
 	require.Contains(t, h.stdout(), "1\tthis is data")
 	require.DirExists(t, h.path("made/on/demand"))
 
 	h = newHost(t)
-	step = h.step("true")
-	step.GetScript().Interpreter = "/no/such/interpreter"
+	step = h.step("true", func(s *release.ScriptSpec) { s.Interpreter = "/no/such/interpreter" })
 	result := h.run(step)
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
 	require.EqualValues(t, -1, result.ExitCode)
@@ -105,32 +105,52 @@ func TestInterpreterAndWorkDir(t *testing.T) {
 
 func TestStepThatCannotBeIsRefused(t *testing.T) {
 	t.Parallel()
+	health := func(check release.Health) func(*release.ScriptSpec) {
+		return func(s *release.ScriptSpec) { s.Health = &check }
+	}
 	for name, c := range map[string]struct {
-		change func(*quicflowv1.StepRequest)
-		want   string
+		spec    func(*release.ScriptSpec)
+		request func(*quicflowv1.StepRequest)
+		want    string
 	}{
-		"project":   {func(s *quicflowv1.StepRequest) { s.Project = "../../etc" }, "not the name of a project"},
-		"work dir":  {func(s *quicflowv1.StepRequest) { s.GetScript().WorkDir = "relative" }, "not an absolute path"},
-		"no spec":   {func(s *quicflowv1.StepRequest) { s.Spec = nil }, "not a script step"},
-		"no script": {func(s *quicflowv1.StepRequest) { s.GetScript().Script = "" }, "no script for the action update"},
-		"unknown name": {func(s *quicflowv1.StepRequest) {
-			s.GetScript().Health = &quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Tcp{Tcp: "localhost:${NO_SUCH}"}}
-		}, "health check: ${NO_SUCH} is not in the step's environment"},
-		"bad url": {func(s *quicflowv1.StepRequest) {
-			s.GetScript().Health = &quicflowv1.HealthCheck{Probe: &quicflowv1.HealthCheck_Http{Http: "ftp://${T}"}}
-		}, "not an http or https URL"},
+		"project":      {request: func(s *quicflowv1.StepRequest) { s.Project = "../../etc" }, want: "not the name of a project"},
+		"no action":    {request: func(s *quicflowv1.StepRequest) { s.Action = "dance" }, want: `action: "dance" is not an action`},
+		"config":       {request: func(s *quicflowv1.StepRequest) { s.GetDeploy().Config = []byte(`{"instal":"x"}`) }, want: `unknown field "instal"`},
+		"work dir":     {spec: func(s *release.ScriptSpec) { s.WorkDir = "relative" }, want: "not an absolute path"},
+		"user":         {spec: func(s *release.ScriptSpec) { s.User = "nobody" }, want: "script.user: another user cannot enter the agent's data directory"},
+		"no script":    {spec: func(s *release.ScriptSpec) { s.Update = "" }, want: "no script for the action update"},
+		"unknown name": {spec: health(release.Health{TCP: "localhost:${NO_SUCH}"}), want: "health: ${NO_SUCH} is not in the step's environment"},
+		"bad url":      {spec: health(release.Health{HTTP: "ftp://${T}"}), want: "not an http or https URL"},
+		"variable":     {spec: func(s *release.ScriptSpec) { s.WorkDir = "/${NO_SUCH}" }, want: "there is no variable NO_SUCH"},
+		"limits": {spec: func(s *release.ScriptSpec) {
+			s.Artifacts = []release.Artifact{{Name: "../x", SHA256: strings.Repeat("0", 64)}}
+		}, want: `"../x" is not the name of a file`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			step := h.step("echo x >> $T/runs")
-			c.change(step)
+			var changes []func(*release.ScriptSpec)
+			if c.spec != nil {
+				changes = append(changes, c.spec)
+			}
+			step := h.step("echo x >> $T/runs", changes...)
+			if c.request != nil {
+				c.request(step)
+			}
 			result := h.run(step)
-			require.Equal(t, quicflowv1.Outcome_OUTCOME_REFUSED, result.Outcome)
+			require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
+			require.True(t, result.NotStarted)
 			require.Contains(t, result.Error, c.want)
 			require.Empty(t, h.read("runs"))
 		})
 	}
+	h := newHost(t)
+	step := h.step("true")
+	step.GetDeploy().Type = "dance"
+	require.ErrorIs(t, h.exec.CheckStep(step), executor.ErrUnsupported)
+	step.Spec = nil
+	require.ErrorIs(t, h.exec.CheckStep(step), executor.ErrUnsupported)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_REFUSED, h.run(step).Outcome)
 }
 
 func TestOutputIsExact(t *testing.T) {
@@ -159,11 +179,11 @@ func TestBackgroundChildDoesNotHoldTheStep(t *testing.T) {
 	// The child keeps both pipes and goes on writing to them after the step, and the wrapper, have ended.
 	result := h.run(h.step(`
 		(i=0; while [ $i -lt 6000 ]; do echo from the background; i=$((i+1)); sleep 0.01; echo $i > $T/count; done) &
-		echo done`))
+		echo $$ > $T/pid; echo done`))
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
 	require.Less(t, time.Since(begin), patience/2)
 	require.Contains(t, h.stdout(), "done\n")
-	leader := scriptGroup(t, h)
+	leader := h.awaitPID("pid")
 	t.Cleanup(func() { killGroup(leader) })
 	gone(t, h.wrapperPID())
 	before := h.await("count")
@@ -176,8 +196,8 @@ func TestOutputWrittenBeforeTheEndIsKept(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	// 60,000 bytes fit the pipe, so the script ends before they are read; the child keeps the pipe open.
-	result := h.run(h.step(`sleep 30 & head -c 60000 /dev/zero; exit 3`))
-	t.Cleanup(func() { killGroup(scriptGroup(t, h)) })
+	result := h.run(h.step(`echo $$ > $T/pid; sleep 30 & head -c 60000 /dev/zero; exit 3`))
+	t.Cleanup(func() { killGroup(h.awaitPID("pid")) })
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
 	require.Len(t, h.stdout(), 60000)
 }
@@ -186,8 +206,7 @@ func TestTimeoutKillsTheGroup(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	// Main process and child ignore SIGTERM, so only SIGKILL helps.
-	step := h.step(`trap '' TERM; sh -c 'trap "" TERM; echo child; sleep 100; sleep 100' & echo $$ > $T/pid; echo last words >&2; sleep 100; sleep 100`)
-	step.GetScript().TimeoutMs = 300
+	step := h.step(`trap '' TERM; sh -c 'trap "" TERM; echo child; sleep 100; sleep 100' & echo $$ > $T/pid; echo last words >&2; sleep 100; sleep 100`, timeout(300*time.Millisecond))
 	begin := time.Now()
 	result := h.run(step)
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
@@ -201,8 +220,7 @@ func TestTimeoutKillsTheGroup(t *testing.T) {
 func TestTimeoutLetsTheScriptCleanUp(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	step := h.step(`trap 'echo cleaned > $T/clean; exit 0' TERM; echo x; sleep 100 & wait`)
-	step.GetScript().TimeoutMs = 300
+	step := h.step(`trap 'echo cleaned > $T/clean; exit 0' TERM; echo x; sleep 100 & wait`, timeout(300*time.Millisecond))
 	result := h.run(step)
 	require.Equal(t, "timed out after 300ms", result.Error)
 	require.Equal(t, "cleaned\n", h.read("clean"))
@@ -211,20 +229,12 @@ func TestTimeoutLetsTheScriptCleanUp(t *testing.T) {
 func TestTimeoutIsForAllScriptsTogether(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	step := h.step("sleep 100")
-	step.GetScript().PreScript = "sleep 0.2"
-	step.GetScript().TimeoutMs = 400
+	step := h.step("sleep 100", timeout(400*time.Millisecond), func(s *release.ScriptSpec) { s.PreScript = "sleep 0.2" })
 	require.Equal(t, "timed out after 400ms", h.run(step).Error)
 }
 
-// scriptGroup reads the process group of the script that ran last.
-func scriptGroup(t *testing.T, h *host) (id int) {
-	t.Helper()
-	text, err := os.ReadFile(h.stepFile("group"))
-	require.NoError(t, err)
-	_, err = fmt.Sscan(string(text), &id)
-	require.NoError(t, err)
-	return id
+func timeout(d time.Duration) func(*release.ScriptSpec) {
+	return func(s *release.ScriptSpec) { s.Timeout = release.Duration(d) }
 }
 
 func TestScriptFilesArePrivate(t *testing.T) {

@@ -1,4 +1,4 @@
-package script
+package wrapper
 
 import (
 	"errors"
@@ -16,11 +16,11 @@ import (
 // endless output of a child that it left behind.
 const maxFlush = 2 << 20
 
-// pipe copies a script's output to a capture for as long as the step lasts. The script's main process decides when the
+// pipe copies a process's output for as long as the step lasts. The script's main process decides when the
 // script has ended, not the pipe: a child in the background may keep it open for years.
 type pipe struct {
 	read, write *os.File
-	to          *capture
+	to          io.Writer
 
 	ended   chan struct{} // closed when the copying is over
 	flushed chan struct{} // answers flush
@@ -28,7 +28,7 @@ type pipe struct {
 	eof     bool          // nobody can write any more; valid when ended is closed
 }
 
-func newPipe(to *capture) (*pipe, error) {
+func newPipe(to io.Writer) (*pipe, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -108,15 +108,17 @@ func (p *pipe) flush() {
 	}
 }
 
-// release ends the copying. Pipes that processes left behind still write to are handed to a drain: without a reader,
+// letGo ends the copying of all pipes. Those that processes left behind still write to are handed to a drain: without a reader,
 // their next line would kill them.
-func (w *wrapper) release() {
+func letGo(pipes []*pipe) {
 	var open []*os.File
-	for _, p := range w.pipes {
+	for _, p := range pipes {
 		p.last.Store(true)
 		p.flush()
 		<-p.ended
-		if !p.eof {
+		if p.eof {
+			_ = p.read.Close()
+		} else {
 			open = append(open, p.read)
 		}
 	}
@@ -130,7 +132,7 @@ func (w *wrapper) release() {
 	cmd := exec.Command(program, drainMode, strconv.Itoa(len(open)))
 	cmd.Args[0] = "quicflow-drain"
 	cmd.Dir = "/"
-	cmd.Env = baseEnvironment()
+	cmd.Env = environment()
 	cmd.ExtraFiles = open
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if cmd.Start() == nil {

@@ -1,4 +1,4 @@
-package script
+package wrapper
 
 import (
 	"context"
@@ -10,10 +10,9 @@ import (
 	"github.com/quicflow/quicflow/agent/executor"
 )
 
-// wrap starts a wrapper and waits until it has ended, or ctx ends other than by a cancellation: then the wrapper goes on
-// by itself. The wrapper holds the other end of a pipe, on which each byte means "the spool has grown" and whose end is
-// the wrapper's own.
-func (s *supervisor) wrap(ctx context.Context) error {
+// wrap starts a wrapper and waits until it has ended, or ctx has: then the wrapper goes on by itself. The wrapper holds the other
+// end of a pipe, on which each byte means "the spool has grown" and whose end is the wrapper's own.
+func (s *supervisor) wrap(ctx context.Context, wake func()) error {
 	program, err := self()
 	if err != nil {
 		return err
@@ -31,7 +30,7 @@ func (s *supervisor) wrap(ctx context.Context) error {
 	cmd := exec.Command(program, wrapperMode, string(s.dir))
 	cmd.Args[0] = "quicflow-step"
 	cmd.Dir = "/"
-	cmd.Env = baseEnvironment()
+	cmd.Env = environment()
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.ExtraFiles = []*os.File{write}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -47,31 +46,24 @@ func (s *supervisor) wrap(ctx context.Context) error {
 			if _, err := read.Read(b); err != nil {
 				return
 			}
-			s.log.Wake()
+			wake()
 		}
 	}()
 	select {
 	case <-ended:
+		return cmd.Wait()
 	case <-ctx.Done():
-		c := executor.CancelledBy(ctx)
-		if c == nil {
-			_ = read.Close()
-			<-ended
-			return cmd.Process.Release()
-		}
-		s.cancel(c)
+		_ = read.Close()
 		<-ended
+		return cmd.Process.Release()
 	}
-	return cmd.Wait()
 }
 
-// baseEnvironment is what a wrapper itself gets: nothing that could be a secret.
-func baseEnvironment() []string {
+// environment is what a wrapper itself gets: nothing that could be a secret.
+func environment() []string {
 	var env []string
-	for _, name := range inherited {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
+	for name, value := range executor.BaseVariables() {
+		env = append(env, name+"="+value)
 	}
 	return env
 }

@@ -1,4 +1,4 @@
-package script
+package wrapper
 
 import (
 	"bytes"
@@ -25,8 +25,8 @@ func processStart(pid int) string {
 // self is the program that runs, even if its file has been replaced since.
 func self() (string, error) { return "/proc/self/exe", nil }
 
-// scriptAttributes gives a script a process group of its own, and lets it die with its wrapper, also with one that is
+// processAttributes gives a process a process group of its own, and lets it die with its wrapper, also with one that is
 // killed before it could write the group down.
-func scriptAttributes() *syscall.SysProcAttr {
+func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

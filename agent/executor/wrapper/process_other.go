@@ -1,6 +1,6 @@
 //go:build !linux
 
-package script
+package wrapper
 
 import (
 	"os"
@@ -12,5 +12,5 @@ func processStart(int) string { return "" }
 
 func self() (string, error) { return os.Executable() }
 
-// scriptAttributes gives a script a process group of its own.
-func scriptAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// processAttributes gives a process a process group of its own.
+func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

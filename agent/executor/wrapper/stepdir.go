@@ -1,8 +1,7 @@
-package script
+package wrapper
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/internal/pki"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -21,57 +21,32 @@ import (
 // stepDir is where agent and wrapper meet: the directory of one step.
 type stepDir string
 
-// The files of a step's directory.
+// The files of a step's directory, beside executor's secrets.
 const (
-	planFile        = "plan.json"    // written by the agent before there is a wrapper
-	lockFile        = "lock"         // locked by the wrapper as long as it lives
-	pidFile         = "wrapper.pid"  // the wrapper listens to SIGTERM from now on
-	startedFile     = "started"      // made once, before the first script: whoever makes it runs the scripts
-	groupFile       = "group"        // the process group of the script that runs, and the start time of its leader
-	scriptsDoneFile = "scripts-done" // all scripts succeeded; a StepResult without an outcome
-	resultFile      = "result"       // a StepResult
-	cancelFile      = "cancel"       // the reason
-	outputFile      = "wrapper.log"  // what the wrapper itself had to say
-	spoolFile       = "spool"
+	planFile     = "plan.json"   // written by the agent before there is a wrapper
+	lockFile     = "lock"        // locked by the wrapper as long as it lives
+	pidFile      = "wrapper.pid" // the wrapper listens to SIGTERM from now on
+	fetchingFile = "fetching"    // made once, before the first artifact is fetched: since when
+	startedFile  = "started"     // made once, before Work is called for the first time: since when
+	spentFile    = "spent"       // of the step's time, when its health check began
+	resultFile   = "result"      // a StepResult
+	cancelFile   = "cancel"      // the reason
+	outputFile   = "wrapper.log" // what the wrapper itself had to say
+	spoolFile    = "spool"
+	groupPrefix  = "group-" // and a process id: a process group that runs, and the start time of its leader
+	scriptBegan  = ".began" // of a script, made once before it begins: whoever makes it runs it
+	scriptEnded  = ".ended" // of a script: how it ended, as JSON
+	keptPrefix   = "kept-"  // and the name of a value that Work kept
+	exclusive    = os.O_WRONLY | os.O_CREATE | os.O_EXCL
 )
+
+func (d stepDir) artifact(sha256 string) string { return d.path("artifact-" + sha256) }
 
 func (d stepDir) path(name string) string { return filepath.Join(string(d), name) }
 
 func (d stepDir) has(name string) bool {
 	_, err := os.Stat(d.path(name))
 	return err == nil
-}
-
-func (d stepDir) create(p *plan) error {
-	text, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return err
-	}
-	if err := pki.WriteFile(d.path(planFile), text, 0o600); err != nil {
-		return err
-	}
-	// If the directory got lost in a power cut, so would the gate within it.
-	return syncDir(filepath.Dir(string(d)))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-func (d stepDir) readPlan() (*plan, error) {
-	text, err := os.ReadFile(d.path(planFile))
-	if err != nil {
-		return nil, err
-	}
-	p := new(plan)
-	return p, json.Unmarshal(text, p)
 }
 
 // dirLock is the wrapper's lock. It goes with its holder, or by release.
@@ -100,26 +75,43 @@ func (d stepDir) tryLock() (*dirLock, error) {
 	return nil, fmt.Errorf("lock %s: %w", d.path(lockFile), err)
 }
 
-// start passes the gate of the step, durably, and reports whether it was the first to do so.
-func (d stepDir) start() (bool, error) {
-	file, err := os.OpenFile(d.path(startedFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// mark makes a file durably, and reports whether it was the first to do so.
+func (d stepDir) mark(name, text string) (bool, error) {
+	file, err := os.OpenFile(d.path(name), exclusive, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	_, err = fmt.Fprintln(file, time.Now().UnixMilli())
+	_, err = file.WriteString(text)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return false, err
 	}
-	return true, syncDir(string(d))
+	return true, executor.SyncDir(string(d))
 }
 
+func nowText() string { return strconv.FormatInt(time.Now().UnixMilli(), 10) }
+
+// timeIn reads what nowText wrote. It is now if there is nothing to read.
+func (d stepDir) timeIn(name string) time.Time {
+	text, _ := os.ReadFile(d.path(name))
+	ms, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return time.Now()
+	}
+	return time.UnixMilli(ms)
+}
+
+// startedAt is 0 for a step that has not begun.
 func (d stepDir) startedAt() int64 {
-	text, _ := os.ReadFile(d.path(startedFile))
-	ms, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	return ms
+	switch {
+	case d.has(fetchingFile):
+		return d.timeIn(fetchingFile).UnixMilli()
+	case d.has(startedFile):
+		return d.timeIn(startedFile).UnixMilli()
+	}
+	return 0
 }
 
 func (d stepDir) writeResult(name string, result *quicflowv1.StepResult) error {
@@ -177,20 +169,23 @@ func (d stepDir) cancelRequested() (string, bool) {
 	return string(reason), err == nil
 }
 
+func (d stepDir) groupFile(pid int) string { return d.path(groupPrefix + strconv.Itoa(pid)) }
+
 func (d stepDir) writeGroup(pid int) error {
-	return os.WriteFile(d.path(groupFile), fmt.Appendf(nil, "%d %s", pid, processStart(pid)), 0o600)
+	return os.WriteFile(d.groupFile(pid), []byte(processStart(pid)), 0o600)
 }
 
-// killLeftovers kills the script that a dead wrapper left behind. The start time tells it from another process that got
-// the same id later.
+// killLeftovers kills the scripts and programs that a dead wrapper left behind. The start time tells one from another process that
+// got the same id later.
 func (d stepDir) killLeftovers() {
-	text, err := os.ReadFile(d.path(groupFile))
-	if err != nil {
-		return
-	}
-	id, start, _ := strings.Cut(string(text), " ")
-	if pid, err := strconv.Atoi(id); err == nil && pid > 1 && start != "" && processStart(pid) == start {
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	files, _ := filepath.Glob(d.path(groupPrefix + "*"))
+	for _, file := range files {
+		start, err := os.ReadFile(file)
+		pid, wrong := strconv.Atoi(strings.TrimPrefix(filepath.Base(file), groupPrefix))
+		if err == nil && wrong == nil && pid > 1 && len(start) > 0 && processStart(pid) == string(start) {
+			_ = syscall.Kill(-pid, syscall.SIGKILL)
+		}
+		_ = os.Remove(file)
 	}
 }
 
