@@ -106,6 +106,19 @@ type LogOptions struct {
 // Running is what an executor found of a project on its host.
 type Running = release.Running
 
+// RunState is whether something runs as it was deployed.
+type RunState = release.RunState
+
+// The states of what was deployed.
+const (
+	RunOK       = release.RunOK
+	RunDegraded = release.RunDegraded
+	RunStopped  = release.RunStopped
+	RunMissing  = release.RunMissing
+	RunChanged  = release.RunChanged
+	RunUnknown  = release.RunUnknown
+)
+
 // Cancelled is the cause of a step's context when someone asked for the step to be stopped. Any other cause means that
 // the agent itself stops, and says nothing about the step.
 type Cancelled struct {
