@@ -36,7 +36,9 @@ func (o observed) Logs(ctx context.Context, _ *quicflowv1.DescribeProject, optio
 func (w *world) connectObserved(logs func(ctx context.Context, options executor.LogOptions, out io.Writer) error) {
 	w.t.Helper()
 	cfg := w.config("a")
-	cfg.Executor = observed{func(context.Context, *quicflowv1.StepRequest, *spool.Writer) *quicflowv1.StepResult { return succeeded() }, logs}
+	cfg.Executor = observed{func(context.Context, *quicflowv1.StepRequest, *spool.Writer) *quicflowv1.StepResult {
+		return succeeded()
+	}, logs}
 	w.connect(cfg)
 }
 

@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/internal/release"
+)
+
+const gitPassword = "s3cret-of-the-repository"
+
+// gitKind is a repository behind HTTP with a password, and a site that is checked out of it.
+func gitKind(t *testing.T) kind {
+	root := t.TempDir()
+	repository(t, root)
+	server := httptest.NewServer(gitServer(t, root))
+	t.Cleanup(server.Close)
+	site := filepath.Join(t.TempDir(), "site")
+	index := filepath.Join(site, "current", "index.html")
+	return kind{
+		name: "git",
+		project: object{
+			"repository": server.URL + "/site.git", "auth": object{"username": "deploy", "password": gitPassword},
+			"path": site, "keep_releases": 2, "pre_script": "test -s index.html",
+			"health": object{"exec": "test -s " + index, "interval": "50ms", "retries": 2},
+		},
+		version: func(n string) object { return object{"ref": n} },
+		broken:  object{"ref": "v3", "health": object{"exec": "echo no such page; exit 1", "interval": "50ms", "retries": 2}},
+		why:     "no such page",
+		serves: func() string {
+			text, _ := os.ReadFile(index)
+			return strings.TrimSpace(string(text))
+		},
+		harm:  func() { require.NoError(t, os.WriteFile(index, []byte("by hand\n"), 0o600)) },
+		drift: release.DriftChanged,
+		left: func() (names []string) {
+			entries, _ := os.ReadDir(site)
+			for _, e := range entries {
+				names = append(names, e.Name())
+			}
+			return names
+		},
+		lines: map[string][]string{
+			"update":    {"git.login", "git.fetched", "git.checkedout", "git.built", "git.linked", "git.switched", "git.recorded", "git.pruned"},
+			"broken":    {"git.switched", "git.failed", "git.back"},
+			"rollback":  {"git.linked"},
+			"uninstall": {"git.uninstall.current", "git.uninstall.releases"},
+		},
+	}
+}
+
+// repository makes a bare repository site.git whose tags v1, v2 and v3 have an index.html that says so.
+func repository(t *testing.T, root string) {
+	t.Helper()
+	work := filepath.Join(t.TempDir(), "work")
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-c", "user.name=e2e", "-c", "user.email=e2e@localhost", "-c", "init.defaultBranch=main"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "git %v: %s", args, out)
+	}
+	git("init", "-q", work)
+	for _, version := range []string{"v1", "v2", "v3"} {
+		require.NoError(t, os.WriteFile(filepath.Join(work, "index.html"), []byte(version+"\n"), 0o600))
+		git("-C", work, "add", ".")
+		git("-C", work, "commit", "-q", "-m", version)
+		git("-C", work, "tag", version)
+	}
+	git("clone", "-q", "--bare", work, filepath.Join(root, "site.git"))
+}
+
+// gitServer is git's own server behind a password.
+func gitServer(t *testing.T, root string) http.Handler {
+	t.Helper()
+	path, err := exec.Command("git", "--exec-path").Output()
+	require.NoError(t, err)
+	backend := &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
+		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1"},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "deploy" || password != gitPassword {
+			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		backend.ServeHTTP(w, r)
+	})
+}
+
+func TestDeployGit(t *testing.T) {
+	t.Parallel()
+	testDeploy(t, gitKind(t))
+}
+
+func TestDeployGitKilled(t *testing.T) {
+	t.Parallel()
+	testDeployKilled(t, gitKind(t))
+}
