@@ -173,11 +173,15 @@ func TestFailedReleaseGoesBack(t *testing.T) {
 		want   string
 		seen   bool // current led to it for a while
 	}{
-		"pre":      {bad(func(s *release.ScriptSpec) { s.PreScript = "exit 3" }), "pre_script: exit code 3", false},
-		"main":     {bad(func(s *release.ScriptSpec) { s.Update = "echo no >&2; exit 3" }), "exit code 3: no", false},
-		"post":     {bad(func(s *release.ScriptSpec) { s.PostScript = "readlink $T/srv/current > $T/seen; exit 3" }), "post_script: exit code 3", true},
-		"health":   {bad(func(s *release.ScriptSpec) { s.Health = &release.Health{Exec: "readlink $T/srv/current > $T/seen; exit 1", Retries: 1} }), "health check failed", true},
-		"timeout":  {bad(func(s *release.ScriptSpec) { s.PostScript, s.Timeout = "readlink $T/srv/current > $T/seen; sleep 100", release.Duration(time.Second) }), "timed out after 1s", true},
+		"pre":  {bad(func(s *release.ScriptSpec) { s.PreScript = "exit 3" }), "pre_script: exit code 3", false},
+		"main": {bad(func(s *release.ScriptSpec) { s.Update = "echo no >&2; exit 3" }), "exit code 3: no", false},
+		"post": {bad(func(s *release.ScriptSpec) { s.PostScript = "readlink $T/srv/current > $T/seen; exit 3" }), "post_script: exit code 3", true},
+		"health": {bad(func(s *release.ScriptSpec) {
+			s.Health = &release.Health{Exec: "readlink $T/srv/current > $T/seen; exit 1", Retries: 1}
+		}), "health check failed", true},
+		"timeout": {bad(func(s *release.ScriptSpec) {
+			s.PostScript, s.Timeout = "readlink $T/srv/current > $T/seen; sleep 100", release.Duration(time.Second)
+		}), "timed out after 1s", true},
 		"format":   {bad(func(s *release.ScriptSpec) { s.Artifacts[0].Unpack = "zip" }), "artifact app.tar.gz: it is damaged, or not in this format", false},
 		"twice":    {bad(func(s *release.ScriptSpec) { s.Artifacts[1].Name = "version" }), `artifact version: "version" comes twice`, false},
 		"missing":  {bad(func(s *release.ScriptSpec) { s.Artifacts[0].SHA256 = strings.Repeat("ab", 32) }), "artifact abababababab… is not in the agent's cache", false},
