@@ -54,10 +54,10 @@ type Commander interface {
 
 // Fetcher brings artifacts to an agent.
 type Fetcher interface {
-	// Fetch gives the path of an artifact in the agent's cache, DATA_DIR/artifacts/SHA256, when its content is there and has been
-	// checked. What it got stays for another try. Where a server or a network is away it tries again until ctx ends, and then gives
-	// context.Cause(ctx); any other error is why it cannot be had, in one line. printf writes to the step's log.
-	Fetch(ctx context.Context, artifact release.Artifact, printf func(format string, args ...any)) (path string, err error)
+	// Get gives the path of an artifact in the agent's cache, when its content is there and has been checked. Until release is called it
+	// stays there. What came of it is kept for another try. Where a server or a network is away it tries again until ctx ends, and then
+	// gives context.Cause(ctx); any other error is why it cannot be had, in one line. Without a URL it was uploaded to the server.
+	Get(ctx context.Context, sha256, url string) (path string, release func(), err error)
 }
 
 // Run is one run of Work. Only Work's own goroutines use it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
@@ -21,13 +22,26 @@ type record struct {
 	TaskID   string    `json:"task_id,omitempty"`
 	StepID   string    `json:"step_id,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
-	Release  string    `json:"release,omitempty"` // path of the release directory, of a version with artifacts
-	Current  string    `json:"current,omitempty"` // path of the link that leads to it
-	Failed   string    `json:"failed,omitempty"`  // a later step failed: why
+	Release  string    `json:"release,omitempty"`   // path of the release directory, of a version with artifacts
+	Current  string    `json:"current,omitempty"`   // path of the link that leads to it
+	WorkDirs []string  `json:"work_dirs,omitempty"` // where releases of the project may be
+	Before   *record   `json:"before,omitempty"`    // that of the step before
+	Failed   string    `json:"failed,omitempty"`    // a later step failed: which
 }
 
 func recordPath(host executor.Host, project string) string {
 	return filepath.Join(host.DataDir, "deployed", project+".json")
+}
+
+// before gives the record as it was before a step: another run of its work may have written one already.
+func (r record) before(stepID string) record {
+	switch {
+	case r.StepID != stepID:
+		return r
+	case r.Before != nil:
+		return *r.Before
+	}
+	return record{}
 }
 
 // readRecord reports false if nothing was deployed.
@@ -73,11 +87,14 @@ func (j *job) keepRecord(before record, failure error) error {
 		return nil
 	default:
 		r = record{Version: j.Version, ConfigID: j.ConfigID, TaskID: j.TaskID, StepID: j.ID, Since: time.Now().UTC().Truncate(time.Millisecond)}
-		if before.StepID == j.ID {
-			r.Since = before.Since // an earlier wrapper got as far as this
-		}
+		r.WorkDirs = before.WorkDirs
+		before.Before = nil
+		r.Before = &before
 		if len(j.spec.Artifacts) > 0 {
-			r.Release, r.Current = j.env[varReleaseDir], filepath.Join(j.workDir, currentLink)
+			r.Release, r.Current = j.env[varReleaseDir], j.current()
+			if !slices.Contains(r.WorkDirs, j.workDir) {
+				r.WorkDirs = append(slices.Clone(r.WorkDirs), j.workDir)
+			}
 		}
 	}
 	if err := writeRecord(j.Host, j.Project, r); err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/quicflow/quicflow/agent/executor"
@@ -70,7 +71,10 @@ func (Worker) Check(step *executor.Step) error {
 		for name, value := range step.Variables() {
 			env[name] = value
 		}
-		env[varWorkDir], env[varReleaseDir] = workDir(step), releaseDir(step)
+		env[varWorkDir] = workDir(step)
+		if len(spec.Artifacts) > 0 {
+			env[varReleaseDir], _ = releaseOf(step)
+		}
 		if _, err := executor.ExpandHealth(*spec.Health, env); err != nil {
 			return err
 		}
@@ -116,19 +120,22 @@ func (Worker) Work(ctx context.Context, run *executor.Run) error {
 	if err != nil {
 		return err
 	}
+	record = record.before(run.ID)
 	if run.Action == release.StepUninstall {
-		err = j.uninstall(ctx)
+		err = j.uninstall(ctx, record)
 	} else {
-		err = j.deploy(ctx, record)
+		err = j.deploy(ctx)
 	}
 	return errors.Join(err, j.keepRecord(record, err))
 }
 
-// deploy leads to the version, and back to the one before if it fails after the switch.
-func (j *job) deploy(ctx context.Context, before record) error {
+func (j *job) deploy(ctx context.Context) error {
 	main, err := j.spec.Script(j.Action)
 	if err != nil {
 		return err
+	}
+	if len(j.spec.Artifacts) > 0 {
+		return j.deployRelease(ctx, main)
 	}
 	dir := j.workDir
 	if err := j.script(ctx, "pre_script", j.spec.PreScript, dir); err != nil {
@@ -144,9 +151,29 @@ func (j *job) deploy(ctx context.Context, before record) error {
 	return j.Tools.Health(ctx, j.env)
 }
 
-func (j *job) uninstall(ctx context.Context) error {
+// uninstall runs the script, in the release that is in use if there is one, and removes what this package made.
+func (j *job) uninstall(ctx context.Context, before record) error {
+	dir := j.workDir
+	if before.Release != "" && isDir(before.Release) {
+		dir = before.Release
+		j.env[varReleaseDir] = dir
+	}
 	j.begun = true
-	return j.script(ctx, executor.MainScript, j.spec.Uninstall, j.workDir)
+	if err := j.script(ctx, executor.MainScript, j.spec.Uninstall, dir); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	dirs := before.WorkDirs
+	if len(j.spec.Artifacts) > 0 && !slices.Contains(dirs, j.workDir) {
+		dirs = append(slices.Clone(dirs), j.workDir)
+	}
+	if len(dirs) == 0 {
+		return nil
+	}
+	j.Tools.Printf("releases are removed")
+	return uninstallReleases(dirs)
 }
 
 func (j *job) script(ctx context.Context, name, text, dir string) error {

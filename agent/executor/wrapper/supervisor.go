@@ -3,6 +3,8 @@ package wrapper
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -188,20 +190,47 @@ func (s *supervisor) prepare(ctx context.Context, wake func()) (*quicflowv1.Step
 	return s.conclude(result)
 }
 
-// fetch leaves links to the artifacts in the step's directory: they stay there whatever becomes of the cache.
+// fetch leaves the artifacts in the step's directory: they stay there whatever becomes of the cache.
 func (s *supervisor) fetch(ctx context.Context, p *plan, log *spool.Writer) error {
 	for _, artifact := range p.Artifacts {
 		own := s.dir.artifact(artifact.SHA256)
 		if s.dir.has(filepath.Base(own)) {
 			continue
 		}
-		path, err := s.cfg.Fetcher.Fetch(ctx, artifact, log.Printf)
+		log.Printf("artifact %s is fetched", artifact.Name)
+		path, release, err := s.cfg.Fetcher.Get(ctx, artifact.SHA256, artifact.URL)
 		if err != nil {
-			return err
+			if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
+				return err
+			}
+			return fmt.Errorf("artifact %s: %w", artifact.Name, err)
 		}
-		if err := os.Link(path, own); err != nil && !errors.Is(err, os.ErrExist) {
-			s.cfg.Logger.Debug("artifact is used from the cache", "path", path, "error", err)
+		err = takeOver(path, own)
+		release()
+		if err != nil {
+			return fmt.Errorf("artifact %s: %w", artifact.Name, err)
 		}
 	}
 	return nil
+}
+
+// takeOver links a file, or copies it where it cannot be linked.
+func takeOver(from, to string) error {
+	if err := os.Link(from, to); err == nil || errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to+"~", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return os.Rename(to+"~", to)
 }

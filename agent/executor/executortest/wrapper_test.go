@@ -1,0 +1,347 @@
+package executortest_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
+	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
+)
+
+const patience = 30 * time.Second
+
+// These tests are here and not in package wrapper, as a wrapper of the test's own binary needs a worker.
+
+type host struct {
+	t    *testing.T
+	dir  string
+	cfg  wrapper.Config
+	step *executor.Step
+}
+
+// newHost makes a step of a fake that does this.
+func newHost(t *testing.T, ops ...executortest.Op) *host {
+	t.Helper()
+	dir := t.TempDir()
+	step := &executor.Step{
+		ID: "task/deploy/host-1/0", TaskID: "task", Action: release.StepInstall, Project: "app", Version: "1.0", ConfigID: "c",
+		Host: executor.Host{ClientID: "host-1", DataDir: dir}, NotAfter: time.Now().Add(time.Hour), Dir: filepath.Join(dir, "steps", "1"),
+		Config: release.Merged{Type: release.TypeGit, Spec: release.Spec{Git: &release.GitSpec{
+			Env: map[string]string{"FAKE": executortest.Do(ops...)}, Timeout: release.Duration(patience),
+		}}},
+	}
+	step.Log = spool.NewWriter(spool.Config{Path: filepath.Join(step.Dir, "spool")})
+	t.Cleanup(func() { _ = step.Log.Close() })
+	return &host{t: t, dir: dir, cfg: wrapper.Config{Worker: executortest.Fake{Of: release.TypeGit}}, step: step}
+}
+
+func (h *host) spec() *release.GitSpec { return h.step.Config.Git }
+
+func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
+
+// run carries the step out, for at most the patience.
+func (h *host) run() *quicflowv1.StepResult {
+	h.t.Helper()
+	x := executortest.NewExecutor(h.t, h.cfg)
+	require.NoError(h.t, x.Start(context.Background(), h.step))
+	return h.wait(x)
+}
+
+func (h *host) wait(x executor.Executor) *quicflowv1.StepResult {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	result := x.Wait(ctx, h.step)
+	require.NotNil(h.t, result)
+	return result
+}
+
+func (h *host) output(stream quicflowv1.Stream) string {
+	h.t.Helper()
+	reader := spool.NewReader(h.step.Log.Path(), 0)
+	defer reader.Close()
+	var all strings.Builder
+	for {
+		records, err := reader.Next(1 << 20)
+		require.NoError(h.t, err)
+		if len(records) == 0 {
+			return all.String()
+		}
+		for _, r := range records {
+			if r.Stream == stream {
+				all.Write(r.Data)
+			}
+		}
+	}
+}
+
+// A wrapper that dies is followed by another, which goes on where it was; what was printed counts once.
+func TestWorkGoesOnAfterADeadWrapper(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, executortest.Op{Print: "one"}, executortest.Op{Script: "echo script; echo x >> $QUICFLOW_TARGET"}, executortest.Op{Die: 1},
+		executortest.Op{Print: "two"}, executortest.Op{Die: 2}, executortest.Op{Script: "echo end"})
+	result := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	require.Equal(t, "one\nscript\ntwo\nend\n", h.output(quicflowv1.Stream_STREAM_STDOUT))
+	require.Equal(t, "one\nscript\ntwo\nend\n", string(result.StdoutTail))
+	require.EqualValues(t, 19, result.StdoutBytes)
+	text, err := os.ReadFile(h.path("projects/app/host-1"))
+	require.NoError(t, err)
+	require.Equal(t, "x\n", string(text), "scripts run in the project's directory")
+}
+
+// A script whose end was noted is not run again, however it ended.
+func TestEndedScriptIsKnown(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, executortest.Op{Script: "echo x >> runs; echo oops >&2; exit 7"})
+	first := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, first.Outcome)
+	require.NoError(t, os.Remove(filepath.Join(h.step.Dir, "result")), "as if the wrapper had died just before")
+	x := executortest.NewExecutor(t, h.cfg)
+	state, err := x.Recover(context.Background(), h.step)
+	require.NoError(t, err)
+	require.Equal(t, executor.GoesOn, state)
+	again := h.wait(x)
+	require.Equal(t, first.Outcome, again.Outcome)
+	require.Equal(t, "script-0: exit code 7: oops", again.Error)
+	require.Equal(t, first.ExitCode, again.ExitCode)
+	text, err := os.ReadFile(h.path("projects/app/runs"))
+	require.NoError(t, err)
+	require.Equal(t, "x\n", string(text))
+}
+
+func TestWrapperThatDiesAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	result := newHost(t, executortest.Op{Die: 1000}).run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_UNKNOWN, result.Outcome)
+	require.Contains(t, result.Error, "the step's wrapper ended again and again")
+}
+
+func TestWorkerThatPanics(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, executortest.Op{Print: "x"}, executortest.Op{Panic: "oh no"})
+	result := h.run()
+	require.Equal(t, "x\n", h.output(quicflowv1.Stream_STREAM_STDOUT), "it is not called again")
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_UNKNOWN, result.Outcome)
+	require.Contains(t, result.Error, "panicked: oh no")
+}
+
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, executortest.Op{Program: []string{"sh", "-c", "echo out; echo err >&2; pwd"}},
+		executortest.Op{Program: []string{"sh", "-c", "sleep 1000 & echo fatal: no such ref >&2; exit 128"}})
+	result := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
+	require.Equal(t, "sh: exit code 128: fatal: no such ref", result.Error)
+	require.EqualValues(t, 128, result.ExitCode)
+	require.Equal(t, "out\n"+h.path("projects/app")+"\n", h.output(quicflowv1.Stream_STREAM_STDOUT))
+	require.Equal(t, "err\nfatal: no such ref\n", h.output(quicflowv1.Stream_STREAM_STDERR))
+
+	result = newHost(t, executortest.Op{Program: []string{"/no/such/program"}}).run()
+	require.Contains(t, result.Error, "program: ")
+	require.EqualValues(t, -1, result.ExitCode)
+}
+
+// The health check has its own time, that a step which is tried again has not used up.
+func TestHealthTakesNoTimeFromTheStep(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, executortest.Op{Health: true}, executortest.Op{Sleep: 100 * time.Millisecond})
+	h.spec().Timeout = release.Duration(time.Second)
+	h.spec().Health = &release.Health{
+		Exec:     `[ -e ready ] || { [ $(ls tries | wc -l) -gt 30 ] && touch ready; mkdir -p tries; mktemp tries/XXXXXX; exit 1; }`,
+		Interval: release.Duration(50 * time.Millisecond), Retries: 1000,
+	}
+	result := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	require.Greater(t, result.FinishedUnixMs-result.StartedUnixMs, int64(1500))
+}
+
+// Secrets do not get into our own lines by accident.
+func TestSecretsAreTakenOutOfMessages(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, executortest.Op{Say: "the token is ${TOKEN}"}, executortest.Op{Fail: "login with ${TOKEN} failed"})
+	h.step.Secrets = map[string]string{"TOKEN": "hunter22"}
+	result := h.run()
+	require.Equal(t, "login with ${TOKEN} failed", result.Error)
+	require.Equal(t, "the token is ${TOKEN}\nlogin with ${TOKEN} failed\n", h.output(quicflowv1.Stream_STREAM_SYSTEM))
+}
+
+// fetcher puts artifacts into the cache when it is told to.
+type fetcher struct {
+	dir      string
+	gets     atomic.Int32
+	released atomic.Int32
+	get      func(ctx context.Context) error
+}
+
+func (f *fetcher) Get(ctx context.Context, sum, _ string) (string, func(), error) {
+	f.gets.Add(1)
+	if f.get != nil {
+		if err := f.get(ctx); err != nil {
+			return "", nil, err
+		}
+	}
+	return filepath.Join(f.dir, sum), func() { f.released.Add(1) }, nil
+}
+
+// fetching gives a host whose step takes an artifact.
+func fetching(t *testing.T, get func(ctx context.Context) error) (*host, *fetcher) {
+	content := []byte("the artifact\n")
+	sum := sha256.Sum256(content)
+	name := hex.EncodeToString(sum[:])
+	h := newHost(t, executortest.Op{Take: name})
+	f := &fetcher{dir: h.path("cache"), get: get}
+	require.NoError(t, os.Mkdir(f.dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(f.dir, name), content, 0o600))
+	h.cfg.Fetcher = f
+	return h, f
+}
+
+func TestArtifactsComeBeforeTheWork(t *testing.T) {
+	t.Parallel()
+	h, f := fetching(t, nil)
+	result := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	require.Equal(t, "the artifact\n", string(result.StdoutTail))
+	require.Equal(t, "artifact artifact is fetched\n", h.output(quicflowv1.Stream_STREAM_SYSTEM))
+	require.EqualValues(t, 1, f.released.Load())
+}
+
+func TestArtifactThatCannotBeHad(t *testing.T) {
+	t.Parallel()
+	h, _ := fetching(t, func(context.Context) error { return errors.New("checksum mismatch") })
+	result := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
+	require.Equal(t, "artifact artifact: checksum mismatch", result.Error)
+	require.NoFileExists(t, filepath.Join(h.step.Dir, "started"))
+	end, err := spool.End(h.step.Log.Path())
+	require.NoError(t, err)
+	require.Equal(t, end, result.LogEnd)
+}
+
+func TestStepIsStoppedWhileItsArtifactComes(t *testing.T) {
+	t.Parallel()
+	waiting := make(chan struct{}, 10)
+	forever := func(ctx context.Context) error {
+		waiting <- struct{}{}
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	h, _ := fetching(t, forever)
+	x := executortest.NewExecutor(t, h.cfg)
+	require.NoError(t, x.Start(context.Background(), h.step))
+	go func() {
+		<-waiting
+		x.Stop(h.step, &executor.Cancelled{Reason: "enough"})
+	}()
+	result := h.wait(x)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_REFUSED, result.Outcome)
+	require.Contains(t, result.Error, "enough")
+
+	h, _ = fetching(t, forever)
+	h.spec().Timeout = release.Duration(200 * time.Millisecond)
+	result = h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
+	require.True(t, result.TimedOut)
+	require.Contains(t, result.Error, "the artifacts did not come in time: timed out after 200ms")
+}
+
+// The agent dies while an artifact comes, which takes longer than the step may wait to begin.
+func TestAgentDiesWhileAnArtifactComes(t *testing.T) {
+	t.Parallel()
+	waiting := make(chan struct{}, 1)
+	h, f := fetching(t, nil)
+	h.step.NotAfter = time.Now().Add(time.Second)
+	f.get = func(ctx context.Context) error {
+		if f.gets.Load() == 1 {
+			close(waiting)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		<-time.After(time.Until(h.step.NotAfter) + 10*time.Millisecond)
+		return nil
+	}
+	first := executortest.NewExecutor(t, h.cfg)
+	require.NoError(t, first.Start(context.Background(), h.step))
+	ctx, die := context.WithCancel(context.Background())
+	go func() {
+		<-waiting
+		die()
+	}()
+	require.Nil(t, first.Wait(ctx, h.step))
+	x := executortest.NewExecutor(t, h.cfg)
+	state, err := x.Recover(context.Background(), h.step)
+	require.NoError(t, err)
+	require.Equal(t, executor.GoesOn, state)
+	result := h.wait(x)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	require.EqualValues(t, 2, f.gets.Load())
+}
+
+func TestStepOfAnotherVersionOfTheAgent(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	require.NoError(t, os.MkdirAll(h.step.Dir, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(h.step.Dir, "plan.json"), []byte(`{"version":1}`), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(h.step.Dir, "started"), []byte("1000"), 0o600))
+	x := executortest.NewExecutor(t, h.cfg)
+	_, err := x.Recover(context.Background(), h.step)
+	require.NoError(t, err)
+	result := h.wait(x)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_UNKNOWN, result.Outcome)
+	require.Contains(t, result.Error, "begun by another version of the agent")
+}
+
+func TestSet(t *testing.T) {
+	t.Parallel()
+	h := executor.Host{ClientID: "a", DataDir: t.TempDir()}
+	one := executortest.NewExecutor(t, wrapper.Config{Worker: executortest.Fake{Of: release.TypeGit}})
+	_, err := executor.NewSet(h, one, one)
+	require.ErrorContains(t, err, "two executors for git")
+	set := executortest.NewSet(t, h, executortest.Fake{Of: release.TypeKubernetes}, executortest.Fake{Of: release.TypeGit})
+	able, unable := set.Probe(context.Background())
+	require.Empty(t, unable)
+	require.Len(t, able, 2)
+	require.Equal(t, release.TypeGit, able[0].Type)
+	require.Empty(t, set.CommandTypes())
+	require.Nil(t, set.Executor(release.TypeScript))
+
+	step := &quicflowv1.StepRequest{StepId: "t/deploy/a/0", Project: "app", Action: "install", NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli()}
+	deploy := func(kind, config string) error {
+		step.Spec = &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: kind, Config: []byte(config)}}
+		return set.CheckStep(step)
+	}
+	require.NoError(t, deploy("git", `{}`))
+	require.EqualError(t, deploy("script", `{}`), `the agent does not know this kind of step: it is of type "script", this agent does git, kubernetes`)
+	require.ErrorIs(t, deploy("git", `{"branch":"x"}`), release.ErrInvalid, "a field that is not known")
+	require.ErrorIs(t, deploy("git", `[]`), release.ErrInvalid)
+
+	// After a restart without the executor nobody can know.
+	require.Error(t, deploy("script", `{}`))
+	log := spool.NewWriter(spool.Config{Path: filepath.Join(h.DataDir, "steps", "1", "spool")})
+	defer log.Close()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_UNKNOWN, set.Resume(context.Background(), step, log).Outcome)
+
+	require.NoError(t, deploy("git", fmt.Sprintf(`{"env":{"FAKE":%q}}`, executortest.Do(executortest.Op{Print: "x"}))))
+	result := set.Run(context.Background(), step, log)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	var running executor.Running
+	require.NoError(t, json.Unmarshal(result.Result, &running))
+	require.Equal(t, executor.RunOK, running.State)
+}
