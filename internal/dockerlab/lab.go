@@ -65,7 +65,8 @@ type Lab struct {
 	slot      int
 	namespace string
 	lock      *os.File
-	processes []*process
+	processes []*process // some may have ended
+	engine    *process
 }
 
 type process struct {
@@ -73,8 +74,13 @@ type process struct {
 	ended chan struct{}
 }
 
+// Options of a lab.
+type Options struct {
+	DiskBytes int64 // size of the engine's disk; 0: that of the host
+}
+
 // Start starts a lab with the images of App in its registries.
-func Start(ctx context.Context) (*Lab, error) {
+func Start(ctx context.Context, o Options) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a Docker engine needs root")
 	}
@@ -90,7 +96,7 @@ func Start(ctx context.Context) (*Lab, error) {
 		return nil, err
 	}
 	l.sweep()
-	if err := l.start(ctx); err != nil {
+	if err := l.start(ctx, o); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -116,7 +122,7 @@ func take() (*Lab, error) {
 	return nil, fmt.Errorf("all %d slots for Docker engines are taken", slots)
 }
 
-func (l *Lab) start(ctx context.Context) error {
+func (l *Lab) start(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(filepath.Join(l.Dir, "bin"), 0o700); err != nil {
 		return fmt.Errorf("make the lab's directory: %w", err)
 	}
@@ -158,7 +164,16 @@ func (l *Lab) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := l.Engine(ctx, "engine"); err != nil {
+	if o.DiskBytes > 0 {
+		root := filepath.Join(l.Dir, "root")
+		if err := os.Mkdir(root, 0o700); err != nil {
+			return fmt.Errorf("make the engine's disk: %w", err)
+		}
+		if err := syscall.Mount("lab", root, "tmpfs", 0, fmt.Sprintf("size=%d", o.DiskBytes)); err != nil {
+			return fmt.Errorf("make the engine's disk: %w", err)
+		}
+	}
+	if err := l.StartEngine(ctx); err != nil {
 		return err
 	}
 	return l.fill(ctx)
@@ -199,51 +214,40 @@ func (l *Lab) Listen(ctx context.Context, port int) error {
 	return l.awaitListener(ctx, port)
 }
 
-// Engine starts an engine of this name, with further options, and gives its address. The first is the lab's own.
-func (l *Lab) Engine(ctx context.Context, name string, options ...string) (string, error) {
-	path := func(suffix string) string { return filepath.Join(l.Dir, name+suffix) }
-	host := "unix://" + path(".sock")
-	cmd := l.Command("dockerd", append([]string{
-		"--config-file", filepath.Join(l.Dir, "daemon.json"), "--data-root", path("-root"), "--exec-root", path("-exec"), "--pidfile", path(".pid"),
-		"--host", host, "--shutdown-timeout", "2",
-	}, options...)...)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(l.Dir, "bin")+":"+os.Getenv("PATH"))
-	if err := l.run(name, cmd); err != nil {
-		return "", err
+// StartEngine starts the engine, again after StopEngine, and waits until it answers.
+func (l *Lab) StartEngine(ctx context.Context) error {
+	path := func(name string) string { return filepath.Join(l.Dir, name) }
+	cmd := l.Command("dockerd", "--config-file", path("daemon.json"), "--data-root", path("root"), "--exec-root", path("exec"),
+		"--pidfile", path("engine.pid"), "--host", l.Host, "--shutdown-timeout", "2")
+	cmd.Env = append(os.Environ(), "PATH="+path("bin")+":"+os.Getenv("PATH"))
+	if err := l.run("engine", cmd); err != nil {
+		return err
 	}
-	api, err := client.New(client.WithHost(host))
+	api, err := client.New(client.WithHost(l.Host))
 	if err != nil {
-		return "", fmt.Errorf("speak to the engine: %w", err)
+		return fmt.Errorf("speak to the engine: %w", err)
 	}
 	defer api.Close()
-	process := l.processes[len(l.processes)-1]
-	for tick := time.NewTicker(poll); ; {
-		_, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
-		if err == nil {
-			tick.Stop()
-			return host, nil
+	l.engine = l.processes[len(l.processes)-1]
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err == nil {
+			return nil
 		}
 		select {
 		case <-tick.C:
-		case <-process.ended:
-			text, _ := os.ReadFile(path(".log"))
-			return "", fmt.Errorf("the engine ended: %s", bytes.TrimSpace(text[max(0, len(text)-2000):]))
+		case <-l.engine.ended:
+			text, _ := os.ReadFile(path("engine.log"))
+			return fmt.Errorf("the engine ended: %s", bytes.TrimSpace(text[max(0, len(text)-2000):]))
 		case <-ctx.Done():
-			return "", fmt.Errorf("the engine does not answer: %w", err)
+			return fmt.Errorf("the engine does not answer: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// StopEngine ends the engine of this name as the host's service manager does, and waits until it is gone.
-func (l *Lab) StopEngine(name string) error {
-	for i, p := range l.processes {
-		if strings.Contains(strings.Join(p.Args, " "), filepath.Join(l.Dir, name+".pid")) {
-			l.processes = append(l.processes[:i], l.processes[i+1:]...)
-			return p.stop()
-		}
-	}
-	return fmt.Errorf("no engine %s runs", name)
-}
+// StopEngine ends the engine as a host's service manager does, and waits until it is gone.
+func (l *Lab) StopEngine() error { return l.engine.stop() }
 
 func (p *process) stop() error {
 	_ = p.Process.Signal(syscall.SIGTERM)
@@ -290,6 +294,15 @@ func Files(tag string) map[string]string {
 		page = "www/other.html"
 	}
 	return map[string]string{page: tag + "\n", "etc/passwd": "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n", "etc/group": "root:x:0:\napp:x:1000:\n"}
+}
+
+// UseRegistryOf makes the registry serve the images of another lab.
+func (l *Lab) UseRegistryOf(other *Lab) error {
+	path := filepath.Join(l.Dir, "registry")
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("replace the registry's images: %w", err)
+	}
+	return os.Symlink(filepath.Join(other.Dir, "registry"), path)
 }
 
 // Push makes an image of busybox and files, and pushes it to the registry under name:tag. It does not stay in the engine.

@@ -64,19 +64,23 @@ func projectOn(t *testing.T, host string) *project {
 	p := &project{t: t, name: name, host: host, api: api, spec: release.ContainerSpec{
 		Image: image, StopSignal: "SIGKILL",
 		HealthCheck: &release.ContainerHealth{
-			Test: dockerlab.Healthy, Interval: release.Duration(100 * time.Millisecond), Timeout: release.Duration(5 * time.Second), Retries: 3,
+			Test: dockerlab.Healthy, Interval: release.Duration(400 * time.Millisecond), Timeout: release.Duration(5 * time.Second), Retries: 2,
 		},
 	}}
 	t.Cleanup(func() {
-		for _, c := range p.containers() {
-			_, err := api.ContainerRemove(context.Background(), c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
-			if err != nil {
-				t.Logf("remove %s: %v", c.Name, err)
-			}
-		}
+		p.removeAll()
 		api.Close()
 	})
 	return p
+}
+
+func (p *project) removeAll() {
+	for _, c := range p.containers() {
+		_, err := p.api.ContainerRemove(context.Background(), c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		if err != nil {
+			p.t.Logf("remove %s: %v", c.Name, err)
+		}
+	}
 }
 
 // with changes the project's configuration.

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int) {
 	var err error
-	if lab, err = dockerlab.Start(context.Background()); err != nil {
+	if lab, err = dockerlab.Start(context.Background(), dockerlab.Options{}); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: the tests with Docker cannot run here:", err)
 		return 1
 	}

@@ -122,11 +122,39 @@ func (d *deployment) reinstate(ctx context.Context) error {
 		return err
 	}
 	if !old.State.Running {
-		if err := d.engine.start(ctx, old.ID); err != nil {
-			d.logFull(err)
+		if err := d.restart(ctx, old.ID); err != nil {
 			return err
 		}
 		d.Tools.Printf("container %s (version %s) runs again", old.name(), d.plan.Old.Version)
 	}
 	return nil
+}
+
+// restart starts a container that has run before. An engine that is about to stop fails in ways of its own: so it is tried again,
+// unless the port has gone to someone else.
+func (d *deployment) restart(ctx context.Context, id string) error {
+	until := time.NewTimer(d.engine.patience)
+	defer until.Stop()
+	tick := time.NewTicker(engineRetry)
+	defer tick.Stop()
+	for told := false; ; {
+		err := d.engine.start(ctx, id)
+		if err == nil {
+			return nil
+		}
+		if !told {
+			d.logFull(err)
+			told = true
+		}
+		if port, taken := portTaken(err); taken {
+			return fmt.Errorf("port %s is taken", port)
+		}
+		select {
+		case <-tick.C:
+		case <-until.C:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

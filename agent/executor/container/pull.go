@@ -73,6 +73,9 @@ func (d *deployment) pull(ctx context.Context) error {
 	if image == nil {
 		return fmt.Errorf("image %s: it was pulled, and is gone again", w.reference)
 	}
+	if !fits(image, w.platform) { // older engines take what there is
+		return fmt.Errorf("image %s: not there for this platform, only for %s/%s", w.reference, image.Os, image.Architecture)
+	}
 	d.Tools.Printf("image %s is there after %s: %s", w.reference, time.Since(begun).Round(10*time.Millisecond), image.ID)
 	return nil
 }

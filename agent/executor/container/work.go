@@ -259,6 +259,11 @@ func (d *deployment) checkName(ctx context.Context) error {
 	return nil
 }
 
+// mine says whether a container is the project's on this agent.
+func (d *deployment) mine(c *found) bool {
+	return c.label(labelManaged) == "true" && c.label(labelProject) == d.Project && c.label(labelTarget) == d.Host.ClientID
+}
+
 // obtain gives the step's container: one that an earlier run made, the kept one, or a new one.
 func (d *deployment) obtain(ctx context.Context) (*found, error) {
 	c, err := d.own(ctx)
@@ -451,6 +456,14 @@ func (d *deployment) takeOver(ctx context.Context, c *found) error {
 		}
 	}
 	failpoint.Here("container.renamed")
+	// One that does not run may still have the name, where a step before this one was lost.
+	if other, err := d.engine.inspect(ctx, d.wanted.name); err != nil {
+		return err
+	} else if other != nil && other.ID != c.ID && d.mine(other) && !other.State.Running {
+		if err := d.engine.rename(ctx, other, keptName(other)); err != nil {
+			return err
+		}
+	}
 	if err := d.engine.rename(ctx, c, d.wanted.name); err != nil {
 		if taken := d.checkName(ctx); taken != nil {
 			return taken
