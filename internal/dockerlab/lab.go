@@ -77,6 +77,7 @@ type process struct {
 // Options of a lab.
 type Options struct {
 	DiskBytes int64 // size of the engine's disk; 0: that of the host
+	Images    *Lab  // whose images the registries serve; nil: their own
 }
 
 // Start starts a lab with the images of App in its registries.
@@ -146,7 +147,11 @@ func (l *Lab) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("make the registry's password: %w", err)
 	}
-	storage := "version: 0.1\nstorage: {filesystem: {rootdirectory: " + filepath.Join(l.Dir, "registry") + "}, delete: {enabled: true}}\n"
+	images := filepath.Join(l.Dir, "registry")
+	if o.Images != nil {
+		images = filepath.Join(o.Images.Dir, "registry")
+	}
+	storage := "version: 0.1\nstorage: {filesystem: {rootdirectory: " + images + "}, delete: {enabled: true}}\n"
 	for name, text := range map[string]string{
 		"daemon.json":   "{}\n", // not the host's
 		"htpasswd":      User + ":" + string(hash) + "\n",
@@ -176,7 +181,10 @@ func (l *Lab) start(ctx context.Context, o Options) error {
 	if err := l.StartEngine(ctx); err != nil {
 		return err
 	}
-	return l.fill(ctx)
+	if o.Images == nil {
+		return l.fill(ctx)
+	}
+	return l.awaitRegistries(ctx)
 }
 
 // Command gives a program in the lab's network.
@@ -270,10 +278,8 @@ func (l *Lab) fill(ctx context.Context) error {
 		return fmt.Errorf("speak to the engine: %w", err)
 	}
 	defer api.Close()
-	for _, port := range []int{5000, 5001} {
-		if err := l.awaitListener(ctx, port); err != nil {
-			return err
-		}
+	if err := l.awaitRegistries(ctx); err != nil {
+		return err
 	}
 	for _, tag := range Tags {
 		start := `CMD ["/bin/busybox","httpd","-f","-v","-p","8080","-h","/www"]`
@@ -294,15 +300,6 @@ func Files(tag string) map[string]string {
 		page = "www/other.html"
 	}
 	return map[string]string{page: tag + "\n", "etc/passwd": "root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n", "etc/group": "root:x:0:\napp:x:1000:\n"}
-}
-
-// UseRegistryOf makes the registry serve the images of another lab.
-func (l *Lab) UseRegistryOf(other *Lab) error {
-	path := filepath.Join(l.Dir, "registry")
-	if err := os.RemoveAll(path); err != nil {
-		return fmt.Errorf("replace the registry's images: %w", err)
-	}
-	return os.Symlink(filepath.Join(other.Dir, "registry"), path)
 }
 
 // Push makes an image of busybox and files, and pushes it to the registry under name:tag. It does not stay in the engine.
@@ -373,6 +370,15 @@ func rootFS(files map[string]string) (io.Reader, error) {
 		return nil, fmt.Errorf("make an image: %w", err)
 	}
 	return &archive, nil
+}
+
+func (l *Lab) awaitRegistries(ctx context.Context) error {
+	for _, port := range []int{5000, 5001} {
+		if err := l.awaitListener(ctx, port); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // awaitListener waits until something listens at a port of the loopback address within the lab.

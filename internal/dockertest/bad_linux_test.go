@@ -258,14 +258,12 @@ func TestShellMetacharacters(t *testing.T) {
 
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	own := ownLab(t, dockerlab.Options{DiskBytes: 48 << 20})
-	// An image that the disk has no room for: pushed by the shared lab, whose registry this one reads.
-	noise := make([]byte, 40<<20)
+	own := ownLab(t, dockerlab.Options{DiskBytes: 24 << 20})
+	noise := make([]byte, 16<<20) // and a third more as text
 	_, err := rand.Read(noise)
 	require.NoError(t, err)
 	require.NoError(t, lab.Push(t.Context(), dockerlab.App+":large", map[string]string{"noise": base64.StdEncoding.EncodeToString(noise)},
 		`CMD ["/bin/busybox","httpd","-f","-p","8080","-h","/www"]`))
-	require.NoError(t, own.UseRegistryOf(lab))
 	p := projectOn(t, own.Host)
 	first := p.deploy("v1")
 	step := p.step(release.StepUpdate, "large")

@@ -16,8 +16,9 @@ import (
 // A wrapper dies at each stage of a step, and another one goes on.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	forward := []string{"planned", "prepared", "pulled", "created", "started", "healthy", "posted", "renamed", "switched", "committed", "retired", "pruned"}
-	after := append([]string{"disarmed", "stopped"}, forward...)
+	all := []string{
+		"planned", "prepared", "pulled", "created", "disarmed", "stopped", "started", "healthy", "posted", "renamed", "switched", "committed", "retired", "pruned",
+	}
 	back := []string{"back", "discarded", "reinstated"}
 	scenarios := map[string]struct {
 		points []string
@@ -25,16 +26,16 @@ func TestKilled(t *testing.T) {
 		action release.StepAction
 		to     string
 	}{
-		"install":         {points: forward, action: release.StepInstall, to: "v2"},
-		"update after":    {points: after, action: release.StepUpdate, to: "v2"},
-		"update beside":   {points: append([]string{"disarmed"}, forward...), beside: true, action: release.StepUpdate, to: "v2"},
-		"rollback":        {points: []string{"planned", "disarmed", "stopped", "started", "healthy", "renamed", "switched", "retired"}, action: release.StepRollbackTo, to: "v2"},
-		"sick after":      {points: append(back, "disarmed", "stopped", "started"), action: release.StepUpdate, to: "sick"},
-		"sick beside":     {points: back, beside: true, action: release.StepUpdate, to: "sick"},
+		"update after":    {points: all, action: release.StepUpdate, to: "v2"},
+		"update beside":   {points: []string{"created", "started", "renamed", "switched", "committed", "disarmed"}, beside: true, action: release.StepUpdate, to: "v2"},
+		"install":         {points: []string{"created", "started", "switched"}, action: release.StepInstall, to: "v2"},
+		"rollback":        {points: []string{"stopped", "started", "renamed", "switched"}, action: release.StepRollbackTo, to: "v2"},
+		"sick after":      {points: append([]string{"stopped"}, back...), action: release.StepUpdate, to: "sick"},
+		"sick beside":     {points: back[:2], beside: true, action: release.StepUpdate, to: "sick"},
 		"sick rollback":   {points: back, action: release.StepRollbackTo, to: "v2"},
+		"sick at install": {points: back[:2], action: release.StepInstall, to: "sick"},
+		"script fails":    {points: back[:1], action: release.StepUpdate, to: "v3"},
 		"uninstall":       {points: []string{"uninstall.stopping", "uninstall.stopped", "uninstall.removed"}, action: release.StepUninstall},
-		"script fails":    {points: back, action: release.StepUpdate, to: "v3"},
-		"sick at install": {points: back, action: release.StepInstall, to: "sick"},
 	}
 	for name, s := range scenarios {
 		for _, point := range s.points {

@@ -252,6 +252,7 @@ func TestWithoutHealthCheck(t *testing.T) {
 // ownLab gives a lab whose engine may be stopped.
 func ownLab(t *testing.T, o dockerlab.Options) *dockerlab.Lab {
 	t.Helper()
+	o.Images = lab
 	l, err := dockerlab.Start(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
