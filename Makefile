@@ -57,9 +57,10 @@ test-race: ## Run the concurrent packages' tests under the race detector
 	CGO_ENABLED=1 go test -race $(RACE)
 
 .PHONY: test-integration
-test-integration: ## Run the tests on weak networks: loss, delay, partitions, moving hosts (as root, on Linux)
-	@scripts/install-deps.sh iproute2
+test-integration: ## Run the tests on weak networks and on a real Docker engine (as root, on Linux)
+	@scripts/install-deps.sh iproute2 util-linux iptables docker.io docker-registry busybox-static
 	go test -count=1 -v -timeout 6m ./internal/weaknet/...
+	go test -count=1 -v -timeout 8m -parallel 4 -tags failpoint ./internal/dockertest/...
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments

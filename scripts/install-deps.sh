@@ -9,6 +9,9 @@ present() {
 	ansible-core) command -v ansible >/dev/null ;;
 	openssh-server) [ -x /usr/sbin/sshd ] ;;
 	iproute2) command -v ip >/dev/null && command -v tc >/dev/null ;;
+	docker.io) command -v dockerd >/dev/null ;;
+	busybox-static) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
+	util-linux) command -v nsenter >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
 }
