@@ -17,6 +17,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/container"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/host"
@@ -118,7 +119,9 @@ func (o *options) config() (agent.Config, error) {
 }
 
 // workers are those of the deployment types that this program has. Making them does nothing.
-func workers() []executor.Worker { return []executor.Worker{script.New()} }
+func workers() []executor.Worker {
+	return []executor.Worker{script.New(), container.New(container.Config{})}
+}
 
 // executors carry out the steps of all types.
 func (o *options) executors(cfg agent.Config) (*executor.Set, error) {

@@ -3,7 +3,6 @@ package dockertest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -84,9 +83,7 @@ func TestDescribe(t *testing.T) {
 	c = p.do(second)
 	r = p.describe(second)
 	require.Len(t, r.Objects, 2, "with the one that is kept")
-	var o struct{ Version, State string }
-	require.NoError(t, json.Unmarshal(r.Objects[1], &o))
-	require.Equal(t, "v1 exited", o.Version+" "+o.State)
+	require.Equal(t, "exited: version v1, kept for a rollback", r.Objects[1].State+": "+r.Objects[1].Reason)
 
 	ctx := t.Context()
 	_, err := p.api.ContainerPause(ctx, c.ID, client.ContainerPauseOptions{})

@@ -42,6 +42,9 @@ func New(cfg Config) *Worker {
 	return &Worker{cfg}
 }
 
+// Type is that of executor.Worker.
+func (*Worker) Type() release.Type { return release.TypeContainer }
+
 // Check is that of executor.Worker.
 func (w *Worker) Check(step *executor.Step) error {
 	if step.Config.Container == nil {

@@ -17,15 +17,6 @@ import (
 
 const maxObjects = 20 // of what runs, as executor.Running says
 
-// object is one container of a project.
-type object struct {
-	Name    string `json:"name"`
-	ID      string `json:"id"`
-	Version string `json:"version"`
-	State   string `json:"state"`
-	Current bool   `json:"current,omitempty"`
-}
-
 // describe says what runs of a project. Without a configuration in what, changes of settings are not looked for.
 func (e *engine) describe(ctx context.Context, what executor.Deployed) (executor.Running, error) {
 	r := executor.Running{Project: what.Project, Type: release.TypeContainer}
@@ -58,11 +49,13 @@ func (e *engine) describe(ctx context.Context, what executor.Deployed) (executor
 		if len(r.Objects) == maxObjects {
 			break
 		}
-		text, err := json.Marshal(object{o.name(), o.ID[:12], o.label(labelVersion), string(o.State.Status), o == c})
-		if err != nil {
-			return r, err
+		role := "kept for a rollback"
+		if o == c {
+			role = "in use"
 		}
-		r.Objects = append(r.Objects, text)
+		r.Objects = append(r.Objects, release.RunningObject{
+			Kind: "container", Name: o.name(), State: string(o.State.Status), Reason: fmt.Sprintf("version %s, %s", o.label(labelVersion), role),
+		})
 	}
 	return r, nil
 }
