@@ -100,6 +100,6 @@ func TestContainerLogs(t *testing.T) {
 	eventually(t, 20*time.Second, "the request is in the container's log", func() (bool, any) {
 		out, errs, code := w.ctl("task", "container-logs", task.ID, w.agent.id, "--tail", "50")
 		require.Zero(t, code, errs)
-		return strings.Contains(out, "index.html"), out
+		return strings.Contains(out, "response:200"), out
 	})
 }

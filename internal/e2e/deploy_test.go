@@ -41,7 +41,11 @@ func deployOn(t *testing.T, k kind, c serverConfig) *deployWorld {
 	s := startServer(t, c)
 	a := &agent{t: t, id: "host-1", dir: t.TempDir(), server: s.addr, env: k.env}
 	a.start("--token", s.joinToken())
-	s.await(a.id, release.ClientOnline)
+	eventually(t, 30*time.Second, "the agent says that it can", func() (bool, any) {
+		var c release.Client
+		s.get("/api/clients/"+a.id, &c)
+		return strings.Contains(string(c.Facts), release.Capability(release.Type(k.name))), string(c.Facts)
+	})
 	w := &deployWorld{server: s, kind: k, agent: a}
 	s.post("/api/release/projects", object{"name": "shop", "type": k.name, k.name: k.project}, nil)
 	for _, n := range []string{"v1", "v2", "v3"} {
