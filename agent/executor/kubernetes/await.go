@@ -25,17 +25,18 @@ const (
 // watch is one wait for a rollout.
 type watch struct {
 	*deployment
-	began   time.Time
-	told    map[ref]string // what the log says of each object
-	warned  map[types.UID]bool
-	crashed map[types.UID]string // the last line of pods that crashed; their last lines are in the log
-	limit   time.Duration
+	began time.Time
+	told  map[ref]string // what the log says of each object
+	limit time.Duration
 }
 
 // await waits until all objects are ready. Its error says in one line which is not, and why. A rollout that is ready when it is first
 // looked at has not failed, however long ago it began.
 func (d *deployment) await(ctx context.Context, objects []*object, began time.Time, deadline time.Duration) error {
-	w := &watch{deployment: d, began: began, told: map[ref]string{}, warned: map[types.UID]bool{}, crashed: map[types.UID]string{}, limit: deadline}
+	if d.warned == nil {
+		d.warned, d.crashed = map[types.UID]bool{}, map[types.UID]string{}
+	}
+	w := &watch{deployment: d, began: began, told: map[ref]string{}, limit: deadline}
 	waiting := objects
 	for pause := firstLook; ; pause = min(pause*3/2, laterLook) {
 		late := time.Since(began) > deadline
@@ -71,6 +72,10 @@ func (w *watch) look(ctx context.Context, objects []*object, late bool) (waiting
 			waiting = append(waiting, o)
 			continue
 		}
+		if live == nil && endsByItself(o) {
+			w.tell(r, "it has ended and is gone")
+			continue
+		}
 		if live == nil {
 			return nil, fmt.Errorf("%s was deleted by someone else", r)
 		}
@@ -82,7 +87,11 @@ func (w *watch) look(ctx context.Context, objects []*object, late bool) (waiting
 			w.tell(r, p.text)
 			continue
 		}
-		if r.Kind == "StatefulSet" && p.text != notTakenUp {
+		if p.text == notTakenUp && !late {
+			waiting = append(waiting, o)
+			continue
+		}
+		if r.Kind == "StatefulSet" {
 			if err := w.unblock(ctx, live); err != nil {
 				return nil, err
 			}
@@ -108,7 +117,7 @@ func (w *watch) look(ctx context.Context, objects []*object, late bool) (waiting
 }
 
 func (w *watch) tell(r ref, text string) {
-	if text != "" && text != notTakenUp && w.told[r] != text {
+	if text != "" && w.told[r] != text {
 		w.told[r] = text
 		w.Tools.Printf("%s: %s", r, text)
 	}

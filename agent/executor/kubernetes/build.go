@@ -3,6 +3,9 @@ package kubernetes
 import (
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/internal/release"
 )
@@ -46,6 +49,7 @@ func build(step *executor.Step) ([]*object, error) {
 		if o.GetKind() == "Secret" && o.GetName() == inventoryName(step.Project) {
 			return nil, release.Invalid("kubernetes.manifest", "%s is QuicFlow's own", refOf(o))
 		}
+		ownDefaults(o)
 		stamp(o, step)
 	}
 	inOrder(objects)
@@ -85,4 +89,24 @@ func aloneWithManifest(s *release.KubernetesSpec) error {
 
 func invalid(field, format string, args ...any) error {
 	return release.Invalid("kubernetes."+field, "%s", fmt.Sprintf(format, args...))
+}
+
+// ownDefaults sets what the cluster would set from a field, and would keep when that field is left out one day: it is removed with it
+// only if it is ours.
+func ownDefaults(o *object) {
+	strategy, _, _ := unstructured.NestedString(o.Object, "spec", "strategy", "type")
+	if o.GroupVersionKind().GroupKind() == (schema.GroupKind{Group: "apps", Kind: "Deployment"}) && (strategy == "" || strategy == "RollingUpdate") {
+		_ = unstructured.SetNestedField(o.Object, "RollingUpdate", "spec", "strategy", "type")
+		for _, name := range []string{"maxSurge", "maxUnavailable"} {
+			if _, there, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "strategy", "rollingUpdate", name); !there {
+				_ = unstructured.SetNestedField(o.Object, "25%", "spec", "strategy", "rollingUpdate", name)
+			}
+		}
+	}
+	for _, path := range [][]string{{"spec", "template", "spec"}, {"spec", "jobTemplate", "spec", "template", "spec"}} {
+		name, found, _ := unstructured.NestedString(o.Object, append(path, "serviceAccountName")...)
+		if _, there, _ := unstructured.NestedFieldNoCopy(o.Object, append(path, "serviceAccount")...); found && !there {
+			_ = unstructured.SetNestedField(o.Object, name, append(path, "serviceAccount")...)
+		}
+	}
 }

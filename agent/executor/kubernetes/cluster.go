@@ -167,8 +167,11 @@ func (e *apiError) Unwrap() error { return e.err }
 
 // transient says whether the same request may succeed a moment later.
 func transient(err error) bool {
+	if apierrors.IsInternalError(err) { // which a wrong object is, too
+		return strings.Contains(err.Error(), "etcdserver") || strings.Contains(err.Error(), "failed calling webhook")
+	}
 	return apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsServiceUnavailable(err) ||
-		apierrors.IsInternalError(err) || apierrors.IsUnexpectedServerError(err) || utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) ||
+		apierrors.IsUnexpectedServerError(err) || utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) ||
 		utilnet.IsProbableEOF(err) || utilnet.IsTimeout(err) || utilnet.IsHTTP2ConnectionLost(err)
 }
 

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/internal/failpoint"
@@ -24,6 +25,9 @@ type deployment struct {
 
 	*cluster
 	inv *inventory
+
+	warned  map[types.UID]bool   // events that are in the log
+	crashed map[types.UID]string // the last line of pods that crashed; their last lines are in the log
 }
 
 // failure is why a deployment goes back. It is kept before anything is undone: a later run goes on with that.

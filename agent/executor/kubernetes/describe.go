@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// maxDescribed is how many pods a description lists.
-	maxDescribed = 20
+	// maxDescribed is how many pods a description lists, and in how many bytes: it is a part of a step's result.
+	maxDescribed      = 20
+	maxDescribedBytes = 5 << 10
 	// maxCompared is how many objects are compared with what was applied.
 	maxCompared = 100
 )
@@ -84,7 +85,9 @@ func hostVariable(host executor.Host, name string) (release.Value, bool) {
 
 // unexpanded says whether a variable is left in a configuration, or what looks like one.
 func unexpanded(spec *release.KubernetesSpec) bool {
-	text, err := json.Marshal(spec)
+	rest := *spec
+	rest.PreScript, rest.PostScript, rest.Health = "", "", nil // they have a meaning of their own for it
+	text, err := json.Marshal(rest)
 	return err == nil && strings.Contains(string(text), "${")
 }
 
@@ -140,7 +143,7 @@ type sight struct {
 	images  map[string]bool
 
 	missing, changed, degraded []string // why
-	compared, there            int
+	compared, there, bytes     int
 	workloads                  []string
 	good, desired              int32
 }
@@ -150,6 +153,10 @@ func (s *sight) see(ctx context.Context, o *object) error {
 	live, err := s.get(ctx, r)
 	if err != nil {
 		return err
+	}
+	if live == nil && endsByItself(o) {
+		s.there++
+		return nil
 	}
 	if live == nil {
 		s.missing = append(s.missing, r.String()+" is not there")
@@ -206,11 +213,11 @@ func (s *sight) pods(ctx context.Context, workload *object) error {
 		if pod.DeletionTimestamp != nil {
 			state.Reason = "stops"
 		}
-		if len(s.running.Objects) < maxDescribed {
-			encoded, err := json.Marshal(state)
-			if err != nil {
-				return err
-			}
+		encoded, err := json.Marshal(state)
+		if err != nil {
+			return err
+		}
+		if s.bytes += len(encoded); len(s.running.Objects) < maxDescribed && s.bytes <= maxDescribedBytes {
 			s.running.Objects = append(s.running.Objects, encoded)
 		}
 	}

@@ -31,7 +31,7 @@ func (g *generator) template() (*coreac.PodTemplateSpecApplyConfiguration, error
 	if err := g.volumes(pod, container); err != nil {
 		return nil, err
 	}
-	pod.WithContainers(container).WithNodeSelector(s.NodeSelector)
+	pod.WithNodeSelector(s.NodeSelector)
 	if s.PullSecret != "" {
 		pod.WithImagePullSecrets(coreac.LocalObjectReference().WithName(s.PullSecret))
 	}
@@ -67,6 +67,7 @@ func (g *generator) template() (*coreac.PodTemplateSpecApplyConfiguration, error
 	if s.Security != nil {
 		security(pod, container, s.Security)
 	}
+	pod.WithContainers(container) // which copies it
 	annotations := maps.Clone(s.PodAnnotations)
 	if annotations == nil {
 		annotations = map[string]string{}

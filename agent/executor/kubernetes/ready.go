@@ -163,6 +163,12 @@ func replicaSetProgress(r *appsv1.ReplicaSet) progress {
 	return p
 }
 
+// endsByItself says whether the cluster deletes an object when it has ended.
+func endsByItself(o *object) bool {
+	_, found, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "ttlSecondsAfterFinished")
+	return found && o.GetKind() == "Job"
+}
+
 func jobProgress(j *batchv1.Job) progress {
 	want := int32(1)
 	if j.Spec.Completions != nil {

@@ -44,6 +44,7 @@ type Cluster struct {
 // part is a process of the cluster's.
 type part struct {
 	name  string
+	args  []string
 	cmd   *exec.Cmd
 	stdin io.Closer // it ends when this is closed
 	ended chan struct{}
@@ -103,7 +104,9 @@ func Start(ctx context.Context, dir string) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	return c, c.wait(ctx, "the node", func() bool { return c.nodeReady(ctx) && c.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default", nil) == nil })
+	return c, c.wait(ctx, "the node", func() bool {
+		return c.nodeReady(ctx) && c.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default", nil) == nil
+	})
 }
 
 // Stop ends all processes and waits until they are gone.
@@ -121,14 +124,18 @@ func (c *Cluster) Stop() {
 	c.parts = nil
 }
 
-// Kill ends one part at once: a cluster that does not answer. Its name is that of its log.
-func (c *Cluster) Kill(name string) {
-	for _, p := range c.parts {
+// Kill ends one part at once, such as kube-apiserver, and gives a function that starts it again.
+func (c *Cluster) Kill(name string) (again func() error) {
+	for i, p := range c.parts {
 		if p.name == name {
 			_ = p.cmd.Process.Kill()
 			<-p.ended
+			_ = p.stdin.Close()
+			c.parts = append(c.parts[:i:i], c.parts[i+1:]...)
+			return func() error { return c.start(name, p.args...) }
 		}
 	}
+	return func() error { return fmt.Errorf("there is no part %s", name) }
 }
 
 // KubeconfigOf writes a kubeconfig for a user (see Users) and gives its path; namespace is that of its context.
@@ -173,7 +180,7 @@ func (c *Cluster) writeFiles() error {
 }
 
 func (c *Cluster) start(name string, args ...string) error {
-	log, err := os.Create(filepath.Join(c.Dir, name+".log"))
+	log, err := os.OpenFile(filepath.Join(c.Dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -187,7 +194,7 @@ func (c *Cluster) start(name string, args ...string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	p := &part{name: name, cmd: cmd, stdin: stdin, ended: make(chan struct{})}
+	p := &part{name: name, args: args, cmd: cmd, stdin: stdin, ended: make(chan struct{})}
 	go func() {
 		defer close(p.ended)
 		_ = cmd.Wait()
@@ -275,6 +282,9 @@ func freePorts(n int) ([]string, error) {
 	}
 	return addresses, nil
 }
+
+// Certificate is the path of the API server's own, which signs itself.
+func (c *Cluster) Certificate() string { return filepath.Join(c.Dir, "certs", "apiserver.crt") }
 
 // Memory gives the resident memory of all parts, in bytes.
 func (c *Cluster) Memory() int64 {

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -401,4 +402,95 @@ func TestImmutable(t *testing.T) {
 	sets, err := client.AppsV1().StatefulSets(w.namespace).List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	require.Empty(t, sets.Items)
+}
+
+// What a version leaves out is gone, also where the cluster made something of its own of it.
+func TestSwitches(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, name := range []string{"robot", "other"} {
+		_, err := client.CoreV1().ServiceAccounts(w.namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	ports := []release.KubePort{{Name: "http", Port: 80}}
+	full := w.spec("v1", func(s *release.KubernetesSpec) {
+		s.Ports, s.Service, s.ServiceAccount = ports, &release.KubeService{Type: "NodePort"}, "robot"
+		s.Volumes = []release.KubeVolume{{Name: "a", MountPath: "/a", ConfigMap: "settings"}}
+		s.Readiness = &release.KubeProbe{HTTPPath: "/ready"}
+		s.Env, s.Labels, s.Annotations = map[string]string{"A": "b"}, map[string]string{"team": "a"}, map[string]string{"note": "a"}
+		s.MaxSurge, s.GracePeriod = "50%", release.Duration(time.Second)
+		s.Security = &release.KubeSecurity{CapAdd: []string{"NET_ADMIN"}}
+	})
+	w.deploy(release.StepInstall, "v1", full)
+	w.deploy(release.StepUpdate, "v2", w.spec("v2", func(s *release.KubernetesSpec) {
+		s.Ports, s.Service, s.Recreate, s.ServiceAccount = ports, &release.KubeService{}, true, "other"
+		s.Volumes = []release.KubeVolume{{Name: "a", MountPath: "/a", EmptyDir: true}}
+		s.Readiness = &release.KubeProbe{Exec: []string{"true"}}
+	}))
+	d := w.deployment()
+	require.Equal(t, appsv1.RecreateDeploymentStrategyType, d.Spec.Strategy.Type)
+	require.Equal(t, "other", d.Spec.Template.Spec.ServiceAccountName)
+	require.Nil(t, d.Spec.Template.Spec.Volumes[0].ConfigMap)
+	require.Nil(t, d.Spec.Template.Spec.Containers[0].ReadinessProbe.HTTPGet)
+	require.NotContains(t, d.Labels, "team")
+	require.NotContains(t, d.Annotations, "note")
+	require.EqualValues(t, 30, *d.Spec.Template.Spec.TerminationGracePeriodSeconds)
+	service, err := client.CoreV1().Services(w.namespace).Get(t.Context(), "shop", metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Equal(t, corev1.ServiceTypeClusterIP, service.Spec.Type)
+
+	w.deploy(release.StepUpdate, "v3", w.spec("v3"))
+	d = w.deployment()
+	require.Equal(t, appsv1.RollingUpdateDeploymentStrategyType, d.Spec.Strategy.Type)
+	require.Equal(t, "25%", d.Spec.Strategy.RollingUpdate.MaxSurge.String())
+	require.Empty(t, d.Spec.Template.Spec.ServiceAccountName)
+	require.Empty(t, d.Spec.Template.Spec.Volumes)
+	require.Nil(t, d.Spec.Template.Spec.Containers[0].ReadinessProbe)
+	w.deploy(release.StepUpdate, "v4", w.spec("v4", func(s *release.KubernetesSpec) { s.Recreate = true })) // what is in the way is the cluster's
+	require.Equal(t, appsv1.RecreateDeploymentStrategyType, w.deployment().Spec.Strategy.Type)
+	w.deploy(release.StepRollbackTo, "v1", full)
+	require.Equal(t, "50%", w.deployment().Spec.Strategy.RollingUpdate.MaxSurge.String())
+	require.Equal(t, "robot", w.deployment().Spec.Template.Spec.ServiceAccountName)
+}
+
+// The configurations of the unit tests, which set every field, are what the API server takes, strictly.
+func TestEveryField(t *testing.T) {
+	files, err := filepath.Glob("../testdata/*.json")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for i := range 12 { // for all claims
+		_, err := client.CoreV1().PersistentVolumes().Create(t.Context(), &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("lab-", i)},
+			Spec: corev1.PersistentVolumeSpec{StorageClassName: "lab", Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+				AccessModes:            []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce, corev1.ReadWriteMany},
+				PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}}}, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			w := newWorld(t)
+			config, err := release.ParseConfig(release.TypeKubernetes, text)
+			require.NoError(t, err)
+			spec := *config.Kubernetes
+			spec.Kubeconfig, spec.Namespace, spec.Deadline = w.config, w.namespace, release.Duration(40*time.Second)
+			_, err = client.CoreV1().ServiceAccounts(w.namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot"}}, metav1.CreateOptions{})
+			require.NoError(t, err)
+			class := "lab"
+			_, err = client.CoreV1().PersistentVolumeClaims(w.namespace).Create(t.Context(), &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"},
+				Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: &class, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+					Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}, metav1.CreateOptions{})
+			require.NoError(t, err)
+			if spec.Ports != nil && spec.Replicas != nil {
+				one := 1 // it has a port of its node
+				spec.Replicas = &one
+			}
+			o := w.deploy(release.StepInstall, "v1", spec)
+			require.Equal(t, executor.RunOK, o.reported.State, o.reported.Reason)
+			w.deploy(release.StepUpdate, "v1", spec)
+			w.uninstall(spec)
+			w.empty()
+		})
+	}
 }

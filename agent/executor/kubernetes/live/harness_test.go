@@ -91,7 +91,7 @@ func (t *tools) Health(ctx context.Context, env map[string]string) error {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("health check: %s", out)
+		return fmt.Errorf("health check: %s", strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -63,7 +63,7 @@ func TestBadInput(t *testing.T) {
 		{"a name", func(s *release.KubernetesSpec) { s.Name = "a; rm -rf $(HOME)" }, "a lowercase RFC 1123"},
 		{"a patch without a target", patch(release.KubePatch{Kind: "Service", Patch: "a: b"}), "there is no Service to patch"},
 		{"a patch that does not apply", patch(release.KubePatch{Type: "json", Patch: `[{"op":"remove","path":"/spec/nothing"}]`}),
-			"patches[0]: it does not apply to deployment shop: remove operation does not apply: doc is missing key: /spec/nothing"},
+			"patches[0]: it does not apply to deployment shop: error in remove for path: '/spec/nothing': Unable to remove nonexistent key"},
 		{"a test that fails", patch(release.KubePatch{Type: "json", Patch: `[{"op":"test","path":"/spec/replicas","value":9}]`}), "testing value /spec/replicas failed"},
 		{"a patch of another type", patch(release.KubePatch{Patch: "[]"}), "the patch is not an object"},
 		{"a patch of a wrong type", patch(release.KubePatch{Patch: "spec: {replicas: many}"}), "replicas"},
@@ -118,7 +118,9 @@ func TestProbe(t *testing.T) {
 func TestDescribe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	spec := w.spec("v1", func(s *release.KubernetesSpec) { s.Ports, s.Service = []release.KubePort{{Port: 80}}, &release.KubeService{} })
+	spec := w.spec("v1", func(s *release.KubernetesSpec) {
+		s.Ports, s.Service = []release.KubePort{{Port: 80}}, &release.KubeService{}
+	})
 	require.Equal(t, executor.RunMissing, w.describe(spec).State)
 	w.deploy(release.StepInstall, "v1", spec)
 	is := w.describe(spec)
@@ -208,7 +210,9 @@ func TestLogs(t *testing.T) {
 	require.Regexp(t, `(?m)^\[shop-\w+-\w+\] starting shop$`, all)
 	require.Equal(t, 6, strings.Count(read(t.Context(), executor.LogOptions{Tail: 3}), "\n")) // of two pods
 	require.Regexp(t, `(?m)^\[shop-\S+\] 20\d\d-\d\d-\d\dT\S+Z starting shop$`, read(t.Context(), executor.LogOptions{Timestamps: true}))
-	require.Eventually(t, func() bool { return !strings.Contains(read(t.Context(), executor.LogOptions{Since: time.Now().Add(-time.Second)}), "starting") },
+	require.Eventually(t, func() bool {
+		return !strings.Contains(read(t.Context(), executor.LogOptions{Since: time.Now().Add(-time.Second)}), "starting")
+	},
 		10*time.Second, 100*time.Millisecond)
 
 	// Those of pods that come later are followed, too.

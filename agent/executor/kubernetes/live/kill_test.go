@@ -108,7 +108,9 @@ func TestKilledUninstall(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			spec := w.spec("v1", func(s *release.KubernetesSpec) { s.Ports, s.Service = []release.KubePort{{Port: 80}}, &release.KubeService{} })
+			spec := w.spec("v1", func(s *release.KubernetesSpec) {
+				s.Ports, s.Service = []release.KubePort{{Port: 80}}, &release.KubeService{}
+			})
 			w.deploy(release.StepInstall, "v1", spec)
 			uninstall := w.step(release.StepUninstall, "", spec)
 			require.True(t, w.kill(uninstall, "kubernetes."+at))
