@@ -1,8 +1,9 @@
 package kubernetes
 
 import (
-	"github.com/quicflow/quicflow/agent/executor"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/quicflow/quicflow/agent/executor"
 )
 
 // Field managers of server-side apply.

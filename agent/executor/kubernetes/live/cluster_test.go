@@ -1,7 +1,6 @@
 package live
 
 import (
-	"encoding/json"
 	"net"
 	"net/url"
 	"os"
@@ -44,10 +43,7 @@ func TestInCluster(t *testing.T) {
 	require.NoError(t, err)
 
 	spec := w.spec("v1", func(s *release.KubernetesSpec) { s.Kubeconfig, s.Namespace = "", "" })
-	text, err := json.Marshal(w.step(release.StepInstall, "v1", spec))
-	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "step.json")
-	require.NoError(t, os.WriteFile(file, text, 0o600))
+	file := w.childFile(w.step(release.StepInstall, "v1", spec))
 	program, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", `

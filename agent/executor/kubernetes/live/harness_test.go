@@ -274,13 +274,16 @@ func (w *world) empty() {
 	require.NoError(w.t, err, "the namespace stays")
 }
 
+// childStep is a step for a child.
+type childStep struct {
+	Step *executor.Step
+	Dir  string
+}
+
 // kill carries out a step in a process that dies at a failpoint, and says whether it did.
 func (w *world) kill(step *executor.Step, failpoint string) bool {
 	w.t.Helper()
-	file := filepath.Join(w.t.TempDir(), "step.json")
-	text, err := json.Marshal(step)
-	require.NoError(w.t, err)
-	require.NoError(w.t, os.WriteFile(file, text, 0o600))
+	file := w.childFile(step)
 	program, err := os.Executable()
 	require.NoError(w.t, err)
 	cmd := exec.CommandContext(w.t.Context(), program)
@@ -290,14 +293,26 @@ func (w *world) kill(step *executor.Step, failpoint string) bool {
 	return err != nil && err.Error() == "signal: killed"
 }
 
+// childFile writes down a step for a child, and gives the file's path.
+func (w *world) childFile(step *executor.Step) string {
+	w.t.Helper()
+	file := filepath.Join(w.t.TempDir(), "step.json")
+	text, err := json.Marshal(childStep{step, step.Dir})
+	require.NoError(w.t, err)
+	require.NoError(w.t, os.WriteFile(file, text, 0o600))
+	return file
+}
+
 // child carries out a step.
 func child(path string) int {
 	text, err := os.ReadFile(path)
-	step := &executor.Step{}
+	what := childStep{}
 	if err == nil {
-		err = json.Unmarshal(text, step)
+		err = json.Unmarshal(text, &what)
 	}
 	if err == nil {
+		step := what.Step
+		step.Dir = what.Dir
 		err = kubernetes.New(kubernetes.Config{}).Work(context.Background(), &executor.Run{Step: step,
 			Tools: &tools{step: step, spec: step.Config.Kubernetes, log: os.Stdout}})
 	}
