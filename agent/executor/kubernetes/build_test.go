@@ -216,7 +216,7 @@ func TestRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spec := &release.KubernetesSpec{Image: "shop", ImageTag: "v1"}
 			c.change(spec)
-			err := New(Config{}).Check(step(spec))
+			err := New().Check(step(spec))
 			require.ErrorIs(t, err, release.ErrInvalid)
 			require.ErrorContains(t, err, c.why)
 		})
@@ -225,9 +225,9 @@ func TestRefused(t *testing.T) {
 
 // Variables of the host are not known when a step is checked.
 func TestCheckBeforeExpansion(t *testing.T) {
-	require.NoError(t, New(Config{}).Check(step(&release.KubernetesSpec{Image: "shop", ImageTag: "v1", Resources: &release.KubeResources{
+	require.NoError(t, New().Check(step(&release.KubernetesSpec{Image: "shop", ImageTag: "v1", Resources: &release.KubeResources{
 		Limits: map[string]string{"cpu": "${CPUS}"}}})))
-	require.NoError(t, New(Config{}).Check(&executor.Step{Action: release.StepUninstall, Config: release.Merged{Spec: release.Spec{Kubernetes: &release.KubernetesSpec{}}}}))
+	require.NoError(t, New().Check(&executor.Step{Action: release.StepUninstall, Config: release.Merged{Spec: release.Spec{Kubernetes: &release.KubernetesSpec{}}}}))
 }
 
 func TestInventoryDropsOldRevisions(t *testing.T) {

@@ -50,10 +50,10 @@ type cluster struct {
 	mapper    *restmapper.DeferredDiscoveryRESTMapper
 }
 
-// connect reads the kubeconfig, or the account of the pod that this is, and asks the server for its version. fallback is the
-// kubeconfig where the configuration names none; it may be empty. warn gets the server's warnings; nil drops them.
-func connect(ctx context.Context, spec *release.KubernetesSpec, fallback string, warn rest.WarningHandler) (*cluster, error) {
-	config, namespace, inside, err := restConfig(spec, fallback)
+// connect reads the kubeconfig, or the account of the pod that this is, and asks the server for its version. warn gets the server's
+// warnings; nil drops them.
+func connect(ctx context.Context, spec *release.KubernetesSpec, warn rest.WarningHandler) (*cluster, error) {
+	config, namespace, inside, err := restConfig(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -98,11 +98,8 @@ func connect(ctx context.Context, spec *release.KubernetesSpec, fallback string,
 }
 
 // restConfig looks for the way to the cluster in the order that the field's doc promises.
-func restConfig(spec *release.KubernetesSpec, fallback string) (_ *rest.Config, namespace string, inside bool, err error) {
+func restConfig(spec *release.KubernetesSpec) (_ *rest.Config, namespace string, inside bool, err error) {
 	path := spec.Kubeconfig
-	if path == "" {
-		path = fallback
-	}
 	if path == "" && spec.Context == "" && os.Getenv("KUBECONFIG") == "" {
 		if config, err := rest.InClusterConfig(); err == nil {
 			namespace := spec.Namespace

@@ -20,8 +20,7 @@ import (
 // deployment is a step in progress.
 type deployment struct {
 	*executor.Run
-	spec       *release.KubernetesSpec
-	kubeconfig string // where the configuration names none
+	spec *release.KubernetesSpec
 
 	*cluster
 	inv *inventory
@@ -40,7 +39,7 @@ type failure struct {
 const failureKey = "failure"
 
 func (d *deployment) connect(ctx context.Context) (err error) {
-	d.cluster, err = connect(ctx, d.spec, d.kubeconfig, &warner{tools: d.Tools, said: map[string]bool{}})
+	d.cluster, err = connect(ctx, d.spec, &warner{tools: d.Tools, said: map[string]bool{}})
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (w *Worker) open(ctx context.Context, what executor.Deployed) (*deployment,
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := connect(ctx, spec, w.config.Kubeconfig, nil)
+	c, err := connect(ctx, spec, nil)
 	if err != nil {
 		return nil, nil, err
 	}

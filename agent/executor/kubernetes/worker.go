@@ -11,22 +11,13 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-// Config configures a Worker. Its zero value is ready to use.
-type Config struct {
-	// Kubeconfig is the path for projects that name none. Defaults to the account of the pod that the agent runs in, else to KUBECONFIG
-	// and ~/.kube/config.
-	Kubeconfig string
-}
-
 // Worker carries out steps of Kubernetes projects.
-type Worker struct {
-	config Config
-}
+type Worker struct{}
 
 var _ executor.Worker = (*Worker)(nil)
 
 // New makes a Worker.
-func New(config Config) *Worker { return &Worker{config: config} }
+func New() *Worker { return &Worker{} }
 
 // Type is what it carries out.
 func (*Worker) Type() release.Type { return release.TypeKubernetes }
@@ -51,8 +42,8 @@ func (*Worker) Check(step *executor.Step) error {
 }
 
 // Work carries out a step.
-func (w *Worker) Work(ctx context.Context, run *executor.Run) error {
-	d := &deployment{Run: run, spec: run.Config.Kubernetes, kubeconfig: w.config.Kubeconfig}
+func (*Worker) Work(ctx context.Context, run *executor.Run) error {
+	d := &deployment{Run: run, spec: run.Config.Kubernetes}
 	if run.Action == release.StepUninstall {
 		return d.uninstall(ctx)
 	}
@@ -60,8 +51,8 @@ func (w *Worker) Work(ctx context.Context, run *executor.Run) error {
 }
 
 // Probe asks the API server that projects without a kubeconfig of their own would be deployed to.
-func (w *Worker) Probe(ctx context.Context) (executor.Capability, error) {
-	c, err := connect(ctx, &release.KubernetesSpec{}, w.config.Kubeconfig, nil)
+func (*Worker) Probe(ctx context.Context) (executor.Capability, error) {
+	c, err := connect(ctx, &release.KubernetesSpec{}, nil)
 	if err != nil {
 		return executor.Capability{}, err
 	}

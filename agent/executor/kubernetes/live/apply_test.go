@@ -329,7 +329,7 @@ func TestForbidden(t *testing.T) {
 		RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "deployer"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "limited"}}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { // the API server learns of roles in a moment
-		_, err := kubernetes.New(kubernetes.Config{}).Describe(t.Context(), w.deployed(w.spec("v1")))
+		_, err := kubernetes.New().Describe(t.Context(), w.deployed(w.spec("v1")))
 		return err == nil && w.describe(w.spec("v1")).State == executor.RunMissing
 	}, 10*time.Second, 100*time.Millisecond)
 	require.Contains(t, w.fail(release.StepInstall, "v1", w.spec("v1", func(s *release.KubernetesSpec) {

@@ -178,7 +178,7 @@ type outcome struct {
 func (w *world) do(ctx context.Context, step *executor.Step) outcome {
 	log := &strings.Builder{}
 	tools := &tools{step: step, spec: step.Config.Kubernetes, log: log}
-	worker := kubernetes.New(kubernetes.Config{})
+	worker := kubernetes.New()
 	err := worker.Check(step)
 	if err == nil {
 		err = worker.Work(ctx, &executor.Run{Step: step, Tools: tools})
@@ -210,7 +210,7 @@ func (w *world) uninstall(spec release.KubernetesSpec) outcome {
 }
 
 func (w *world) describe(spec release.KubernetesSpec) executor.Running {
-	running, err := kubernetes.New(kubernetes.Config{}).Describe(w.t.Context(), w.deployed(spec))
+	running, err := kubernetes.New().Describe(w.t.Context(), w.deployed(spec))
 	require.NoError(w.t, err)
 	return running
 }
@@ -313,7 +313,7 @@ func child(path string) int {
 	if err == nil {
 		step := what.Step
 		step.Dir = what.Dir
-		err = kubernetes.New(kubernetes.Config{}).Work(context.Background(), &executor.Run{Step: step,
+		err = kubernetes.New().Work(context.Background(), &executor.Run{Step: step,
 			Tools: &tools{step: step, spec: step.Config.Kubernetes, log: os.Stdout}})
 	}
 	fmt.Println("ended:", err)

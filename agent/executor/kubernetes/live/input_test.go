@@ -100,18 +100,16 @@ func bomb() string {
 }
 
 func TestProbe(t *testing.T) {
-	capability, err := kubernetes.New(kubernetes.Config{Kubeconfig: lab.Kubeconfig}).Probe(t.Context())
+	t.Setenv("KUBECONFIG", lab.Kubeconfig)
+	capability, err := kubernetes.New().Probe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, release.TypeKubernetes, capability.Type)
 	require.Regexp(t, `^v1\.\d+\.\d+`, capability.Version)
 	require.Equal(t, lab.Server, capability.Details["server"])
 
-	t.Setenv("KUBECONFIG", lab.Kubeconfig)
-	_, err = kubernetes.New(kubernetes.Config{}).Probe(t.Context())
-	require.NoError(t, err)
 	t.Setenv("KUBECONFIG", "")
 	t.Setenv("HOME", t.TempDir())
-	_, err = kubernetes.New(kubernetes.Config{}).Probe(t.Context())
+	_, err = kubernetes.New().Probe(t.Context())
 	require.ErrorContains(t, err, "there is no kubeconfig (KUBECONFIG, ~/.kube/config), and this is no pod of a cluster")
 }
 
@@ -143,7 +141,7 @@ func TestDescribe(t *testing.T) {
 	what := w.deployed(spec)
 	what.Host.Labels = map[string]string{"where": strings.TrimPrefix(w.namespace, "testd")}
 	what.Config.Kubernetes.Namespace = "testd${QUICFLOW_LABEL_WHERE}"
-	is, err := kubernetes.New(kubernetes.Config{}).Describe(t.Context(), what)
+	is, err := kubernetes.New().Describe(t.Context(), what)
 	require.NoError(t, err)
 	require.Equal(t, executor.RunOK, is.State, is.Reason)
 
@@ -202,7 +200,7 @@ func TestLogs(t *testing.T) {
 	w.deploy(release.StepInstall, "v1", spec)
 	read := func(ctx context.Context, options executor.LogOptions) string {
 		var out bytes.Buffer
-		require.NoError(t, kubernetes.New(kubernetes.Config{}).Logs(ctx, w.deployed(spec), options, &out))
+		require.NoError(t, kubernetes.New().Logs(ctx, w.deployed(spec), options, &out))
 		return out.String()
 	}
 	all := read(t.Context(), executor.LogOptions{})
@@ -221,7 +219,7 @@ func TestLogs(t *testing.T) {
 	var out lockedBuffer
 	ended := make(chan error, 1)
 	go func() {
-		ended <- kubernetes.New(kubernetes.Config{}).Logs(ctx, w.deployed(spec), executor.LogOptions{Tail: 1, Follow: true}, &out)
+		ended <- kubernetes.New().Logs(ctx, w.deployed(spec), executor.LogOptions{Tail: 1, Follow: true}, &out)
 	}()
 	require.Eventually(t, func() bool { return strings.Count(out.String(), "\n") > 10 }, 10*time.Second, 50*time.Millisecond)
 	w.deploy(release.StepUpdate, "v2", func() release.KubernetesSpec { s := spec; s.ImageTag = "v2"; return s }())
@@ -233,7 +231,7 @@ func TestLogs(t *testing.T) {
 	require.NoError(t, <-ended)
 
 	w.uninstall(spec)
-	require.ErrorContains(t, kubernetes.New(kubernetes.Config{}).Logs(t.Context(), w.deployed(spec), executor.LogOptions{}, &out), "nothing of shop is in namespace")
+	require.ErrorContains(t, kubernetes.New().Logs(t.Context(), w.deployed(spec), executor.LogOptions{}, &out), "nothing of shop is in namespace")
 }
 
 type lockedBuffer struct {

@@ -19,7 +19,7 @@ import (
 func (w *world) again(step *executor.Step) outcome {
 	w.t.Helper()
 	tools := &tools{step: step, spec: step.Config.Kubernetes, log: w.t.Output()}
-	err := kubernetes.New(kubernetes.Config{}).Work(w.t.Context(), &executor.Run{Step: step, Again: true, Tools: tools})
+	err := kubernetes.New().Work(w.t.Context(), &executor.Run{Step: step, Again: true, Tools: tools})
 	return outcome{"", tools.reported, err}
 }
 
