@@ -57,10 +57,22 @@ test-race: ## Run the concurrent packages' tests under the race detector
 	CGO_ENABLED=1 go test -race $(RACE)
 
 .PHONY: test-integration
-test-integration: ## Run the tests on weak networks and on a real Docker engine (as root, on Linux)
-	@scripts/install-deps.sh iproute2 util-linux iptables docker.io docker-registry busybox-static
+test-integration: test-weaknet test-docker test-kubernetes ## Run all tests on real networks, engines and clusters (as root, on Linux)
+
+.PHONY: test-weaknet
+test-weaknet: ## Run the tests on weak networks: loss, delay, partitions, moving hosts
+	@scripts/install-deps.sh iproute2
 	go test -count=1 -v -timeout 6m ./internal/weaknet/...
+
+.PHONY: test-docker
+test-docker: ## Run the tests on a real Docker engine with a registry
+	@scripts/install-deps.sh iproute2 util-linux iptables docker.io docker-registry busybox-static
 	go test -count=1 -v -timeout 8m -parallel 4 -tags failpoint ./internal/dockertest/...
+
+# From nothing the control plane takes 6 to 12 minutes to compile; the program is kept in .cache/bin.
+.PHONY: test-kubernetes
+test-kubernetes: ## Run the tests on a real Kubernetes control plane, which is built at the first time
+	go test -count=1 -timeout 30m -tags failpoint ./internal/lab/kube/... ./agent/executor/kubernetes/live
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments

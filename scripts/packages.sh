@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Lists this module's packages, but for the end-to-end tests and those on weak networks or Docker: "light" ones, and "heavy" ones that
+# Lists this module's packages, but for the end-to-end tests and those of make test-integration: "light" ones, and "heavy" ones that
 # link the Temporal server, themselves or in their tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=$(go list ./... | grep -vE '/internal/(dockertest|e2e|weaknet)$' | sort)
+packages=$(go list ./... | grep -vE '/internal/(dockertest|e2e|weaknet)$|/executor/kubernetes/live$' | sort)
 heavy=$(go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... |
 	grep ' go\.temporal\.io/server/' | cut -d' ' -f1 | sed 's/\.test$//' | sort -u)
 case ${1-} in

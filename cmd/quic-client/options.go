@@ -18,6 +18,7 @@ import (
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/container"
+	"github.com/quicflow/quicflow/agent/executor/kubernetes"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/host"
@@ -120,7 +121,7 @@ func (o *options) config() (agent.Config, error) {
 
 // workers are those of the deployment types that this program has. Making them does nothing.
 func workers() []executor.Worker {
-	return []executor.Worker{script.New(), container.New(container.Config{})}
+	return []executor.Worker{script.New(), container.New(container.Config{}), kubernetes.New()}
 }
 
 // executors carry out the steps of all types.

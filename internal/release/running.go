@@ -21,10 +21,11 @@ type Running struct {
 
 // RunningObject is a part of what runs, such as a pod.
 type RunningObject struct {
-	Kind   string `json:"kind"`
-	Name   string `json:"name"`
-	State  string `json:"state"`
-	Reason string `json:"reason,omitempty"`
+	Kind    string            `json:"kind"`
+	Name    string            `json:"name"`
+	State   string            `json:"state"`
+	Reason  string            `json:"reason,omitempty"`
+	Details map[string]string `json:"details,omitempty" doc:"By kind: of a pod its namespace, node, image, restarts and since when"`
 }
 
 // RunState is whether something runs as it was deployed.

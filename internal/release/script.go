@@ -26,6 +26,9 @@ const (
 	DefaultKubeDeadline = 5 * time.Minute
 )
 
+// MaxManifestBytes is the most that a Kubernetes manifest, or a patch, may have. It keeps a step request below the wire's frame limit.
+const MaxManifestBytes = 512 << 10
+
 var envNameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func validateScriptCommon(field, interpreter, workDir string, env map[string]string, timeout Duration, health *Health, scripts ...string) error {

@@ -23,6 +23,9 @@ func (s *GitSpec) validate(field string, layer Layer) error {
 }
 
 func (s *KubernetesSpec) validate(field string, _ Layer) error {
+	if len(s.Manifest) > MaxManifestBytes {
+		return Invalid(field+".manifest", "it has %d bytes; the limit is %d", len(s.Manifest), MaxManifestBytes)
+	}
 	return validateCommon(field, s.Env, s.Timeout, s.Health, s.PreScript, s.PostScript)
 }
 
