@@ -10,6 +10,7 @@ import (
 	"github.com/quicflow/quicflow/api"
 	"github.com/quicflow/quicflow/internal/service"
 	"github.com/quicflow/quicflow/internal/telemetry"
+	"github.com/quicflow/quicflow/web"
 )
 
 // listen opens the ports of the API and, where they are wanted, of the metrics.
@@ -49,7 +50,12 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 	if err != nil {
 		return err
 	}
+	console, built := web.Console()
+	if !built {
+		a.logger.Warn("the console was not built; `make web` builds it")
+	}
 	handler, err := api.New(api.Config{
+		Console:       console,
 		Store:         a.store,
 		Rollouts:      a.rollouts,
 		Jobs:          a.jobs,
@@ -61,6 +67,9 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		Revoked:       func(clientID string) { a.hub.Disconnect(clientID) },
 		TemporalUI:    a.temporalUI,
 		TemporalUIURL: a.cfg.Temporal.UIURL,
+
+		TemporalNamespace: a.cfg.Temporal.Namespace,
+
 		Checks:        map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
 		SessionKey:    sessionKey,
 		Version:       a.cfg.Version,
