@@ -149,6 +149,8 @@ type Config struct {
 	TemporalUIURL string
 	// TemporalNamespace is where the workflows are, for links into the UI. Defaults to "": no links.
 	TemporalNamespace string
+	// AgentPort is the port of the hub, for the command with which an agent joins. Defaults to 0: not told.
+	AgentPort int
 	// Checks are the conditions of /ready by name. Defaults to none: ready as soon as it answers.
 	Checks map[string]Check
 	// SessionKey signs the cookies of logins; see LoadSessionKey. Defaults to a random one: logins end with the process.

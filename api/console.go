@@ -14,6 +14,7 @@ type UserSession struct {
 	Version           string `json:"version" doc:"Of the server"`
 	TemporalURL       string `json:"temporal_url,omitempty" doc:"Where Temporal's UI is, without a slash at its end. Left out where there is none"`
 	TemporalNamespace string `json:"temporal_namespace,omitempty"`
+	AgentPort         int    `json:"agent_port,omitempty" doc:"UDP port at which agents connect"`
 	BatchEnabled      bool   `json:"batch_enabled"`
 }
 
@@ -21,7 +22,7 @@ func (s *server) registerSession(api huma.API) {
 	register(s, api, huma.Operation{
 		OperationID: "get-session", Method: http.MethodGet, Path: "/api/session", Tags: []string{"login"}, Summary: "Who is logged in",
 	}, func(ctx context.Context, _ *struct{}) (*reply[UserSession], error) {
-		session := UserSession{User: principal(ctx), Version: s.Version, TemporalNamespace: s.TemporalNamespace, BatchEnabled: !s.NoBatch}
+		session := UserSession{User: principal(ctx), Version: s.Version, TemporalNamespace: s.TemporalNamespace, AgentPort: s.AgentPort, BatchEnabled: !s.NoBatch}
 		if s.TemporalUI != nil {
 			session.TemporalURL = temporalPath
 		} else if s.TemporalUIURL != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 
 	"go.temporal.io/sdk/client"
 
@@ -69,6 +70,7 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		TemporalUIURL: a.cfg.Temporal.UIURL,
 
 		TemporalNamespace: a.cfg.Temporal.Namespace,
+		AgentPort:         port(a.hub.Addr()),
 
 		Checks:        map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
 		SessionKey:    sessionKey,
@@ -90,6 +92,19 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 	return a.services.Start(ctx, service.HTTP("API", service.HTTPConfig{
 		Listener: apiListener, Handler: handler, TLS: a.apiTLS, Failed: a.fail, Logger: a.logger,
 	}))
+}
+
+// port gives the port of an address, 0 if it has none.
+func port(addr net.Addr) int {
+	_, text, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 func (a *App) checkTemporal(ctx context.Context) error {

@@ -30,9 +30,19 @@ export function staleBy(topic: string): { key: QueryKey; every: number }[] {
   ]
 }
 
+interface Reading {
+  key: QueryKey
+  every: number
+  pause: number // until the next may begin
+  last: number // began
+  busy: boolean
+  again: boolean
+  timer?: ReturnType<typeof setTimeout>
+}
+
 /** Reads again what is stale and looked at: at once, then no more often than it may be, and never twice at a time. */
 export class Refresher {
-  private readonly keys = new Map<string, { key: QueryKey; every: number; last: number; busy: boolean; again: boolean; timer?: ReturnType<typeof setTimeout> }>()
+  private readonly keys = new Map<string, Reading>()
 
   constructor(
     private readonly queries: Pick<QueryClient, 'invalidateQueries' | 'isFetching'>,
@@ -44,7 +54,7 @@ export class Refresher {
     const name = JSON.stringify(key)
     let k = this.keys.get(name)
     if (!k) {
-      k = { key, every, last: -Infinity, busy: false, again: false }
+      k = { key, every, pause: every, last: -Infinity, busy: false, again: false }
       this.keys.set(name, k)
       if (this.keys.size > 1_000) this.forget()
     }
@@ -53,7 +63,7 @@ export class Refresher {
       return
     }
     if (k.timer !== undefined) return
-    const wait = k.every - (this.now() - k.last)
+    const wait = k.pause - (this.now() - k.last)
     if (wait <= 0) void this.read(name)
     else k.timer = setTimeout(() => void this.read(name), wait)
   }
@@ -71,9 +81,7 @@ export class Refresher {
     } finally {
       k.busy = false
       // An answer that took long is not asked for again at once.
-      const took = this.now() - k.last
-      k.last = this.now() - Math.max(0, k.every - 3 * took)
-      if (took * 3 < k.every) k.last = this.now() - took
+      k.pause = Math.max(k.every, 3 * (this.now() - k.last))
       if (k.again) this.mark(k.key, k.every)
     }
   }
@@ -128,7 +136,7 @@ export class Live {
     if (e.name === 'hello') {
       this.version.value = (JSON.parse(e.data) as EventsHello).version
       // Whatever happened while nobody listened was not told.
-      if (this.state.value === 'lost') void this.queries.invalidateQueries()
+      void this.queries.invalidateQueries()
       this.state.value = 'live'
       return
     }

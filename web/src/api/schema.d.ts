@@ -2137,6 +2137,11 @@ export interface components {
             total: number;
         };
         UserSession: {
+            /**
+             * Format: int64
+             * @description UDP port at which agents connect
+             */
+            agent_port?: number;
             batch_enabled: boolean;
             temporal_namespace?: string;
             /** @description Where Temporal's UI is, without a slash at its end. Left out where there is none */
