@@ -11,6 +11,7 @@ import { i18n } from './i18n'
 import { router } from './router'
 import { liveKey } from './stores/live'
 import { useSession } from './stores/session'
+import { useUI } from './stores/ui'
 
 const queries = new QueryClient({
   defaultOptions: {
@@ -39,6 +40,7 @@ onExpired(() => {
   const session = useSession()
   live.stop()
   session.current = undefined
+  useUI().paletteOpen = false
   const at = router.currentRoute.value
   if (at.name === 'login' || at.matched.length === 0) return
   void router.replace({ name: 'login', query: at.fullPath === '/' ? { expired: '1' } : { next: at.fullPath, expired: '1' } }).then(() => queries.clear())

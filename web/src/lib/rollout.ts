@@ -78,8 +78,9 @@ export function budget(limit: string | number | undefined, total: number): numbe
 }
 
 /** How many ms are left at a rate of hosts a second; undefined where that cannot be said. */
-export function timeLeft(task: Pick<Task, 'status' | 'counts'>, rate: number): number | undefined {
+export function timeLeft(task: Pick<Task, 'status' | 'phase' | 'counts'>, rate: number): number | undefined {
   const left = task.counts.pending + task.counts.running
-  if (task.status !== 'running' || left === 0 || rate <= 0) return undefined
+  // What waits for a person, or for time to pass, has no rate.
+  if (task.status !== 'running' || !['canary', 'wave'].includes(task.phase) || left === 0 || rate <= 0) return undefined
   return (left / rate) * 1000
 }

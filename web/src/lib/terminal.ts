@@ -16,9 +16,11 @@ function strictDocument(): Document {
   })
 }
 
+const make = (tag: string) => Document.prototype.createElement.call(document, tag)
+
 function createElement(tag: string): HTMLElement {
   if (tag === 'style') return sheetElement()
-  const element = document.createElement(tag)
+  const element = make(tag)
   const set = element.setAttribute.bind(element)
   element.setAttribute = (name: string, value: string) => {
     if (name === 'style') element.style.cssText = value
@@ -29,7 +31,7 @@ function createElement(tag: string): HTMLElement {
 
 /** An element whose text is a sheet of the document for as long as it is there. */
 function sheetElement(): HTMLElement {
-  const element = document.createElement('span')
+  const element = make('span')
   element.hidden = true
   const sheet = new CSSStyleSheet()
   document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet]
@@ -69,7 +71,13 @@ export function openTerminal(into: HTMLElement): Screen {
   })
   const fitting = new FitAddon()
   terminal.loadAddon(fitting)
-  terminal.open(into)
+  // A part of it asks the page's own document, whatever it was given, but only while it opens.
+  document.createElement = createElement as typeof document.createElement
+  try {
+    terminal.open(into)
+  } finally {
+    delete (document as { createElement?: unknown }).createElement
+  }
   fitting.fit()
   return {
     write: (text) => terminal.write(text),
