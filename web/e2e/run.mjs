@@ -280,7 +280,6 @@ const scenarios = {
     await context.clearCookies()
     await page.getByRole('tab', { name: 'Plan' }).click()
     await page.getByRole('button', { name: 'Agents' }).or(page.getByText('Search or go to')).first().click()
-    await page.getByRole('combobox').fill('web')
     await page.waitForURL(/\/login\?/)
     await page.getByText('Your login has ended').waitFor()
     await shoot('login-expired')
@@ -289,6 +288,8 @@ const scenarios = {
   },
 
   async 'keyboard, language, phone'() {
+    await world.makeVersion('shop', '7.0', 'echo up; sleep 30')
+    await world.makeTask('shop', '7.0', { strategy: { canary: { percent: 25, soak: '1h' }, max_parallel: 2 } })
     await page.goto(`${world.url}/`)
     await page.getByText('Rolling out now').waitFor()
     await shoot('overview')
