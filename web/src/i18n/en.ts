@@ -36,12 +36,12 @@ export const en = {
     title: 'Overview', fine: 'Nothing is wrong right now.', first: 'No agents yet', firstText: 'An agent on each host carries out releases and commands. Make a token, and paste the line on a host.',
     unhealthy: 'The server is degraded: {checks}', failing: '{n} release that is running has failed hosts | {n} releases that are running have failed hosts',
     waiting: '{n} release waits for a person | {n} releases wait for a person', failed: '{n} release did not succeed in the last 24 hours | {n} releases did not succeed in the last 24 hours',
-    offline: '{n} agent is offline | {n} agents are offline', rolling: 'release under way | release under way | releases under way', jobs: 'command running | command running | commands running', online: 'agents online',
+    offline: '{n} agent is offline | {n} agents are offline', rolling: 'release under way | releases under way', jobs: 'command running | commands running', online: 'agents online',
     now: 'Rolling out now', nothing: 'Nothing is being rolled out.', commands: 'Commands running', recentFailed: 'Did not succeed, last 24 hours', recentDone: 'Succeeded, last 24 hours', all: 'All',
   },
   join: {
     title: 'Join agents', uses: 'Agents', hours: 'Holds for hours', pattern: 'Ids that match', make: 'Make a token', again: 'Make another', paste: 'Paste this on each host, once quic-client is there:',
-    holds: 'For {n} agents, expires', once: 'It cannot be shown again.',
+    copy: 'Copy', holds: 'For {n} agents, expires', once: 'It cannot be shown again.',
   },
   list: { newer: 'Newer', older: 'Older', before: 'Before', next: 'Next' },
   releases: {
@@ -92,9 +92,9 @@ export const en = {
   command: {
     new: 'Run a command', total: '{n} command | {n} commands', none: 'No commands yet', noneText: 'Run a line for the shell, or ask hosts what they are, on as many as a selector picks.', noMatch: 'No command matches', gone: 'There is no such command',
     type: 'Command', line: 'Line for the shell', payload: 'Payload (JSON)', notObject: 'This must be a JSON object.', targets: 'Where', bySelector: 'Selector', byList: 'List of ids', idsHint: 'web-1 web-2 web-3', pickHint: 'Say where: a selector such as env=prod, or * for every agent.',
-    hits: 'picks {n} host | picks {n} host | picks {n} hosts', unknown: '{n} not known: {ids}', how: 'How', batch: 'As a batch: it goes on when this page is closed', stream: 'As a stream: it is cancelled when this page is closed',
+    hits: 'picks {n} host | picks {n} hosts', unknown: '{n} not known: {ids}', how: 'How', batch: 'As a batch: it goes on when this page is closed', stream: 'As a stream: it is cancelled when this page is closed',
     options: 'Options', timeout: 'Seconds for each host', concurrency: 'Hosts at once', retries: 'Retries', maxFailures: 'Failures tolerated', waitOffline: 'Wait for offline hosts', default: 'default', refused: 'It was not taken',
-    run: 'Run', runOn: 'Run on {n} host | Run on {n} host | Run on {n} hosts', cancel: 'Cancel', cancelTitle: 'Cancel this command on {n} host | Cancel this command on {n} hosts', cancelText: 'Nothing new starts, and what runs is stopped.', retry: 'Retry what failed', again: 'Run again',
+    run: 'Run', runOn: 'Run on {n} host | Run on {n} hosts', cancel: 'Cancel', cancelTitle: 'Cancel this command on {n} host | Cancel this command on {n} hosts', cancelText: 'Nothing new starts, and what runs is stopped.', retry: 'Retry what failed', again: 'Run again',
     export: 'Export', held: 'Is cancelled when this page is closed', tab: { results: 'Results', log: 'Log' }, noResults: 'No results.', waiting: 'Results appear here as hosts finish, first finished first.', close: 'Close',
     kind: { exec_shell: 'a line for the shell', system_info: 'what a host is, and how busy', system_collect_info: 'its hardware', process_list: 'what runs on it', container_list: 'its containers', container_logs: 'what a container printed' },
   },

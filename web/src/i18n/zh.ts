@@ -42,7 +42,7 @@ export const zh: Messages = {
   },
   join: {
     title: '接入主机', uses: '台数', hours: '有效小时数', pattern: '匹配的 id', make: '生成令牌', again: '再生成一个', paste: '在已有 quic-client 的主机上粘贴：',
-    holds: '可用于 {n} 台，失效于', once: '此令牌不会再次显示。',
+    copy: '复制', holds: '可用于 {n} 台，失效于', once: '此令牌不会再次显示。',
   },
   list: { newer: '较新', older: '较旧', before: '上一页', next: '下一页' },
   releases: {
