@@ -25,9 +25,13 @@ help: ## List the targets
 ## --- build and run
 
 .PHONY: build
-build: ## Build all programs into bin/
+build: web ## Build all programs into bin/, the console in the server
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./examples/hello
+
+.PHONY: web
+web: ## Build the console into web/dist, if its sources changed (needs Node 20)
+	@scripts/web.sh build
 
 .PHONY: build-loadtest
 build-loadtest: ## Build quic-loadtest alone into bin/
@@ -78,6 +82,16 @@ test-kubernetes: ## Run the tests on a real Kubernetes control plane, which is b
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 	@scripts/install-deps.sh postgresql
 	go test -count=1 -parallel 4 -timeout 20m ./internal/e2e/...
+
+.PHONY: test-web
+test-web: ## Run the console's own tests
+	@scripts/web.sh install
+	cd web && npm run --silent check && npm test --silent
+
+.PHONY: e2e-web
+e2e-web: build ## Run the console from end to end: Chromium, a real server, real agents; pictures in web/e2e/screenshots
+	@scripts/install-deps.sh chromium
+	cd web && npm run --silent e2e
 
 # A short one is among the end-to-end tests. SEED repeats the dice of an earlier run.
 STEPS ?= 100000
@@ -158,6 +172,7 @@ proto: $(TOOLS)/buf ## Generate the wire messages from proto/
 .PHONY: generate
 generate: proto ## Generate everything that is generated: messages, OpenAPI, configuration presets
 	go generate ./...
+	@scripts/web.sh generate
 	go test ./internal/config -run TestPresets -count=1 -update
 
 .PHONY: verify
@@ -166,7 +181,8 @@ verify: $(TOOLS)/buf ## Fail if anything generated differs from its source
 
 .PHONY: clean
 clean: ## Remove what was built and the demo's data (not the tools)
-	rm -rf bin coverage .demo
+	rm -rf bin coverage .demo web/e2e/screenshots
+	find web/dist -mindepth 1 ! -name .gitkeep -delete
 
 ## --- tools
 

@@ -19,6 +19,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
@@ -36,6 +37,7 @@ type Store interface {
 	ClientByID(ctx context.Context, id string) (release.Client, error)
 	Clients(ctx context.Context, filter store.ClientFilter) (clients []release.Client, total int, err error)
 	RevokeClient(ctx context.Context, clientID string) error
+	ClientTasks(ctx context.Context, clientID string, limit int) ([]store.ClientTask, error)
 	PreviewTargets(ctx context.Context, targets release.Targets, sample int) (store.TargetPreview, error)
 
 	CreateProject(ctx context.Context, p *release.Project) error
@@ -51,7 +53,10 @@ type Store interface {
 	CreateTask(ctx context.Context, task *release.Task, clientIDs []string) error
 	Task(ctx context.Context, id string) (release.Task, error)
 	Tasks(ctx context.Context, filter store.TaskFilter) ([]release.Task, int, error)
+	UnfinishedTasks(ctx context.Context) ([]release.Task, error)
 	Targets(ctx context.Context, taskID string, filter store.TargetFilter) ([]release.Target, int, error)
+	TargetGrid(ctx context.Context, taskID string, since time.Time) (store.TargetGrid, error)
+	TaskFailures(ctx context.Context, taskID string, limit int) (groups []store.FailureGroup, total int, err error)
 
 	Logs(ctx context.Context, taskID string, afterSeq int64, filter store.LogFilter, limit int) ([]release.LogRecord, error)
 	LogHead(ctx context.Context, taskID string) (int64, error)
@@ -64,6 +69,7 @@ type Store interface {
 	Jobs(ctx context.Context, filter store.JobFilter) ([]job.Job, int, error)
 	JobTargets(ctx context.Context, jobID string, filter store.JobTargetFilter) ([]job.Target, int, error)
 	JobTarget(ctx context.Context, jobID, clientID string) (job.Target, error)
+	JobFailures(ctx context.Context, jobID string, limit int) (groups []store.FailureGroup, total int, err error)
 	FinishedTargets(ctx context.Context, jobID string, after store.TargetCursor, limit int) ([]job.Target, store.TargetCursor, error)
 	Commands(ctx context.Context, filter store.CommandFilter) ([]store.Command, int, error)
 }
@@ -103,10 +109,14 @@ type Messages interface {
 
 var _ Messages = (*hub.Hub)(nil)
 
-// Bus tells when a topic has changed; the log stream follows bus.Task. See bus.Bus.
+// Bus tells when a topic has changed; the log stream follows bus.Task, the events everything. See bus.Bus.
 type Bus interface {
 	Subscribe(topic string) (changed <-chan struct{}, cancel func())
+	Watch() *bus.Watch
+	Notify(topic string)
 }
+
+var _ Bus = (*bus.Bus)(nil)
 
 // Joins is the authority whose fingerprint goes into join tokens. See pki.CA.
 type Joins interface {
@@ -133,10 +143,16 @@ type Config struct {
 
 	// Revoked is called after a client's certificates were revoked, so that its session can be ended. Defaults to nothing.
 	Revoked func(clientID string)
+	// Console answers GETs of browsers beside the API, without a login. Defaults to two small pages: a login and where to go.
+	Console http.Handler
 	// TemporalUI answers below /temporal/, for those who have logged in. Defaults to a redirect to TemporalUIURL.
 	TemporalUI http.Handler
 	// TemporalUIURL is where the UI of an external Temporal is. Defaults to none: /temporal/ does not exist then.
 	TemporalUIURL string
+	// TemporalNamespace is where the workflows are, for links into the UI. Defaults to "": no links.
+	TemporalNamespace string
+	// AgentPort is the port of the hub, for the command with which an agent joins. Defaults to 0: not told.
+	AgentPort int
 	// Checks are the conditions of /ready by name. Defaults to none: ready as soon as it answers.
 	Checks map[string]Check
 	// SessionKey signs the cookies of logins; see LoadSessionKey. Defaults to a random one: logins end with the process.
@@ -214,7 +230,7 @@ func New(config Config) (http.Handler, error) {
 		pages:       loadPages(config.TemporalUIURL),
 	}
 	router := chi.NewRouter()
-	router.Use(s.logRequests, secureHeaders, s.authenticate)
+	router.Use(s.logRequests, secureHeaders, s.console, s.authenticate)
 	router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
 	})
@@ -249,5 +265,9 @@ func (s *server) register(api huma.API) {
 	s.registerBatch(api)
 	s.registerJobControl(api)
 	s.registerMessages(api)
+	s.registerEvents(api)
+	s.registerOverview(api)
+	s.registerTargetGrid(api)
+	s.registerSession(api)
 	describeLogin(api.OpenAPI())
 }

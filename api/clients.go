@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
@@ -65,6 +66,7 @@ func (s *server) registerClients(api huma.API) {
 		}
 		s.Logger.InfoContext(ctx, "client revoked", "client", in.ID, "by", principal(ctx))
 		s.Revoked(in.ID)
+		s.Bus.Notify(bus.Clients)
 		return nil, nil
 	})
 }

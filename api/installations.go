@@ -17,8 +17,9 @@ type InstallationList struct {
 }
 
 type installationQuery struct {
-	Project  string `query:"project" doc:"Id or name"`
-	ClientID string `query:"client_id"`
+	Project  string   `query:"project" doc:"Id or name"`
+	ClientID string   `query:"client_id"`
+	Clients  []string `query:"client_ids" maxItems:"1000" doc:"Any of these, with commas between them"`
 	Page
 }
 
@@ -28,7 +29,7 @@ func (s *server) registerInstallations(api huma.API) {
 		Summary: "What version of a project each host runs",
 	}, func(ctx context.Context, in *installationQuery) (*reply[InstallationList], error) {
 		installations, total, err := s.Store.Installations(ctx, store.InstallationFilter{
-			Project: in.Project, ClientID: in.ClientID, Limit: in.Limit, Offset: in.Offset,
+			Project: in.Project, ClientID: in.ClientID, Clients: in.Clients, Limit: in.Limit, Offset: in.Offset,
 		})
 		if err != nil {
 			return nil, err

@@ -93,6 +93,7 @@ func (s *server) createJob(ctx context.Context, o order) (j job.Job, missing []s
 		return job.Job{}, nil, renamed(err, o.fields)
 	}
 	failpoint.Here("api.job.committed")
+	s.Bus.Notify(bus.Jobs)
 	// From here on the job exists and will run: neither a client that left nor a Temporal that is away changes that.
 	if err := s.Jobs.StartJob(context.WithoutCancel(ctx), j); err != nil {
 		s.Logger.WarnContext(ctx, "job not started yet; the reconciler will", "job", j.ID, "error", err)

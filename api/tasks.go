@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/planning"
 	"github.com/quicflow/quicflow/internal/release"
@@ -40,8 +41,10 @@ type taskQuery struct {
 
 type targetQuery struct {
 	TaskPath
-	Wave  int    `query:"wave" default:"-1" minimum:"-1" doc:"0 is the canary; -1 is all"`
-	State string `query:"state" enum:"pending,running,succeeded,failed,unknown,offline,cancelled,skipped,rolled_back,rollback_failed"`
+	Wave   int    `query:"wave" default:"-1" minimum:"-1" doc:"0 is the canary; -1 is all"`
+	State  string `query:"state" enum:"pending,running,succeeded,failed,unknown,offline,cancelled,skipped,rolled_back,rollback_failed"`
+	Reason string `query:"reason" maxLength:"8000" doc:"Exactly this error, as GET …/failures has it"`
+	Search string `query:"search" maxLength:"200" doc:"Part of a client id"`
 	Page
 }
 
@@ -85,7 +88,10 @@ func (s *server) registerTasks(api huma.API) {
 		if _, err := s.Store.Task(ctx, in.ID); err != nil {
 			return nil, err
 		}
-		filter := store.TargetFilter{State: release.TargetState(in.State), Limit: in.Limit, Offset: in.Offset}
+		filter := store.TargetFilter{State: release.TargetState(in.State), Search: in.Search, Limit: in.Limit, Offset: in.Offset}
+		if in.Reason != "" {
+			filter.Error = &in.Reason
+		}
 		if in.Wave >= 0 {
 			filter.Wave = &in.Wave
 		}
@@ -103,6 +109,7 @@ func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, erro
 		return release.Task{}, err
 	}
 	failpoint.Here("api.task.committed")
+	s.Bus.Notify(bus.Tasks)
 	// From here on the task exists and will run: neither a client that left nor a Temporal that is away changes that.
 	if err := s.Rollouts.Start(context.WithoutCancel(ctx), task); err != nil {
 		s.Logger.WarnContext(ctx, "task not started yet; the reconciler will", "task", task.ID, "error", err)

@@ -8,6 +8,7 @@ present() {
 	postgresql) command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
 	ansible-core) command -v ansible >/dev/null ;;
 	openssh-server) [ -x /usr/sbin/sshd ] ;;
+	nodejs) command -v node >/dev/null ;;
 	iproute2) command -v ip >/dev/null && command -v tc >/dev/null ;;
 	docker.io) command -v dockerd >/dev/null ;;
 	busybox-static) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;

@@ -212,6 +212,66 @@ func (e ClientStatus) Valid() bool {
 	}
 }
 
+// Defines values for ClientTaskAction.
+const (
+	ClientTaskActionDeploy    ClientTaskAction = "deploy"
+	ClientTaskActionUninstall ClientTaskAction = "uninstall"
+)
+
+// Valid indicates whether the value is a known member of the ClientTaskAction enum.
+func (e ClientTaskAction) Valid() bool {
+	switch e {
+	case ClientTaskActionDeploy:
+		return true
+	case ClientTaskActionUninstall:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ClientTaskState.
+const (
+	ClientTaskStateCancelled      ClientTaskState = "cancelled"
+	ClientTaskStateFailed         ClientTaskState = "failed"
+	ClientTaskStateOffline        ClientTaskState = "offline"
+	ClientTaskStatePending        ClientTaskState = "pending"
+	ClientTaskStateRollbackFailed ClientTaskState = "rollback_failed"
+	ClientTaskStateRolledBack     ClientTaskState = "rolled_back"
+	ClientTaskStateRunning        ClientTaskState = "running"
+	ClientTaskStateSkipped        ClientTaskState = "skipped"
+	ClientTaskStateSucceeded      ClientTaskState = "succeeded"
+	ClientTaskStateUnknown        ClientTaskState = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the ClientTaskState enum.
+func (e ClientTaskState) Valid() bool {
+	switch e {
+	case ClientTaskStateCancelled:
+		return true
+	case ClientTaskStateFailed:
+		return true
+	case ClientTaskStateOffline:
+		return true
+	case ClientTaskStatePending:
+		return true
+	case ClientTaskStateRollbackFailed:
+		return true
+	case ClientTaskStateRolledBack:
+		return true
+	case ClientTaskStateRunning:
+		return true
+	case ClientTaskStateSkipped:
+		return true
+	case ClientTaskStateSucceeded:
+		return true
+	case ClientTaskStateUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for CommandInfoOutcome.
 const (
 	CommandInfoOutcomeCancelled CommandInfoOutcome = "cancelled"
@@ -1907,6 +1967,16 @@ func (e ListTargetsParamsState) Valid() bool {
 	}
 }
 
+// AgentCounts defines model for AgentCounts.
+type AgentCounts struct {
+	Offline int64 `json:"offline"`
+	Online  int64 `json:"online"`
+
+	// Reconnecting Lost less than session.offline_grace ago
+	Reconnecting int64 `json:"reconnecting"`
+	Total        int64 `json:"total"`
+}
+
 // AgentToken defines model for AgentToken.
 type AgentToken struct {
 	ExpiresAt time.Time `json:"expires_at"`
@@ -2121,6 +2191,34 @@ type ClientList struct {
 
 	// Total How many match, on all pages
 	Total int64 `json:"total"`
+}
+
+// ClientTask defines model for ClientTask.
+type ClientTask struct {
+	Action ClientTaskAction `json:"action"`
+
+	// CreatedAt Of the task
+	CreatedAt time.Time `json:"created_at"`
+
+	// Error One line: why it did not succeed
+	Error      string          `json:"error,omitempty,omitzero"`
+	FinishedAt time.Time       `json:"finished_at,omitempty,omitzero"`
+	Project    string          `json:"project"`
+	StartedAt  time.Time       `json:"started_at,omitempty,omitzero"`
+	State      ClientTaskState `json:"state"`
+	TaskID     string          `json:"task_id"`
+	Version    string          `json:"version,omitempty,omitzero"`
+}
+
+// ClientTaskAction defines model for ClientTask.Action.
+type ClientTaskAction string
+
+// ClientTaskState defines model for ClientTask.State.
+type ClientTaskState string
+
+// ClientTaskList defines model for ClientTaskList.
+type ClientTaskList struct {
+	Tasks []ClientTask `json:"tasks"`
 }
 
 // CommandAnswer defines model for CommandAnswer.
@@ -2530,6 +2628,41 @@ type ErrorModel struct {
 	//
 	// Examples: https://example.com/errors/example
 	Type string `json:"type,omitempty,omitzero"`
+}
+
+// EventsChanged defines model for EventsChanged.
+type EventsChanged struct {
+	// All More than can be named: read everything again
+	All bool `json:"all,omitempty,omitzero"`
+
+	// Topics clients, tasks and jobs (lists), and task/ID: a task or job, its hosts or its log
+	Topics []string `json:"topics"`
+}
+
+// EventsHello defines model for EventsHello.
+type EventsHello struct {
+	// Version Of the server
+	Version string `json:"version"`
+}
+
+// FailureGroup defines model for FailureGroup.
+type FailureGroup struct {
+	// First The first of them by its id
+	First string `json:"first"`
+	Hosts int64  `json:"hosts"`
+
+	// Reason One line, as each of these hosts gave it
+	Reason string `json:"reason"`
+	State  string `json:"state"`
+}
+
+// FailureList defines model for FailureList.
+type FailureList struct {
+	// Groups At most 100
+	Groups []FailureGroup `json:"groups"`
+
+	// Total How many groups there are
+	Total int64 `json:"total"`
 }
 
 // GitAuth defines model for GitAuth.
@@ -3581,6 +3714,27 @@ type Override struct {
 	Timeout string `json:"timeout,omitempty,omitzero"`
 }
 
+// Overview defines model for Overview.
+type Overview struct {
+	// Active Tasks that have not ended, the oldest first, at most 20
+	Active      []Task      `json:"active"`
+	ActiveTotal int64       `json:"active_total"`
+	Agents      AgentCounts `json:"agents"`
+
+	// Failed Tasks of the last 24 hours that ended otherwise than succeeded, the newest first, at most 20
+	Failed []Task `json:"failed"`
+
+	// Finished Tasks of the last 24 hours that succeeded, the newest first, at most 20
+	Finished []Task `json:"finished"`
+
+	// Jobs Jobs that have not ended, the newest first, at most 20
+	Jobs      []BatchJob `json:"jobs"`
+	JobsTotal int64      `json:"jobs_total"`
+
+	// OfflineFirst The first 20 agents that are offline
+	OfflineFirst []string `json:"offline_first"`
+}
+
 // Port defines model for Port.
 type Port struct {
 	// Container Port within the container
@@ -3747,10 +3901,12 @@ type RunningType string
 
 // RunningObject defines model for RunningObject.
 type RunningObject struct {
-	Kind   string `json:"kind"`
-	Name   string `json:"name"`
-	Reason string `json:"reason,omitempty,omitzero"`
-	State  string `json:"state"`
+	// Details By kind: of a pod its namespace, node, image, restarts and since when
+	Details map[string]string `json:"details,omitempty,omitzero"`
+	Kind    string            `json:"kind"`
+	Name    string            `json:"name"`
+	Reason  string            `json:"reason,omitempty,omitzero"`
+	State   string            `json:"state"`
 }
 
 // ScriptSpec defines model for ScriptSpec.
@@ -3859,6 +4015,16 @@ type Target struct {
 // TargetState defines model for Target.State.
 type TargetState string
 
+// TargetGrid defines model for TargetGrid.
+type TargetGrid struct {
+	// Rate Hosts that finished, per second, over the last minute or since the task was made
+	Rate float64 `json:"rate"`
+
+	// States A letter for each target, in the order of GET …/targets, wave after wave: p pending, r running, s succeeded, f failed, u unknown, o offline, c cancelled, k skipped, b rolled back, x rollback failed
+	States string `json:"states"`
+	Waves  []Wave `json:"waves"`
+}
+
 // TargetList defines model for TargetList.
 type TargetList struct {
 	Targets []Target `json:"targets"`
@@ -3946,6 +4112,23 @@ type Ulimit struct {
 	// Hard Defaults to soft
 	Hard int64 `json:"hard,omitempty,omitzero"`
 	Soft int64 `json:"soft"`
+}
+
+// UserSession defines model for UserSession.
+type UserSession struct {
+	// AgentPort UDP port at which agents connect
+	AgentPort         int64  `json:"agent_port,omitempty,omitzero"`
+	BatchEnabled      bool   `json:"batch_enabled"`
+	TemporalNamespace string `json:"temporal_namespace,omitempty,omitzero"`
+
+	// TemporalURL Where Temporal's UI is, without a slash at its end. Left out where there is none
+	TemporalURL string `json:"temporal_url,omitempty,omitzero"`
+
+	// User Name of the token
+	User string `json:"user"`
+
+	// Version Of the server
+	Version string `json:"version"`
 }
 
 // Version defines model for Version.
@@ -4109,6 +4292,12 @@ type ListClientsParams struct {
 // ListClientsParamsStatus defines parameters for ListClients.
 type ListClientsParamsStatus string
 
+// ListClientTasksParams defines parameters for ListClientTasks.
+type ListClientTasksParams struct {
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // CreateCommandStreamParams defines parameters for CreateCommandStream.
 type CreateCommandStreamParams struct {
 	// CancelOnDisconnect Cancel the job when this connection is closed before its end. The server's own end cancels nothing
@@ -4142,6 +4331,9 @@ type ListInstallationsParams struct {
 	// Project Id or name
 	Project  *string `form:"project,omitempty" json:"project,omitempty"`
 	ClientID *string `form:"client_id,omitempty" json:"client_id,omitempty"`
+
+	// ClientIds Any of these, with commas between them
+	ClientIds *[]string `form:"client_ids,omitempty" json:"client_ids,omitempty"`
 
 	// Limit How many at most
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
@@ -4189,6 +4381,12 @@ type ListTargetsParams struct {
 	// Wave 0 is the canary; -1 is all
 	Wave  *int64                  `form:"wave,omitempty" json:"wave,omitempty"`
 	State *ListTargetsParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Reason Exactly this error, as GET …/failures has it
+	Reason *string `form:"reason,omitempty" json:"reason,omitempty"`
+
+	// Search Part of a client id
+	Search *string `form:"search,omitempty" json:"search,omitempty"`
 
 	// Limit How many at most
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
@@ -4427,6 +4625,11 @@ type ClientInterface interface {
 	// Corresponds with POST /api/batch/jobs/{job_id}/cancel (the `CancelBatchJob` operationId).
 	CancelBatchJob(ctx context.Context, jobID string, body CancelBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListJobFailures Why hosts of a job did not succeed, grouped by reason
+	//
+	// Corresponds with GET /api/batch/jobs/{job_id}/failures (the `ListJobFailures` operationId).
+	ListJobFailures(ctx context.Context, jobID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// JobLogs The log of a job: history, or a live stream by Accept: text/event-stream
 	//
 	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `job` (no id; data: BatchJob, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
@@ -4535,6 +4738,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/clients/{client_id}/revoke (the `RevokeClient` operationId).
 	RevokeClient(ctx context.Context, clientID string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListClientTasks What an agent did for tasks, the newest first
+	//
+	// Looks through the latest 1000 tasks.
+	//
+	// Corresponds with GET /api/clients/{client_id}/tasks (the `ListClientTasks` operationId).
+	ListClientTasks(ctx context.Context, clientID string, params *ListClientTasksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CreateCommandWithBody Run a command on a host
 	//
 	// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
@@ -4616,6 +4826,18 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/commands (the `ListCommands` operationId).
 	ListCommands(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Events What changes, as it does
+	//
+	// Server-Sent Events: `hello` (EventsHello) at first, then `changed` (EventsChanged), no more than four a second. They say only that something changed; readers fetch what they show. There is nothing to resume: whoever was cut off reads everything again after `hello`. Comments keep the connection alive. It ends when the login or the token does.
+	//
+	// Corresponds with GET /api/events (the `Events` operationId).
+	Events(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Overview What is rolling out, what is failing, what is offline
+	//
+	// Corresponds with GET /api/overview (the `Overview` operationId).
+	Overview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CheckDriftWithBody Ask agents what runs, and tell where that differs from what was deployed
 	//
@@ -4747,6 +4969,16 @@ type ClientInterface interface {
 	// Corresponds with POST /api/release/tasks/{task_id}/abort (the `AbortTask` operationId).
 	AbortTask(ctx context.Context, taskID string, body AbortTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListTaskFailures Why hosts of a task did not succeed, grouped by reason
+	//
+	// Corresponds with GET /api/release/tasks/{task_id}/failures (the `ListTaskFailures` operationId).
+	ListTaskFailures(ctx context.Context, taskID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTargetGrid Where every host of a task stands, in short
+	//
+	// Corresponds with GET /api/release/tasks/{task_id}/grid (the `GetTargetGrid` operationId).
+	GetTargetGrid(ctx context.Context, taskID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 	//
 	// Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
@@ -4874,6 +5106,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/send (the `SendMessage` operationId).
 	SendMessage(ctx context.Context, body SendMessageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSession Who is logged in
+	//
+	// Corresponds with GET /api/session (the `GetSession` operationId).
+	GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PreviewTargetsWithBody Show whom a selector or a list picks
 	//
@@ -5066,6 +5303,21 @@ func (c *API) CancelBatchJobWithBody(ctx context.Context, jobID string, contentT
 // Corresponds with POST /api/batch/jobs/{job_id}/cancel (the `CancelBatchJob` operationId).
 func (c *API) CancelBatchJob(ctx context.Context, jobID string, body CancelBatchJobJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCancelBatchJobRequest(c.Server, jobID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListJobFailures Why hosts of a job did not succeed, grouped by reason
+//
+// Corresponds with GET /api/batch/jobs/{job_id}/failures (the `ListJobFailures` operationId).
+func (c *API) ListJobFailures(ctx context.Context, jobID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListJobFailuresRequest(c.Server, jobID)
 	if err != nil {
 		return nil, err
 	}
@@ -5324,6 +5576,23 @@ func (c *API) RevokeClient(ctx context.Context, clientID string, reqEditors ...R
 	return c.Client.Do(req)
 }
 
+// ListClientTasks What an agent did for tasks, the newest first
+//
+// Looks through the latest 1000 tasks.
+//
+// Corresponds with GET /api/clients/{client_id}/tasks (the `ListClientTasks` operationId).
+func (c *API) ListClientTasks(ctx context.Context, clientID string, params *ListClientTasksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListClientTasksRequest(c.Server, clientID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CreateCommandWithBody Run a command on a host
 //
 // Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
@@ -5496,6 +5765,38 @@ func (c *API) CancelCommand(ctx context.Context, commandID string, body CancelCo
 // Corresponds with GET /api/commands (the `ListCommands` operationId).
 func (c *API) ListCommands(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListCommandsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Events What changes, as it does
+//
+// Server-Sent Events: `hello` (EventsHello) at first, then `changed` (EventsChanged), no more than four a second. They say only that something changed; readers fetch what they show. There is nothing to resume: whoever was cut off reads everything again after `hello`. Comments keep the connection alive. It ends when the login or the token does.
+//
+// Corresponds with GET /api/events (the `Events` operationId).
+func (c *API) Events(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEventsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Overview What is rolling out, what is failing, what is offline
+//
+// Corresponds with GET /api/overview (the `Overview` operationId).
+func (c *API) Overview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOverviewRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -5816,6 +6117,36 @@ func (c *API) AbortTask(ctx context.Context, taskID string, body AbortTaskJSONRe
 	return c.Client.Do(req)
 }
 
+// ListTaskFailures Why hosts of a task did not succeed, grouped by reason
+//
+// Corresponds with GET /api/release/tasks/{task_id}/failures (the `ListTaskFailures` operationId).
+func (c *API) ListTaskFailures(ctx context.Context, taskID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTaskFailuresRequest(c.Server, taskID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTargetGrid Where every host of a task stands, in short
+//
+// Corresponds with GET /api/release/tasks/{task_id}/grid (the `GetTargetGrid` operationId).
+func (c *API) GetTargetGrid(ctx context.Context, taskID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTargetGridRequest(c.Server, taskID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // TaskLogs The log of a task: history, or a live stream by Accept: text/event-stream
 //
 // Events of the stream: `log` (id: its sequence number, for Last-Event-ID; data: LogLine), `task` (no id; data: Task, at first and whenever it changed), `gap` (data: LogGap, where retention has cut something; a notice that says why follows as `log`), `end` (data: LogEnd; nothing follows). Comments keep the connection alive.
@@ -6094,6 +6425,21 @@ func (c *API) SendMessageWithBody(ctx context.Context, contentType string, body 
 // Corresponds with POST /api/send (the `SendMessage` operationId).
 func (c *API) SendMessage(ctx context.Context, body SendMessageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSendMessageRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSession Who is logged in
+//
+// Corresponds with GET /api/session (the `GetSession` operationId).
+func (c *API) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSessionRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -6491,6 +6837,40 @@ func NewCancelBatchJobRequestWithBody(server string, jobID string, contentType s
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListJobFailuresRequest constructs an http.Request for the ListJobFailures method
+func NewListJobFailuresRequest(server string, jobID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "job_id", jobID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/batch/jobs/%s/failures", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -7154,6 +7534,67 @@ func NewRevokeClientRequest(server string, clientID string) (*http.Request, erro
 	return req, nil
 }
 
+// NewListClientTasksRequest constructs an http.Request for the ListClientTasks method
+func NewListClientTasksRequest(server string, clientID string, params *ListClientTasksParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "client_id", clientID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/clients/%s/tasks", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewCreateCommandRequest calls the generic CreateCommand builder with application/json body
 func NewCreateCommandRequest(server string, body CreateCommandJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7508,6 +7949,60 @@ func NewListCommandsRequest(server string, params *ListCommandsParams) (*http.Re
 	return req, nil
 }
 
+// NewEventsRequest constructs an http.Request for the Events method
+func NewEventsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/events")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewOverviewRequest constructs an http.Request for the Overview method
+func NewOverviewRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/overview")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewCheckDriftRequest calls the generic CheckDrift builder with application/json body
 func NewCheckDriftRequest(server string, body CheckDriftJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7591,6 +8086,18 @@ func NewListInstallationsRequest(server string, params *ListInstallationsParams)
 		if params.ClientID != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "client_id", *params.ClientID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ClientIds != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "client_ids", *params.ClientIds, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -8071,6 +8578,74 @@ func NewAbortTaskRequestWithBody(server string, taskID string, contentType strin
 	return req, nil
 }
 
+// NewListTaskFailuresRequest constructs an http.Request for the ListTaskFailures method
+func NewListTaskFailuresRequest(server string, taskID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "task_id", taskID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/tasks/%s/failures", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTargetGridRequest constructs an http.Request for the GetTargetGrid method
+func NewGetTargetGridRequest(server string, taskID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "task_id", taskID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/tasks/%s/grid", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewTaskLogsRequest constructs an http.Request for the TaskLogs method
 func NewTaskLogsRequest(server string, taskID string, params *TaskLogsParams) (*http.Request, error) {
 	var err error
@@ -8429,6 +9004,30 @@ func NewListTargetsRequest(server string, taskID string, params *ListTargetsPara
 
 		}
 
+		if params.Reason != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Search != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
@@ -8688,6 +9287,33 @@ func NewSendMessageRequestWithBody(server string, contentType string, body io.Re
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetSessionRequest constructs an http.Request for the GetSession method
+func NewGetSessionRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/session")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }

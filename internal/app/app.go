@@ -250,7 +250,7 @@ func (a *App) startHub(ctx context.Context) error {
 	cfg := hub.Settings(a.cfg.Config)
 	cfg.NodeID = a.nodeID
 	cfg.CA, cfg.Certificate, cfg.ServerCAs = ca, a.joins.certificate, a.joins.authorities
-	cfg.Registry, cfg.Sink, cfg.Enroller = a.store, a.store, a.store
+	cfg.Registry, cfg.Sink, cfg.Enroller = noticedRegistry{a.store, a.bus}, a.store, a.store
 	cfg.OnStored = func(taskID string) { a.bus.Notify(bus.Task(taskID)) }
 	cfg.OnResults = a.results.Stored
 	cfg.Metrics, cfg.Logger = metrics, a.logger

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 
 	"go.temporal.io/sdk/client"
 
 	"github.com/quicflow/quicflow/api"
 	"github.com/quicflow/quicflow/internal/service"
 	"github.com/quicflow/quicflow/internal/telemetry"
+	"github.com/quicflow/quicflow/web"
 )
 
 // listen opens the ports of the API and, where they are wanted, of the metrics.
@@ -49,7 +51,12 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 	if err != nil {
 		return err
 	}
+	console, built := web.Console()
+	if !built {
+		a.logger.Warn("the console was not built; `make web` builds it")
+	}
 	handler, err := api.New(api.Config{
+		Console:       console,
 		Store:         a.store,
 		Rollouts:      a.rollouts,
 		Jobs:          a.jobs,
@@ -61,6 +68,10 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		Revoked:       func(clientID string) { a.hub.Disconnect(clientID) },
 		TemporalUI:    a.temporalUI,
 		TemporalUIURL: a.cfg.Temporal.UIURL,
+
+		TemporalNamespace: a.cfg.Temporal.Namespace,
+		AgentPort:         port(a.hub.Addr()),
+
 		Checks:        map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
 		SessionKey:    sessionKey,
 		Version:       a.cfg.Version,
@@ -81,6 +92,19 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 	return a.services.Start(ctx, service.HTTP("API", service.HTTPConfig{
 		Listener: apiListener, Handler: handler, TLS: a.apiTLS, Failed: a.fail, Logger: a.logger,
 	}))
+}
+
+// port gives the port of an address, 0 if it has none.
+func port(addr net.Addr) int {
+	_, text, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 func (a *App) checkTemporal(ctx context.Context) error {

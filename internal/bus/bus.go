@@ -21,8 +21,9 @@ type Config struct {
 type Bus struct {
 	coalesce time.Duration
 
-	mu     sync.Mutex
-	topics map[string]*topic
+	mu      sync.Mutex
+	topics  map[string]*topic
+	watches map[*Watch]struct{}
 }
 
 type topic struct {
@@ -72,11 +73,14 @@ func (b *Bus) unsubscribe(name string, t *topic, c chan struct{}) {
 	delete(b.topics, name)
 }
 
-// Notify wakes the topic's subscribers: at once if it was quiet for the coalescing interval, else at the interval's end. It never
-// blocks.
+// Notify wakes the topic's subscribers: at once if it was quiet for the coalescing interval, else at the interval's end. Those
+// who watch everything have it at once. It never blocks.
 func (b *Bus) Notify(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for w := range b.watches {
+		w.note(name)
+	}
 	t := b.topics[name]
 	if t == nil || t.timer != nil {
 		return

@@ -108,10 +108,15 @@ func (f ClientFilter) where(d dialect, graceStart int64) *where {
 		w.add(d.label+` IS NOT NULL`, key)
 	}
 	if f.Search != "" {
-		like := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(f.Search)) + "%"
+		like := containing(f.Search)
 		w.add(`(LOWER(id) LIKE ? ESCAPE '\' OR LOWER(hostname) LIKE ? ESCAPE '\' OR LOWER(address) LIKE ? ESCAPE '\')`, like, like, like)
 	}
 	return w
+}
+
+// containing is a LIKE pattern, with \ as its escape, for what holds a text.
+func containing(text string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(text)) + "%"
 }
 
 // Clients gives a page of the clients that the filter picks, in the order of their ids, and the number of all of them.

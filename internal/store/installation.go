@@ -95,7 +95,8 @@ func upsertInstallations(ctx context.Context, tx conn, changes []installationCha
 type InstallationFilter struct {
 	Project  string // name or id
 	ClientID string
-	Limit    int // 0: no limit
+	Clients  []string // any of these; nil: any
+	Limit    int      // 0: no limit
 	Offset   int
 }
 
@@ -109,6 +110,9 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 	}
 	if f.ClientID != "" {
 		w.add(`i.client_id = ?`, f.ClientID)
+	}
+	if f.Clients != nil {
+		w.add(`i.client_id IN (?)`, f.Clients)
 	}
 	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM installations i`+w.String(), w.args...); err != nil {
 		return nil, 0, fmt.Errorf("count installations: %w", err)

@@ -23,7 +23,9 @@ type targetRow struct {
 type TargetFilter struct {
 	Wave   *int
 	State  release.TargetState
-	Limit  int // 0: no limit
+	Error  *string // exactly this one
+	Search string  // part of the client id, in either case
+	Limit  int     // 0: no limit
 	Offset int
 }
 
@@ -37,6 +39,12 @@ func (s *Store) Targets(ctx context.Context, taskID string, f TargetFilter) (tar
 	}
 	if f.State != "" {
 		w.add(`state = ?`, string(f.State))
+	}
+	if f.Error != nil {
+		w.add(`error = ?`, *f.Error)
+	}
+	if f.Search != "" {
+		w.add(`LOWER(client_id) LIKE ? ESCAPE '\'`, containing(f.Search))
 	}
 	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM task_targets`+w.String(), w.args...); err != nil {
 		return nil, 0, fmt.Errorf("count targets: %w", err)

@@ -1,0 +1,110 @@
+// Measures what a person would feel, and prints it. Not a test: numbers depend on the machine. The fleet of 10,000 and the
+// release of 100,000 hosts are answers that this makes up; the log of 1,000 lines a second is a real agent's.
+import { gzipSync } from 'node:zlib'
+import { chromium } from 'playwright-core'
+import { eventually, World } from './world.mjs'
+
+const world = new World()
+let browser
+const print = (what, value) => console.log(`${what.padEnd(72)} ${value}`)
+const watch = () => {
+  window.__long = []
+  new PerformanceObserver((list) => list.getEntries().forEach((e) => window.__long.push(Math.round(e.duration)))).observe({ type: 'longtask', buffered: true })
+}
+const longest = (p) => p.evaluate(() => ({ n: window.__long.length, max: Math.max(0, ...window.__long) }))
+const reset = (p) => p.evaluate(() => void (window.__long = []))
+
+try {
+  await world.start()
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] })
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } })
+  await context.addInitScript(watch)
+
+  let scripts = 0
+  let styles = 0
+  const page = await context.newPage()
+  page.on('response', async (r) => {
+    if (!r.url().includes('/assets/')) return
+    const size = gzipSync(await r.body().catch(() => Buffer.alloc(0)), { level: 9 }).length
+    if (r.url().endsWith('.js')) scripts += size
+    if (r.url().endsWith('.css')) styles += size
+  })
+  await page.goto(`${world.url}/login`)
+  await page.getByLabel('API token').waitFor()
+  await page.waitForLoadState('networkidle')
+  const login = scripts
+  await page.getByLabel('API token').fill(world.token)
+  await page.getByRole('button', { name: 'Log in' }).click()
+  await page.getByText('No agents yet').waitFor()
+  await page.waitForTimeout(1000)
+  print('first load, JavaScript, gzip: login', `${(login / 1000).toFixed(0)} kB`)
+  print('first load, JavaScript, gzip: login and overview', `${(scripts / 1000).toFixed(0)} kB, and ${(styles / 1000).toFixed(0)} kB of CSS`)
+
+  // A fleet of 10,000.
+  const total = 10_000
+  const client = (i) => ({ client_id: `host-${String(i).padStart(5, '0')}`, online: true, status: i % 50 ? 'online' : 'offline', labels: { env: 'prod', zone: `z${i % 9}`, rack: `r${i % 40}` }, hostname: `host-${i}.example`, os: 'linux', arch: 'amd64', agent_version: '1.0', node_id: 'n', address: '10.0.0.1:1', joined_at: '2026-01-01T00:00:00Z', last_seen_at: '2026-01-01T00:00:00Z' })
+  await page.route('**/api/clients?*', (route) => {
+    const q = new URL(route.request().url()).searchParams
+    const from = Number(q.get('offset') ?? 0)
+    const n = Math.min(Number(q.get('limit')), total - from)
+    return route.fulfill({ json: { total, clients: Array.from({ length: n }, (_, i) => client(from + i)) } })
+  })
+  await page.getByRole('link', { name: 'Fleet' }).click()
+  await page.getByText('host-00003', { exact: true }).waitFor()
+  await reset(page)
+  const frames = await page.evaluate(() => new Promise((resolve) => {
+    const el = document.querySelector('.rows')
+    const times = []
+    let last = performance.now()
+    let n = 0
+    const step = (now) => {
+      times.push(now - last)
+      last = now
+      el.scrollTop += 320
+      if (++n < 300) requestAnimationFrame(step)
+      else resolve({ n, max: Math.round(Math.max(...times)), median: Math.round(times.sort((a, b) => a - b)[n >> 1]) })
+    }
+    requestAnimationFrame(step)
+  }))
+  const scroll = await longest(page)
+  print('10,000 agents, scrolled through 300 frames', `${scroll.n} long tasks, the longest ${scroll.max} ms; a frame ${frames.median} ms, the longest ${frames.max} ms`)
+  await page.unroute('**/api/clients?*')
+
+  // A release of 100,000 hosts.
+  const { token } = await world.call('POST', '/api/agent-tokens', { uses: 1 })
+  world.startAgent('one', token)
+  await eventually('the agent is there', async () => (await world.call('GET', '/api/clients?status=online')).total === 1)
+  await world.makeVersion('big', '1.0', 'sleep 8')
+  const task = await world.makeTask('big', '1.0')
+  const size = 100_000
+  let done = 0
+  await page.route('**/grid', (route) => {
+    done = Math.min(size, done + 5000)
+    const states = 's'.repeat(done) + 'r'.repeat(Math.min(5000, size - done)) + 'p'.repeat(Math.max(0, size - done - 5000))
+    return route.fulfill({ json: { states, waves: [{ number: 0, size: 1000, canary: true }, { number: 1, size: 99_000 }], rate: 100 } })
+  })
+  await reset(page)
+  await page.goto(`${world.url}/releases/${task.id}`)
+  await page.locator('canvas').waitFor()
+  await eventually('the release is done', async () => (await world.task(task.id)).finished_at)
+  await page.waitForTimeout(500)
+  const grid = await longest(page)
+  print(`100,000 hosts on the canvas, ${done / 5000} changes of 5,000`, `${grid.n} long tasks, the longest ${grid.max} ms`)
+  await page.unroute('**/grid')
+
+  // A log of 1,000 lines a second.
+  await world.makeVersion('loud', '1.0', 'for s in $(seq 10); do seq -f "line %05.0f of a log that is written rather fast, as some programs do" 1000; sleep 1; done')
+  const loud = await world.makeTask('loud', '1.0')
+  await reset(page)
+  await page.goto(`${world.url}/releases/${loud.id}`)
+  await page.getByText('10,001 lines').or(page.getByText('10,000 lines')).waitFor({ timeout: 60_000 })
+  const log = await longest(page)
+  print('10 s of 1,000 lines a second', `${log.n} long tasks, the longest ${log.max} ms`)
+  await reset(page)
+  await page.getByLabel('Search the log').fill('line 00777')
+  await page.getByText('10 lines', { exact: true }).waitFor()
+  print('a search in 10,000 lines', `the longest task ${(await longest(page)).max} ms`)
+} finally {
+  await browser?.close()
+  await world.stop()
+}

@@ -1,0 +1,369 @@
+// The console from end to end: Chromium against a real server with real agents. ONLY=part of a name runs some of the scenarios.
+import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { chromium } from 'playwright-core'
+import { eventually, World } from './world.mjs'
+
+const shots = join(import.meta.dirname, 'screenshots')
+mkdirSync(shots, { recursive: true })
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const world = new World()
+const faults = []
+let browser, context, page
+
+async function openBrowser() {
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] })
+  context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: 'en-GB', colorScheme: 'light', timezoneId: 'UTC' })
+  context.setDefaultTimeout(20_000)
+  await context.addInitScript(() => {
+    document.addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.violatedDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber} ${e.sample}`))
+  })
+  page = await newPage()
+}
+
+async function newPage() {
+  const p = await context.newPage()
+  p.on('console', (m) => {
+    // That a request failed is for the page to say, not for the console of the browser.
+    if (m.type() === 'error' && !m.text().startsWith('Failed to load resource')) faults.push(`console: ${m.text()}`)
+    if (m.type() === 'warning' && m.text().includes('[Vue warn]')) faults.push(m.text())
+  })
+  p.on('pageerror', (e) => faults.push(`error: ${e.stack ?? e.message}`))
+  p.on('request', (r) => {
+    if (!r.url().startsWith(world.url) && !r.url().startsWith('blob:') && !r.url().startsWith('data:')) faults.push(`request to elsewhere: ${r.url()}`)
+  })
+  return p
+}
+
+const theme = (p, name) => p.evaluate((t) => localStorage.setItem('quicflow.theme', JSON.stringify(t)), name)
+
+/** shoot takes a picture in both themes, and asks axe what is wrong with the page. */
+async function shoot(name, options = {}) {
+  const p = options.page ?? page
+  for (const scheme of ['light', 'dark']) {
+    await p.emulateMedia({ colorScheme: scheme })
+    await p.waitForTimeout(350) // of transitions; a picture, no test
+    await p.screenshot({ path: join(shots, `${name}-${scheme}.png`), fullPage: false })
+    const wide = await p.evaluate(() => document.documentElement.scrollWidth > window.innerWidth + 1)
+    if (wide) faults.push(`${name}: the page is wider than the window`)
+    if (options.axe === false) continue
+    await p.evaluate(axe)
+    const found = await p.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }).then((r) => r.violations.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target.join(' ')} ${n.any[0]?.message ?? n.failureSummary}`).join(' | ')}`)))
+    for (const f of found) faults.push(`${name} (${scheme}): axe ${f}`)
+  }
+  await p.emulateMedia({ colorScheme: 'light' })
+}
+
+async function logIn(p, token = world.token) {
+  await p.getByLabel('API token').fill(token)
+  await p.getByRole('button', { name: 'Log in' }).click()
+}
+
+const scenarios = {
+  async 'login leads on to where one wanted to go'() {
+    await page.goto(`${world.url}/fleet?status=offline`)
+    await page.waitForURL(/\/login\?next=/)
+    await shoot('login')
+    await logIn(page, 'qfa_wrong')
+    await page.getByText('This token is not valid.').waitFor()
+    await shoot('login-wrong')
+    await logIn(page)
+    await page.waitForURL(`${world.url}/fleet?status=offline`)
+    await page.goto(`${world.url}/`)
+    await page.getByText('No agents yet').waitFor()
+    await shoot('overview-first')
+    await page.goto(`${world.url}/nothing/here`)
+    await page.getByText('There is nothing here').waitFor()
+  },
+
+  async 'agents join with the command and appear'() {
+    await page.goto(`${world.url}/fleet`)
+    await page.getByText('No agents yet').waitFor()
+    await page.getByLabel('Agents', { exact: true }).fill('12')
+    await page.getByRole('button', { name: 'Make a token' }).click()
+    const line = await page.locator('pre.line').innerText()
+    await shoot('fleet-join')
+    assert.match(line, new RegExp(`^quic-client -s 127\\.0\\.0\\.1:${world.quic.split(':')[1]} -i \\$\\(hostname\\) --token \\S+$`))
+    const token = line.split(' ').at(-1)
+    for (let i = 1; i <= 12; i++) {
+      world.startAgent(`web-${String(i).padStart(2, '0')}`, token, { env: i <= 8 ? 'prod' : 'test', zone: `z${i % 3}`, port: String(18100 + i) })
+    }
+    await page.getByText('12 of 12 online').waitFor() // without a reload
+    await page.getByRole('link', { name: 'web-12' }).waitFor()
+    await shoot('fleet')
+  },
+
+  async 'the fleet is filtered, and the filter is in the address'() {
+    await page.goto(`${world.url}/fleet?selector=env%3Dprod`)
+    await page.getByText('8 agents').waitFor()
+    await page.getByRole('button', { name: 'Save this filter' }).click()
+    await page.getByLabel('Name of the filter').fill('production')
+    await page.getByRole('button', { name: 'Save', exact: true }).click()
+    await page.getByRole('button', { name: 'Show all' }).click()
+    await page.getByText('12 agents').waitFor()
+    await page.getByRole('button', { name: 'production' , exact: true }).click()
+    await page.waitForURL(/\/fleet\?selector=env(%3D|=)prod$/)
+    await page.goto(`${world.url}/fleet?selector=a+b`)
+    await page.getByRole('alert').waitFor()
+    await shoot('fleet-wrong-selector')
+    await page.goto(`${world.url}/fleet?q=nobody`)
+    await page.getByText('No agent matches').waitFor()
+    await world.stopAgent('web-12')
+    await page.goto(`${world.url}/fleet?status=offline`)
+    await page.getByRole('link', { name: 'web-12' }).waitFor()
+    world.startAgent('web-12')
+    await page.getByText('No agent matches').waitFor() // it left the list when it came back
+  },
+
+  async 'a command runs on those that were picked'() {
+    await page.goto(`${world.url}/fleet`)
+    for (const id of ['web-01', 'web-02', 'web-03']) await page.getByLabel(id, { exact: true }).click()
+    await shoot('fleet-picked')
+    await page.getByRole('button', { name: 'Run a command on 3 agents' }).click()
+    await page.waitForURL(/commands\/new\?clients=/)
+    await page.getByLabel('Line for the shell').fill('printf "\\033[32mready\\033[0m on $(hostname)\\n"; test "$QUICFLOW_TARGET" != web-03 || { echo "no space left on device" >&2; exit 3; }')
+    await page.getByText('picks 3 hosts').waitFor()
+    await shoot('command-new')
+    await page.getByRole('button', { name: 'Run on 3 hosts' }).click()
+    await page.waitForURL(/commands\/[0-9a-f-]+/)
+    await page.getByText('partly done').waitFor()
+    await page.getByRole('button', { name: /web-01/ }).click()
+    await page.waitForURL(/host=web-01/)
+    await page.locator('.xterm-rows').getByText(/ready on/).waitFor()
+    await shoot('command')
+    await page.getByRole('tab', { name: 'Log' }).click()
+    await page.getByText(/ready on/).first().waitFor()
+    await page.getByRole('button', { name: 'Retry what failed' }).click()
+    await page.getByText('0 / 1 done').waitFor()
+  },
+
+  async 'a batch is watched and cancelled'() {
+    await page.goto(`${world.url}/commands/new?selector=*`)
+    await page.getByLabel('Line for the shell').fill('test "$QUICFLOW_TARGET" = web-05 && echo first || sleep 120')
+    await page.getByRole('button', { name: 'Run on 12 hosts' }).click()
+    await page.getByText('1 / 12 done').waitFor() // the first that finished is there while the others run
+    await page.getByRole('button', { name: /web-05.*first/ }).waitFor()
+    await shoot('command-running')
+    await page.getByRole('button', { name: 'Cancel', exact: true }).click()
+    await page.getByLabel('Reason').fill('enough seen')
+    await shoot('command-cancel')
+    await page.getByRole('dialog').getByRole('button', { name: 'Cancel', exact: true }).click()
+    await page.getByText('11 cancelled').first().waitFor()
+    await page.getByRole('button', { name: 'Retry what failed' }).waitFor()
+    // A stream ends with its page.
+    await page.goto(`${world.url}/commands/new?clients=web-01,web-02`)
+    await page.getByLabel('Line for the shell').fill('sleep 120')
+    await page.getByText('As a stream').click()
+    await page.getByRole('button', { name: 'Run on 2 hosts' }).click()
+    await page.waitForURL(/commands\/[0-9a-f-]{36}/)
+    await page.getByText('Is cancelled when this page is closed').waitFor()
+    const id = page.url().match(/commands\/([0-9a-f-]+)/)[1]
+    await page.reload()
+    await page.getByText('2 cancelled').first().waitFor()
+    assert.equal((await world.call('GET', `/api/batch/jobs/${id}`)).status, 'cancelled')
+    await page.goto(`${world.url}/commands`)
+    await page.getByText('4 commands').waitFor()
+    await shoot('commands')
+  },
+
+  async 'a canary is watched, promoted, and done'() {
+    await world.makeVersion('shop', '1.0', 'echo "installing shop $QUICFLOW_VERSION"')
+    const first = await world.makeTask('shop', '1.0')
+    await page.goto(`${world.url}/releases/${first.id}`)
+    await page.getByText('succeeded').first().waitFor()
+    await world.makeVersion('shop', '2.0', 'echo "stopping 1.0"; sleep 1; printf "\\033[33mmigrating\\033[0m\\n"; sleep 1; echo "shop 2.0 is up on $QUICFLOW_TARGET"')
+    const task = await world.makeTask('shop', '2.0', { strategy: { canary: { percent: 20, promote: 'manual' }, waves: [50, 100], max_parallel: 3 } })
+    await page.goto(`${world.url}/releases/${task.id}`)
+    await page.getByText('shop 2.0 is up on web-01').waitFor()
+    await page.getByText('Promote it, or roll it back').waitFor()
+    await shoot('release-canary')
+    assert.ok(await page.getByRole('button', { name: 'Promote' }).isEnabled())
+    await page.getByRole('button', { name: 'Promote' }).click()
+    await page.getByLabel('Reason').fill('the canary is fine')
+    await shoot('release-promote')
+    await page.getByRole('dialog').getByRole('button', { name: 'Promote' }).click()
+    await page.getByText('wave 1').first().waitFor()
+    await page.getByRole('button', { name: 'Pause' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Pause' }).click()
+    await page.getByRole('button', { name: 'Resume' }).waitFor()
+    await shoot('release-paused')
+    await page.getByRole('button', { name: 'Resume' }).click()
+    await page.getByText('12 / 12 done').waitFor()
+    await page.getByText('shop 2.0 is up on web-12').waitFor()
+    await shoot('release-done')
+    assert.equal((await world.task(task.id)).status, 'succeeded')
+    await page.getByLabel('Search the log').fill('migrating')
+    await page.getByText('12 lines').waitFor()
+    await page.waitForURL(/q=migrating/)
+    await page.getByRole('tab', { name: 'Hosts' }).click()
+    await page.getByRole('link', { name: 'web-07' }).click()
+    await page.locator('.xterm-rows').getByText('shop 2.0 is up on web-07').waitFor()
+    await shoot('release-host')
+    await page.goto(`${world.url}/releases/${task.id}?tab=plan`)
+    await page.getByText('Failures tolerated').waitFor()
+    await page.goto(`${world.url}/releases`)
+    await page.getByText('2 releases').waitFor()
+    await shoot('releases')
+    await page.goto(`${world.url}/fleet/web-07`)
+    await page.getByText('2.0').first().waitFor()
+    await shoot('agent')
+    await page.getByRole('tab', { name: 'Facts' }).click()
+    await shoot('agent-facts')
+  },
+
+  async 'a failing release says why and is rolled back'() {
+    await world.makeVersion('shop', '3.0', 'case "$QUICFLOW_TARGET" in web-0[1-4]) echo "migrate: lock timeout on db-1:5432" >&2; exit 1;; web-05) echo "no space left on device" >&2; exit 28;; esac; echo ok; sleep 20')
+    const task = await world.makeTask('shop', '3.0', { strategy: { max_failures: '60%', max_parallel: 4, waves: [70, 100] } })
+    await page.goto(`${world.url}/releases/${task.id}`)
+    const group = page.getByRole('button', { name: /^4/ }).filter({ hasText: 'exit' })
+    await group.first().waitFor()
+    await page.getByRole('button', { name: 'Roll back' }).click()
+    await page.getByText(/Roll back \d+ hosts of shop/).waitFor()
+    await shoot('release-rollback')
+    await page.getByRole('dialog').getByRole('button', { name: 'Roll back' }).click()
+    await eventually('it is rolled back', async () => {
+      const { status, phase, reason } = await world.task(task.id)
+      return ['rolled_back', 'failed'].includes(status) || assert.fail(`${status} ${phase} ${reason}`)
+    })
+    await page.getByText('rolled back').first().waitFor()
+    await shoot('release-rolled-back')
+    await world.makeVersion('shop', '3.1', 'case "$QUICFLOW_TARGET" in web-0[1-4]) echo "migrate: lock timeout on db-1:5432" >&2; exit 1;; web-05) echo "no space left on device" >&2; exit 28;; esac; echo ok')
+    const failing = await world.makeTask('shop', '3.1', { strategy: { max_failures: '50%' } })
+    await page.goto(`${world.url}/releases/${failing.id}`)
+    await page.getByText('partly done').or(page.getByText('failed', { exact: true })).first().waitFor()
+    await eventually('it has ended', async () => (await world.task(failing.id)).finished_at)
+    await shoot('release-failed')
+    await page.getByRole('button', { name: /^4/ }).filter({ hasText: 'exit' }).first().click()
+    await page.waitForURL(/reason=/)
+    await page.getByText('4 hosts').waitFor()
+    await shoot('release-hosts')
+  },
+
+  async 'the server is killed and started while a release is watched'() {
+    const lines = 40
+    await world.makeVersion('shop', '4.0', `for i in $(seq ${lines}); do echo "line $i of $QUICFLOW_TARGET"; sleep 0.3; done`)
+    const task = await world.makeTask('shop', '4.0', { strategy: { max_parallel: 12 } })
+    await page.goto(`${world.url}/releases/${task.id}`)
+    await page.getByText('line 5 of web-01').first().waitFor()
+    await world.killServer()
+    await page.getByText('The server cannot be reached.').first().waitFor()
+    await shoot('release-lost')
+    await world.startServer()
+    await page.getByText('The server cannot be reached.').waitFor({ state: 'detached' })
+    await page.getByText('12 / 12 done').waitFor({ timeout: 90_000 })
+    await page.getByText('complete', { exact: true }).waitFor({ timeout: 40_000 })
+    await page.getByLabel('Search the log').fill('of web-')
+    await page.getByText(`${12 * lines} lines`).waitFor() // all of them, each once
+    await page.getByLabel('Search the log').fill('of web-06')
+    await page.getByText(`${lines} lines`, { exact: true }).waitFor()
+  },
+
+  async 'a login that ends leads back to the same address'() {
+    await world.makeVersion('shop', '6.0', 'echo up')
+    const task = await world.makeTask('shop', '6.0')
+    const address = `${world.url}/releases/${task.id}?q=line+7&tab=hosts`
+    await page.goto(address)
+    await page.getByRole('tab', { name: 'Hosts' }).waitFor()
+    await context.clearCookies()
+    await page.getByRole('link', { name: 'Overview' }).click()
+    await page.goBack().catch(() => undefined)
+    await page.waitForURL(/\/login\?next=/)
+    await page.getByText('Your login has ended').or(page.getByLabel('API token')).first().waitFor()
+    await page.goto(address)
+    await page.waitForURL(/\/login\?next=/)
+    await logIn(page)
+    await page.waitForURL(address)
+    await page.getByRole('tab', { name: 'Hosts', selected: true }).waitFor()
+    // In the middle of something, too.
+    await context.clearCookies()
+    await page.getByRole('tab', { name: 'Plan' }).click()
+    await page.getByRole('button', { name: 'Agents' }).or(page.getByText('Search or go to')).first().click()
+    await page.waitForURL(/\/login\?/)
+    await page.getByText('Your login has ended').waitFor()
+    await shoot('login-expired')
+    await logIn(page)
+    await page.waitForURL(/releases\/.*tab=plan/)
+  },
+
+  async 'keyboard, language, phone'() {
+    await world.makeVersion('shop', '7.0', 'echo up; sleep 30')
+    await world.makeTask('shop', '7.0', { strategy: { canary: { percent: 25, soak: '1h' }, max_parallel: 2 } })
+    await page.goto(`${world.url}/`)
+    await page.getByText('Rolling out now').waitFor()
+    await shoot('overview')
+    await page.keyboard.press('Control+k')
+    await page.getByRole('combobox').fill('web-03')
+    await page.getByRole('option', { name: /web-03/ }).waitFor()
+    await shoot('palette')
+    await page.keyboard.press('ArrowDown')
+    await page.keyboard.press('ArrowUp')
+    await page.keyboard.press('Enter')
+    await page.waitForURL(/\/fleet\/web-03$/)
+    await page.getByRole('button', { name: '中文' }).click()
+    await page.getByRole('heading', { name: '运行的版本' }).waitFor()
+    await page.goto(`${world.url}/`)
+    await page.getByText('正在发布').waitFor()
+    await shoot('overview-zh')
+    await page.goto(`${world.url}/releases`)
+    await page.locator('.task').first().click()
+    await page.getByRole('tab', { name: '日志' }).waitFor()
+    await shoot('release-zh')
+    await page.getByRole('button', { name: 'English' }).click()
+    const task = await (async () => {
+      await world.makeVersion('shop', '5.0', 'echo up')
+      return world.makeTask('shop', '5.0', { strategy: { canary: { percent: 10, promote: 'manual' } } })
+    })()
+    await page.setViewportSize({ width: 390, height: 844 })
+    await page.goto(`${world.url}/releases/${task.id}`)
+    await page.getByText('Promote it, or roll it back').waitFor()
+    await shoot('phone-release')
+    await page.getByRole('button', { name: 'Abort' }).click()
+    await shoot('phone-abort')
+    await page.getByRole('dialog').getByRole('button', { name: 'Abort' }).click()
+    await page.getByText('aborted').first().waitFor()
+    for (const [name, path] of [['overview', '/'], ['fleet', '/fleet'], ['commands', '/commands'], ['command-new', '/commands/new']]) {
+      await page.goto(world.url + path)
+      await page.waitForLoadState('load')
+      await shoot(`phone-${name}`)
+    }
+    await page.setViewportSize({ width: 1280, height: 800 })
+  },
+}
+
+let failed = 0
+// Whoever ends this ends what it started.
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, () => void Promise.allSettled([browser?.close(), world.stop()]).then(() => process.exit(1)))
+}
+try {
+  await world.start()
+  await openBrowser()
+  if (process.env.ONLY && !'login'.includes(process.env.ONLY)) {
+    await page.goto(`${world.url}/login`)
+    await logIn(page)
+    const { token } = await world.call('POST', '/api/agent-tokens', { uses: 12 })
+    for (let i = 1; i <= 12; i++) world.startAgent(`web-${String(i).padStart(2, '0')}`, token, { env: i <= 8 ? 'prod' : 'test', zone: `z${i % 3}` })
+    await eventually('the agents are there', async () => (await world.call('GET', '/api/clients?status=online')).total === 12)
+    await page.waitForURL(`${world.url}/`)
+  }
+  for (const [name, scenario] of Object.entries(scenarios)) {
+    if (process.env.ONLY && !name.includes(process.env.ONLY)) continue
+    const began = Date.now()
+    try {
+      await scenario()
+      console.log(`ok    ${name} (${((Date.now() - began) / 1000).toFixed(1)} s)`)
+    } catch (e) {
+      failed++
+      console.log(`FAIL  ${name}\n${e.stack}${e.cause ? `\n${e.cause.stack ?? e.cause}` : ''}\nat ${page.url()}`)
+      await page.screenshot({ path: join(shots, `failed-${Object.keys(scenarios).indexOf(name)}.png`) }).catch(() => undefined)
+      if (!process.env.GO_ON) break
+    }
+  }
+} finally {
+  await browser?.close()
+  await world.stop()
+}
+for (const f of new Set(faults)) console.log(`fault ${f}`)
+if (failed > 0 || faults.length > 0) process.exitCode = 1

@@ -1,0 +1,53 @@
+import { mount } from '@vue/test-utils'
+import { createPinia } from 'pinia'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { en } from '@/i18n/en'
+import { i18n } from '@/i18n'
+import { zh } from '@/i18n/zh'
+import StateMark from '@/state/StateMark.vue'
+import { gridStates, looks, tokenOf } from '@/state/tokens'
+import CountLine from './CountLine.vue'
+import FailureGroups from './FailureGroups.vue'
+
+const global = { plugins: [i18n, createPinia()] }
+beforeEach(() => (i18n.global.locale.value = 'en'))
+
+describe('states', () => {
+  it('have a colour and a shape of their own, and words', () => {
+    const shapes = new Set(Object.values(looks).map((l) => JSON.stringify(l.shape)))
+    expect(shapes.size).toBe(Object.keys(looks).length)
+    for (const { state } of gridStates) expect(en.state).toHaveProperty(state)
+    expect(tokenOf('what a newer server says')).toBe('unknown')
+  })
+  it('are told to readers of screens where there are no words', () => {
+    const bare = mount(StateMark, { props: { status: 'failed', bare: true }, global })
+    expect(bare.get('svg').attributes('aria-label')).toBe('failed')
+    expect(mount(StateMark, { props: { status: 'failed' }, global }).text()).toBe('failed')
+  })
+})
+
+describe('CountLine', () => {
+  it('says numbers before words, and only those there are', () => {
+    const line = mount(CountLine, { props: { counts: { total: 1500, succeeded: 1204, failed: 9, pending: 280, running: 7 } }, global })
+    expect(line.text().replace(/\s+/g, ' ')).toBe('1,204 / 1,500 done7 running9 failed287 left')
+  })
+})
+
+describe('FailureGroups', () => {
+  it('never takes what a host said for HTML', () => {
+    const groups = [{ state: 'failed', reason: '<img src=x onerror=alert(1)>', hosts: 3, first: 'a' }]
+    const list = mount(FailureGroups, { props: { groups, total: 1 }, global })
+    expect(list.find('img').exists()).toBe(false)
+    expect(list.text()).toContain('<img src=x')
+  })
+})
+
+describe('languages', () => {
+  const keys = (o: object, at = ''): string[] => Object.entries(o).flatMap(([k, v]) => (typeof v === 'object' ? keys(v as object, `${at}${k}.`) : [`${at}${k}`]))
+  const names = (text: string) => [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((m) => m[1]))].sort()
+  const at = (o: object, key: string) => key.split('.').reduce<unknown>((v, k) => (v as Record<string, unknown>)[k], o) as string
+  it('say the same things', () => {
+    expect(keys(zh)).toEqual(keys(en))
+    for (const key of keys(en)) expect({ key, names: names(at(zh, key)) }).toEqual({ key, names: names(at(en, key)) })
+  })
+})
