@@ -47,7 +47,7 @@ demo: build ## Show it all: a server, ten agents, a canary release (DEMO_EXIT=1:
 # What links the Temporal server comes last: from nothing it takes minutes to compile.
 .PHONY: test
 test: ## Run the tests, on SQLite and PostgreSQL (not the end-to-end ones)
-	@scripts/install-deps.sh postgresql openssl
+	@scripts/install-deps.sh postgresql openssl git
 	go test $$(scripts/packages.sh light)
 	go test $$(scripts/packages.sh heavy)
 
@@ -57,9 +57,10 @@ test-race: ## Run the concurrent packages' tests under the race detector
 	CGO_ENABLED=1 go test -race $(RACE)
 
 .PHONY: test-integration
-test-integration: ## Run the tests on weak networks: loss, delay, partitions, moving hosts (as root, on Linux)
-	@scripts/install-deps.sh iproute2
+test-integration: ## Run the tests that need root and Linux: weak networks; git over ssh, with LFS, killed at every stage
+	@scripts/install-deps.sh iproute2 git git-lfs openssh-server
 	go test -count=1 -v -timeout 6m ./internal/weaknet/...
+	go test -count=1 -tags failpoint -timeout 15m ./agent/executor/git/...
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments

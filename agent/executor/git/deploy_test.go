@@ -348,18 +348,32 @@ func TestBrokenCache(t *testing.T) {
 	r.tag("v1")
 	spec := release.GitSpec{Repository: r.url()}
 	h.deploy(release.StepInstall, "v1", spec)
-	packs := filepath.Join(h.base, ".quicflow", "repo.git", "objects")
-	require.NoError(t, filepath.WalkDir(packs, func(path string, e os.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			_ = os.Chmod(path, 0o644)
-			return os.WriteFile(path, []byte("garbage"), 0o644)
-		}
-		return err
-	}))
-	require.NoError(t, os.WriteFile(filepath.Join(h.base, ".quicflow", "repo.git", "shallow.lock"), nil, 0o644))
-	r.tag("v2")
-	h.deploy(release.StepUpdate, "v2", spec)
-	require.Equal(t, "v2", h.current("version"))
+	cache := filepath.Join(h.base, ".quicflow", "repo.git")
+	packs, err := filepath.Glob(filepath.Join(cache, "objects", "pack", "*.pack"))
+	require.NoError(t, err)
+	require.NotEmpty(t, packs)
+	text, err := os.ReadFile(packs[0])
+	require.NoError(t, err)
+	for i := len(text) / 2; i < len(text)-30; i++ {
+		text[i] ^= 0x55
+	}
+	for _, broken := range []struct{ name, text string }{{packs[0], string(text)}, {filepath.Join(cache, "config"), "garbage ["}} {
+		require.NoError(t, os.Remove(broken.name))
+		require.NoError(t, os.WriteFile(broken.name, []byte(broken.text), 0o644))
+		h.deploy(release.StepUpdate, "v1", spec) // nothing new is to be fetched: all of it is there, as it seems
+		require.Contains(t, h.log(), "made anew")
+		require.Equal(t, "v1", h.current("version"))
+		h.clean()
+	}
+
+	// What a git that was killed left there is no reason for that.
+	for _, name := range []string{"shallow.lock", "config.lock", "refs/quicflow/wanted.lock", "objects/pack/tmp_pack_x"} {
+		require.NoError(t, os.WriteFile(filepath.Join(cache, name), []byte("x"), 0o644))
+	}
+	r.tag("v3")
+	h.deploy(release.StepUpdate, "v3", spec)
+	require.NotContains(t, h.log(), "made anew")
+	require.NoFileExists(t, filepath.Join(cache, "objects/pack/tmp_pack_x"))
 	h.clean()
 }
 

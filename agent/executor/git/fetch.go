@@ -213,7 +213,6 @@ func (c *cache) checkOut(ctx context.Context, dir string, f found, spec *release
 	case f.Kind == KindTag:
 		ref = f.Name
 	}
-	from := wanted
 	fetch := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--update-shallow"}
 	if depth > 0 {
 		fetch = append(fetch, "--depth="+strconv.Itoa(depth))
@@ -222,9 +221,8 @@ func (c *cache) checkOut(ctx context.Context, dir string, f found, spec *release
 	for _, step := range []gitCommand{
 		{args: []string{"init", "--quiet", "--template=", "--", dir}},
 		{args: []string{"-C", dir, "remote", "add", "--", "origin", c.remote.url}},
-		{args: append(append([]string{"-C", dir}, fetch...), "--", c.dir, "+"+from+":"+ref), local: true},
-		{args: []string{"-C", dir, "update-ref", "--no-deref", "HEAD", f.Commit}},
-		{args: []string{"-C", dir, "reset", "--quiet", "--hard", f.Commit}},
+		{args: append(append([]string{"-C", dir}, fetch...), "--", c.dir, "+"+wanted+":"+ref), local: true},
+		{args: []string{"-C", dir, "checkout", "--quiet", "--force", "--detach", f.Commit, "--"}},
 	} {
 		step.doing = doing
 		if err := c.git(ctx, step); err != nil {

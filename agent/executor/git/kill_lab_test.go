@@ -4,12 +4,15 @@ package git_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -63,6 +66,7 @@ func (h *host) noGit() {
 // A wrapper that dies at any line is followed by another, and the end is as if it had not died.
 func TestKilledWhileDeploying(t *testing.T) {
 	server := startSSH(t)
+	overSSH := map[string]bool{"git.login": true, "git.resolved": true, "git.fetched": true}
 	for _, action := range []release.StepAction{release.StepInstall, release.StepUpdate} {
 		for _, at := range []string{
 			"git.begun", "git.login", "git.resolved", "git.fetched", "git.made", "git.checkedout", "git.shared", "git.built", "git.prescript",
@@ -71,13 +75,16 @@ func TestKilledWhileDeploying(t *testing.T) {
 			t.Run(string(action)+"/"+at, func(t *testing.T) {
 				h, r := newHost(t), newRepo(t)
 				r.commit(map[string]string{"storage/x": "1"})
-				v0, _ := r.tag("v0"), r.tag("v1")
-				_ = v0
-				r.tag("v2")
+				for _, version := range []string{"v0", "v1", "v2"} {
+					r.tag(version)
+				}
 				spec := release.GitSpec{
-					Repository: server.repository(r), Auth: &release.GitAuth{SSHKey: server.key, KnownHosts: server.knownHosts},
-					Shared: []string{"storage"}, KeepReleases: 2, Env: map[string]string{"OUT": h.dir},
+					Repository: r.url(), Shared: []string{"storage"}, KeepReleases: 2, Env: map[string]string{"OUT": h.dir},
 					PreScript: `echo pre >> "$OUT/ran"`, PostScript: `echo post >> "$OUT/ran"`, Health: &release.Health{Exec: "true"},
+				}
+				if overSSH[at] {
+					spec.Repository = server.repository(r)
+					spec.Auth = &release.GitAuth{SSHKey: server.key, KnownHosts: server.knownHosts}
 				}
 				before := []string{""}
 				if action == release.StepUpdate {
@@ -226,4 +233,51 @@ func TestLeftBehind(t *testing.T) {
 	require.NoError(t, os.RemoveAll(filepath.Join(h.dir, "tmp")))
 	require.NoError(t, os.Mkdir(filepath.Join(h.dir, "tmp"), 0o777))
 	h.clean()
+}
+
+// Killed while git waits for its host, nothing of it stays behind.
+func TestKilledWhileFetching(t *testing.T) {
+	h, r := newHost(t), newRepo(t)
+	r.tag("v1")
+	server := serveWeb(t, r, "git", password, false)
+	handler := server.Config.Handler
+	asked, release1 := make(chan struct{}), make(chan struct{})
+	var once, hangs atomic.Bool
+	hangs.Store(true)
+	server.Config.Handler = http.HandlerFunc(func(out http.ResponseWriter, in *http.Request) {
+		if _, _, login := in.BasicAuth(); login && hangs.Load() {
+			if once.CompareAndSwap(false, true) {
+				close(asked)
+			}
+			<-release1
+			return
+		}
+		handler.ServeHTTP(out, in)
+	})
+	t.Cleanup(func() { close(release1) })
+	spec := release.GitSpec{Repository: server.repository(), Auth: &release.GitAuth{Password: password}}
+	step := h.step(release.StepInstall, "v1", spec)
+	h.last = step
+	text, err := json.Marshal(childJob{Step: *step})
+	require.NoError(t, err)
+	file := filepath.Join(h.dir, "job")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childStep+"="+file)
+	require.NoError(t, cmd.Start())
+	select {
+	case <-asked:
+	case <-time.After(patience):
+		t.Fatal("git never came with its login")
+	}
+	require.NotEmpty(t, names(filepath.Join(h.dir, "tmp")))
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	hangs.Store(false)
+	failure, killed := h.child(step, true, "")
+	require.False(t, killed)
+	require.Empty(t, failure, "%s", h.log())
+	require.Equal(t, "v1", h.current("version"))
+	h.clean()
+	h.noGit()
 }

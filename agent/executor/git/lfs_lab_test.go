@@ -75,7 +75,7 @@ func TestLFS(t *testing.T) {
 	spec := release.GitSpec{Repository: server.repository(), LFS: true, Auth: &release.GitAuth{Password: password, CACert: server.ca}}
 
 	step := h.step(release.StepInstall, "v1", spec)
-	w := watch(t, []string{password}, h.dir)
+	w := watch(t, []string{passwordPart}, h.dir)
 	require.NoError(t, h.work(step), "%s", h.log())
 	w.nothing(t)
 	require.Equal(t, "large content one", h.current("big.bin"))

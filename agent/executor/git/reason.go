@@ -27,6 +27,7 @@ var reasons = []struct {
 }{
 	{regexp.MustCompile(`No space left on device`), "the disk is full"},
 	{regexp.MustCompile(`Disk quota exceeded`), "the disk quota is used up"},
+	{regexp.MustCompile(`'credential-cache' is not a git command`), "the git of this host has no credential-cache, which a password needs"},
 	{regexp.MustCompile(`REMOTE HOST IDENTIFICATION HAS CHANGED|DOES NOT MATCH`), "HOST shows another host key than known_hosts has"},
 	{regexp.MustCompile(`Host key verification failed|host key is known for`), "the host key of HOST is not known: add it to auth.known_hosts"},
 	{regexp.MustCompile(`Permission denied \((publickey|gssapi|password|keyboard)`), "HOST refused the ssh key"},

@@ -239,38 +239,11 @@ func (j *job) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	c, f, err := j.fetch(ctx, s)
+	r, err := j.tryTwice(ctx, s)
 	if err != nil {
 		return err
 	}
-	failpoint.Here("git.fetched")
-	j.Tools.Printf("%s is %s %s", j.spec.Ref, f.Kind, f.Commit)
-
-	name := f.Commit[:12] + "-" + j.mark
-	if old := j.chosen.Name; old != "" { // half of it, or of a commit that its branch has left since
-		if err := j.site.remove(old); err != nil {
-			return err
-		}
-	}
-	r := record{Name: name, Stage: stageBuilding, Commit: f.Commit, Ref: j.spec.Ref, Kind: f.Kind, Version: j.Version, ConfigID: j.ConfigID,
-		TaskID: j.TaskID, StepID: j.ID, User: j.spec.User, Shared: j.spec.Shared, LFS: j.spec.LFS}
-	if err := j.choose(chosen{Name: name, Made: true}); err != nil {
-		return err
-	}
-	if err := j.site.remove(name); err != nil {
-		return err
-	}
-	if err := j.site.writeRecord(r); err != nil {
-		return err
-	}
-	if err := j.site.mkdir(filepath.Join(releasesDir, name), j.owner); err != nil {
-		return err
-	}
-	failpoint.Here("git.made")
-	if err := c.checkOut(ctx, j.site.path(releasesDir, name), f, j.spec); err != nil {
-		return err
-	}
-	if err := j.site.share(name, j.spec.Shared, j.Tools.Printf); err != nil {
+	if err := j.site.share(r.Name, j.spec.Shared, j.Tools.Printf); err != nil {
 		return err
 	}
 	failpoint.Here("git.shared")
@@ -282,27 +255,56 @@ func (j *job) build(ctx context.Context) (err error) {
 	return nil
 }
 
-// fetch gets the commit into the cache. A cache that is damaged is made anew, once.
-func (j *job) fetch(ctx context.Context, s *session) (*cache, found, error) {
-	fresh := false
-	if _, err := j.site.root.Lstat(cacheDir); errors.Is(err, fs.ErrNotExist) {
-		fresh = true
-	}
-	for {
-		var f found
-		c, err := s.openCache(ctx, j.site)
-		if err == nil {
-			f, err = c.resolve(ctx, j.spec.Ref, *j.spec.Depth)
-		}
+// tryTwice fetches and checks out. A cache that may be damaged is made anew, once.
+func (j *job) tryTwice(ctx context.Context, s *session) (record, error) {
+	_, err := j.site.root.Lstat(cacheDir)
+	for fresh := errors.Is(err, fs.ErrNotExist); ; fresh = true {
+		r, err := j.checkOut(ctx, s)
 		if err == nil || fresh || ctx.Err() != nil || remoteReason(err) {
-			return c, f, err
+			return r, err
 		}
-		j.Tools.Printf("the cache of the repository is of no use (%v): it is made anew", err)
+		j.Tools.Printf("the cache of the repository may be damaged (%v): it is made anew", err)
 		if err := j.site.root.RemoveAll(cacheDir); err != nil {
-			return nil, f, fmt.Errorf("remove %s: %w", j.site.path(cacheDir), plain(err))
+			return r, fmt.Errorf("remove %s: %w", j.site.path(cacheDir), plain(err))
 		}
-		fresh = true
 	}
+}
+
+// checkOut fetches what the configuration names, and makes the release's directory.
+func (j *job) checkOut(ctx context.Context, s *session) (record, error) {
+	c, err := s.openCache(ctx, j.site)
+	if err != nil {
+		return record{}, err
+	}
+	f, err := c.resolve(ctx, j.spec.Ref, *j.spec.Depth)
+	if err != nil {
+		return record{}, err
+	}
+	failpoint.Here("git.fetched")
+	j.Tools.Printf("%s is %s %s", j.spec.Ref, f.Kind, f.Commit)
+
+	name := f.Commit[:12] + "-" + j.mark
+	r := record{Name: name, Stage: stageBuilding, Commit: f.Commit, Ref: j.spec.Ref, Kind: f.Kind, Version: j.Version, ConfigID: j.ConfigID,
+		TaskID: j.TaskID, StepID: j.ID, User: j.spec.User, Shared: j.spec.Shared, LFS: j.spec.LFS}
+	for _, half := range []string{j.chosen.Name, name} { // of an earlier try, maybe of a commit that its branch has left since
+		if half == "" {
+			continue
+		}
+		if err := j.site.remove(half); err != nil {
+			return r, err
+		}
+	}
+	if err := j.choose(chosen{Name: name, Made: true}); err != nil {
+		return r, err
+	}
+	if err := j.site.writeRecord(r); err != nil {
+		return r, err
+	}
+	if err := j.site.mkdir(filepath.Join(releasesDir, name), j.owner); err != nil {
+		return r, err
+	}
+	failpoint.Here("git.made")
+	return r, c.checkOut(ctx, j.site.path(releasesDir, name), f, j.spec)
 }
 
 // login opens a session for the step's programs; done ends it.
@@ -321,7 +323,8 @@ func (j *job) login(ctx context.Context, spec *release.GitSpec) (*session, func(
 	failpoint.Here("git.login")
 	if j.owner != nil {
 		// Said by the system, it would be a riddle.
-		if err := s.program(ctx, executor.Program{Path: "/bin/true", User: s.user, Dir: j.site.base, Env: s.env}, nil); err != nil && ctx.Err() == nil {
+		if err := s.program(ctx, executor.Program{Path: "git", Args: []string{"--version"}, User: s.user,
+			Dir: j.site.base, Env: s.env, Output: io.Discard}, nil); err != nil && ctx.Err() == nil {
 			s.close()
 			return nil, nil, fmt.Errorf("the user %s cannot enter %s", j.spec.User, j.site.base)
 		}
