@@ -57,6 +57,9 @@ func New(cfg Config) *Worker {
 	return &Worker{cfg: cfg}
 }
 
+// Type says git.
+func (w *Worker) Type() release.Type { return release.TypeGit }
+
 // The oldest git that has all options that are used here.
 const minMajor, minMinor = 2, 30
 
