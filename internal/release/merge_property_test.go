@@ -529,3 +529,22 @@ func TestExpandTextByItsPieces(t *testing.T) {
 		require.Equal(t, want.String(), second, "%q in two stages, by %q", text.String(), first)
 	})
 }
+
+// A full configuration of three layers: merged, and expanded for one host.
+func BenchmarkMergeAndExpand(b *testing.B) {
+	for _, of := range Types {
+		b.Run(string(of), func(b *testing.B) {
+			all, n := newSpecs(of), &numbers{}
+			for layer := range all {
+				fill(b, all.value(layer), layer, n)
+			}
+			lookup := func(name string) (Value, bool) { return Value{Text: name}, true }
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := all.merge(of).Expand(lookup, true); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/git"
@@ -289,6 +291,24 @@ func TestCheck(t *testing.T) {
 		spec.Path = path
 		require.ErrorIs(t, worker.Check(h.step(release.StepInstall, "v1", spec)), release.ErrInvalid, path)
 	}
+}
+
+// No name is let through that git itself would not have.
+func TestRefsAreThoseOfGit(t *testing.T) {
+	h := newHost(t)
+	step := h.step(release.StepInstall, "v1", release.GitSpec{Repository: "https://example.com/x.git"})
+	pieces := []string{"a", "b", ".", "..", "-", "/", "@", "{", "}", "~", "^", ":", "?", "*", "[", "\\", " ", "\t", "\x7f", ".lock", "$(id)", "é", "'", "\""}
+	accepted := 0
+	rapid.Check(t, func(t *rapid.T) {
+		step.Config.Git.Ref = strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 1, 5).Draw(t, "ref"), "")
+		if worker.Check(step) != nil {
+			return
+		}
+		accepted++
+		out, err := exec.Command("git", "check-ref-format", "--branch", step.Config.Git.Ref).CombinedOutput()
+		require.NoError(t, err, "%q: %s", step.Config.Git.Ref, out)
+	})
+	require.Positive(t, accepted)
 }
 
 func TestProbe(t *testing.T) {
