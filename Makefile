@@ -51,7 +51,7 @@ demo: build ## Show it all: a server, ten agents, a canary release (DEMO_EXIT=1:
 # What links the Temporal server comes last: from nothing it takes minutes to compile.
 .PHONY: test
 test: ## Run the tests, on SQLite and PostgreSQL (not the end-to-end ones)
-	@scripts/install-deps.sh postgresql openssl
+	@scripts/install-deps.sh postgresql openssl git
 	go test $$(scripts/packages.sh light)
 	go test $$(scripts/packages.sh heavy)
 
@@ -61,12 +61,17 @@ test-race: ## Run the concurrent packages' tests under the race detector
 	CGO_ENABLED=1 go test -race $(RACE)
 
 .PHONY: test-integration
-test-integration: test-weaknet test-docker test-kubernetes ## Run all tests on real networks, engines and clusters (as root, on Linux)
+test-integration: test-weaknet test-git test-docker test-kubernetes ## Run all tests on real networks, engines and clusters (as root, on Linux)
 
 .PHONY: test-weaknet
 test-weaknet: ## Run the tests on weak networks: loss, delay, partitions, moving hosts
 	@scripts/install-deps.sh iproute2
 	go test -count=1 -v -timeout 6m ./internal/weaknet/...
+
+.PHONY: test-git
+test-git: ## Run the tests of git over ssh and with LFS, killed at every stage
+	@scripts/install-deps.sh git git-lfs openssh-server
+	go test -count=1 -tags failpoint -timeout 15m ./agent/executor/git/...
 
 .PHONY: test-docker
 test-docker: ## Run the tests on a real Docker engine with a registry

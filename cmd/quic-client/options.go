@@ -18,6 +18,7 @@ import (
 	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/container"
+	"github.com/quicflow/quicflow/agent/executor/git"
 	"github.com/quicflow/quicflow/agent/executor/kubernetes"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
@@ -121,7 +122,7 @@ func (o *options) config() (agent.Config, error) {
 
 // workers are those of the deployment types that this program has. Making them does nothing.
 func workers() []executor.Worker {
-	return []executor.Worker{script.New(), container.New(container.Config{}), kubernetes.New()}
+	return []executor.Worker{script.New(), container.New(container.Config{}), git.New(git.Config{}), kubernetes.New()}
 }
 
 // executors carry out the steps of all types.

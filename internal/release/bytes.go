@@ -3,6 +3,7 @@ package release
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -28,20 +29,33 @@ func (b Bytes) String() string {
 // MarshalText writes what String does.
 func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
+var byteForm = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?:([kmgt])i?)?b?$`)
+
+const maxBytes = 1 << 62
+
 // UnmarshalText reads "512m", "512mb", "512MiB" or plain bytes; negative values are refused.
 func (b *Bytes) UnmarshalText(text []byte) error {
-	number := strings.ToLower(strings.TrimSpace(string(text)))
-	number = strings.TrimSuffix(strings.TrimSuffix(number, "b"), "i")
+	wrong := fmt.Errorf("%q is not a size such as 512m or 2g", text)
+	parts := byteForm.FindStringSubmatch(strings.ToLower(strings.TrimSpace(string(text))))
+	if parts == nil {
+		return wrong
+	}
 	size := int64(1)
 	for _, u := range byteUnits {
-		if rest, ok := strings.CutSuffix(number, u.suffix); ok {
-			number, size = rest, u.size
-			break
+		if u.suffix == parts[2] {
+			size = u.size
 		}
 	}
-	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-	if err != nil || !(v >= 0) || v*float64(size) > 1<<62 {
-		return fmt.Errorf("%q is not a size such as 512m or 2g", text)
+	if whole, err := strconv.ParseInt(parts[1], 10, 64); err == nil { // a float does not hold every whole number
+		if whole > maxBytes/size {
+			return wrong
+		}
+		*b = Bytes(whole * size)
+		return nil
+	}
+	v, err := strconv.ParseFloat(parts[1], 64)
+	if err != nil || v*float64(size) > maxBytes {
+		return wrong
 	}
 	*b = Bytes(v * float64(size))
 	return nil

@@ -39,31 +39,45 @@ var reference = regexp.MustCompile(`\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{`)
 // ExpandText replaces each ${NAME} in a text. $${ stands for ${ itself: final turns it into that; before, it stays, so that a text may
 // be expanded several times, finally once. What is put in is never expanded again. An unknown name is an error.
 func ExpandText(text string, lookup Lookup, final bool) (string, error) {
-	var wrong error
-	expanded := reference.ReplaceAllStringFunc(text, func(found string) string {
-		switch {
-		case found == "$${" && final:
-			return "${"
-		case found == "$${":
-			return found
-		case found == "${":
-			wrong = fmt.Errorf("${ is not followed by a name and }; write $${ for ${ itself")
-			return found
+	var expanded strings.Builder
+	put := func(piece string) {
+		// A $ at the end of what was put in and a { after it would be a reference the next time.
+		if !final && strings.HasPrefix(piece, "{") && strings.HasSuffix(expanded.String(), "$") {
+			expanded.WriteByte('$')
 		}
-		name := found[2 : len(found)-1]
+		expanded.WriteString(piece)
+	}
+	rest := 0
+	for _, found := range reference.FindAllStringSubmatchIndex(text, -1) {
+		put(text[rest:found[0]])
+		rest = found[1]
+		switch piece := text[found[0]:found[1]]; {
+		case piece == "$${" && final:
+			put("${")
+			continue
+		case piece == "$${":
+			put(piece)
+			continue
+		case found[2] < 0:
+			return text, fmt.Errorf("${ is not followed by a name and }; write $${ for ${ itself")
+		}
+		name := text[found[2]:found[3]]
 		value, ok := lookup(name)
 		switch {
 		case !ok:
-			wrong = fmt.Errorf("there is no variable %s; write $${%s} for ${%s} itself", name, name, name)
-			return found
+			return text, fmt.Errorf("there is no variable %s; write $${%s} for ${%s} itself", name, name, name)
+		case value.Later && strings.HasSuffix(expanded.String(), "$"):
+			return text, fmt.Errorf("the variable before ${%s} ends with $: together they would read as an escaped ${", name)
 		case value.Later:
-			return found
+			put("${" + name + "}")
 		case final:
-			return value.Text
+			put(value.Text)
+		default:
+			put(strings.ReplaceAll(value.Text, "${", "$${"))
 		}
-		return strings.ReplaceAll(value.Text, "${", "$${")
-	})
-	return expanded, wrong
+	}
+	put(text[rest:])
+	return expanded.String(), nil
 }
 
 // Expand replaces the variables in all texts of a merged configuration but those whose rule says no, and gives a copy. Keys of maps

@@ -3,7 +3,9 @@ package release
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"time"
@@ -153,10 +155,16 @@ func ParseConfig(t Type, text []byte) (Merged, error) {
 	if spec == nil {
 		return c, Invalid("type", "%q is no deployment type that this program knows", t)
 	}
+	if !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		return c, Invalid(string(t), "the configuration cannot be read: it is not an object")
+	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(spec); err != nil {
 		return c, Invalid(string(t), "the configuration cannot be read: %v", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return c, Invalid(string(t), "the configuration cannot be read: something comes after it")
 	}
 	return c, nil
 }
