@@ -20,6 +20,7 @@ import (
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -41,7 +42,7 @@ func TestFactsAreOrderedAndBounded(t *testing.T) {
 	var f agent.Facts
 	require.NoError(t, json.Unmarshal(text, &f))
 	want := fmt.Sprintf(`{"hostname":"web-1","os":%q,"distribution":"debian","arch":%q,"cpus":4,"memory_mb":1024,"labels":{"env":"prod","zone":"eu"},`+
-		`"agent_version":"1.2.3","capabilities":["deploy.script","echo","exec_shell","get_status","ping","script"],"deploy":[{"type":"script"}]}`, f.OS, f.Arch)
+		`"agent_version":"1.2.3","capabilities":["deploy.script","echo","exec_shell","get_status","ping","script"],"deploy":[{"type":"script","details":{"limits":%q}}]}`, f.OS, f.Arch, wrapper.LimitsBy())
 	require.Equal(t, []byte(want), text, "in this order")
 
 	cfg.Facts = func(context.Context) agent.Facts {

@@ -397,7 +397,7 @@ func (s *steps) launch(e *entry, step *quicflowv1.StepRequest, again bool) {
 			}
 		}
 		if ctx.Err() == nil || executor.CancelledBy(ctx) != nil {
-			s.run(ctx, step, again)
+			s.run(executor.WithLife(ctx, s.life), step, again)
 		}
 		if mine {
 			<-turn

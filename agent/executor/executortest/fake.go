@@ -31,6 +31,7 @@ type Op struct {
 	Effect  string        `json:"effect,omitempty"`  // adds the step's id to this file, as a line
 	Sleep   time.Duration `json:"sleep,omitempty"`   // or until the step is stopped
 	Block   bool          `json:"block,omitempty"`   // until the step is stopped
+	Linger  time.Duration `json:"linger,omitempty"`  // goes on for so long after the step is stopped
 	Await   string        `json:"await,omitempty"`   // until this file is there, or the step is stopped
 	Fail    string        `json:"fail,omitempty"`    // with this error
 	Unknown bool          `json:"unknown,omitempty"` // ends with executor.ErrUnknown
@@ -149,6 +150,10 @@ func (f Fake) do(ctx context.Context, run *executor.Run, op Op, n int) error {
 		return wait(time.After(op.Sleep))
 	case op.Block:
 		return wait(nil)
+	case op.Linger != 0:
+		<-ctx.Done()
+		<-time.After(op.Linger)
+		return context.Cause(ctx)
 	case op.Await != "":
 		ticker := time.NewTicker(5 * time.Millisecond)
 		defer ticker.Stop()

@@ -275,7 +275,7 @@ func TestKilledWhileAReleaseIsMade(t *testing.T) {
 	}
 	big := archive(t, files)
 	outcomes := map[quicflowv1.Outcome]int{}
-	for round := range 25 {
+	for round := range 12 {
 		version := fmt.Sprint(round + 1)
 		before := s.current()
 		s.fresh()
