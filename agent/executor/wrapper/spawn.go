@@ -31,6 +31,9 @@ func (s *supervisor) wrap(ctx context.Context, wake func()) error {
 	cmd.Args[0] = "quicflow-step"
 	cmd.Dir = "/"
 	cmd.Env = environment()
+	if at := os.Getenv(failpointVariable); at != "" && !s.dir.has(startedFile) {
+		cmd.Env = append(cmd.Env, failpointVariable+"="+at) // the step's first wrapper dies there, and the next one goes on
+	}
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.ExtraFiles = []*os.File{write}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -58,6 +61,9 @@ func (s *supervisor) wrap(ctx context.Context, wake func()) error {
 		return cmd.Process.Release()
 	}
 }
+
+// failpointVariable names the line at which a test lets a process die; it means nothing in a normal build.
+const failpointVariable = "QUICFLOW_FAILPOINT"
 
 // environment is what a wrapper itself gets: nothing that could be a secret.
 func environment() []string {
