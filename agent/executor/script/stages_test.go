@@ -3,9 +3,10 @@
 package script_test
 
 import (
-	"bytes"
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -13,11 +14,18 @@ import (
 )
 
 // A program in which a process can be made to die at a line has to be built for that.
-func TestAtFailpoints(t *testing.T) {
+func TestKilledBetweenStages(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "go", "test", "-tags", "failpoint", "-count=1", "-v", "-run", "^TestKilledBetweenStages$", ".").CombinedOutput()
+	program := filepath.Join(t.TempDir(), "script.test")
+	out, err := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "failpoint", "-o", program, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Equal(t, 6, bytes.Count(out, []byte("step wrapper failed")), "each wrapper died once:\n%s", out)
+	for _, at := range []string{"script.release.filled", "script.release.built", "script.release.switched"} {
+		cmd := exec.CommandContext(ctx, program, "-test.run", "^TestKilledAtFailpoint$", "-test.v")
+		cmd.Env = append(os.Environ(), "QUICFLOW_FAILPOINT="+at, "QUICFLOW_FAILPOINT_ONCE="+filepath.Join(t.TempDir(), "once"))
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s: %s", at, out)
+		require.Contains(t, string(out), "--- PASS: TestKilledAtFailpoint", at)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/internal/failpoint"
 )
 
 // wrap starts a wrapper and waits until it has ended, or ctx has: then the wrapper goes on by itself. The wrapper holds the other
@@ -31,9 +32,6 @@ func (s *supervisor) wrap(ctx context.Context, wake func()) error {
 	cmd.Args[0] = "quicflow-step"
 	cmd.Dir = "/"
 	cmd.Env = environment()
-	if at := os.Getenv(failpointVariable); at != "" && !s.dir.has(startedFile) {
-		cmd.Env = append(cmd.Env, failpointVariable+"="+at) // the step's first wrapper dies there, and the next one goes on
-	}
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.ExtraFiles = []*os.File{write}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -62,14 +60,23 @@ func (s *supervisor) wrap(ctx context.Context, wake func()) error {
 	}
 }
 
-// failpointVariable names the line at which a test lets a process die; it means nothing in a normal build.
-const failpointVariable = "QUICFLOW_FAILPOINT"
+// passed are the variables of the agent by which workers find engines and clusters. Scripts do not get them.
+var passed = []string{
+	"DOCKER_HOST", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DOCKER_API_VERSION",
+	"KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT",
+	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
+}
 
-// environment is what a wrapper itself gets: nothing that could be a secret.
+// environment is what a wrapper itself gets.
 func environment() []string {
-	var env []string
+	env := failpoint.Environment()
 	for name, value := range executor.BaseVariables() {
 		env = append(env, name+"="+value)
+	}
+	for _, name := range passed {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
 	}
 	return env
 }
