@@ -18,7 +18,8 @@ import (
 
 // Fake is a worker that does what its steps tell it: their configuration's variable FAKE is what Do gave. It works for any type.
 type Fake struct {
-	Of release.Type
+	Of     release.Type
+	Unable string // why Probe says that this host cannot do it
 }
 
 var _ executor.Worker = Fake{}
@@ -218,6 +219,9 @@ func (f Fake) path(host executor.Host, project string) string {
 
 // Probe tells of a version.
 func (f Fake) Probe(context.Context) (executor.Capability, error) {
+	if f.Unable != "" {
+		return executor.Capability{}, errors.New(f.Unable)
+	}
 	return executor.Capability{Type: f.Of, Version: "1", Details: map[string]string{"kind": "fake"}}, nil
 }
 

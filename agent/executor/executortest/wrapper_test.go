@@ -314,9 +314,11 @@ func TestSet(t *testing.T) {
 	one := executortest.NewExecutor(t, wrapper.Config{Worker: executortest.Fake{Of: release.TypeGit}})
 	_, err := executor.NewSet(h, one, one)
 	require.ErrorContains(t, err, "two executors for git")
-	set := executortest.NewSet(t, h, executortest.Fake{Of: release.TypeKubernetes}, executortest.Fake{Of: release.TypeGit})
+	set := executortest.NewSet(t, h, executortest.Fake{Of: release.TypeKubernetes}, executortest.Fake{Of: release.TypeGit},
+		executortest.Fake{Of: release.TypeContainer, Unable: "no engine answers"})
 	able, unable := set.Probe(context.Background())
-	require.Empty(t, unable)
+	require.Len(t, unable, 1)
+	require.EqualError(t, unable[release.TypeContainer], "no engine answers")
 	require.Len(t, able, 2)
 	require.Equal(t, release.TypeGit, able[0].Type)
 	require.Empty(t, set.CommandTypes())
@@ -328,7 +330,7 @@ func TestSet(t *testing.T) {
 		return set.CheckStep(step)
 	}
 	require.NoError(t, deploy("git", `{}`))
-	require.EqualError(t, deploy("script", `{}`), `the agent does not know this kind of step: it is of type "script", this agent does git, kubernetes`)
+	require.EqualError(t, deploy("script", `{}`), `the agent does not know this kind of step: it is of type "script", this agent does container, git, kubernetes`)
 	require.ErrorIs(t, deploy("git", `{"branch":"x"}`), release.ErrInvalid, "a field that is not known")
 	require.ErrorIs(t, deploy("git", `[]`), release.ErrInvalid)
 

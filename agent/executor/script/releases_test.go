@@ -164,6 +164,37 @@ func TestReleases(t *testing.T) {
 	s.succeeds(s.deploy(release.StepUninstall, "6.0"))
 }
 
+// Names and values are never read by a shell.
+func TestNamesWithShellCharacters(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	name := "$(touch evil); `touch evil` 'x'"
+	s.succeeds(s.deploy(release.StepInstall, "1.0", func(c *release.ScriptSpec) {
+		c.Artifacts[1].Name = name
+		c.Env["NAME"] = name
+		c.Install = `cat "$NAME"`
+	}))
+	require.Equal(t, "conf of 1.0", s.stdout())
+	require.FileExists(t, filepath.Join(s.dir, "current", name))
+	require.NoFileExists(t, filepath.Join(s.dir, "current", "evil"))
+}
+
+// What was damaged in the cache is not used.
+func TestDamagedArtifact(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.succeeds(s.deploy(release.StepInstall, "1.0"))
+	step := s.deploy(release.StepUpdate, "2.0", func(c *release.ScriptSpec) {
+		require.NoError(t, os.WriteFile(s.path("artifacts/"+c.Artifacts[0].SHA256), []byte("something else"), 0o600))
+	})
+	s.fresh()
+	result := s.run(step)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
+	require.Contains(t, result.Error, "its content in the agent's cache has changed")
+	require.Equal(t, "releases/1.0", s.current())
+	require.Equal(t, []string{"1.0"}, s.releases())
+}
+
 // If anything fails, the release before is the one in use, with nothing left of the new one.
 func TestFailedReleaseGoesBack(t *testing.T) {
 	t.Parallel()
