@@ -20,6 +20,8 @@ import (
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/script"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
+	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -27,7 +29,8 @@ import (
 func TestFactsAreOrderedAndBounded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	exec := executortest.NewSet(t, executor.Host{ClientID: "a", DataDir: dir}, script.New())
+	git, container := executortest.Fake{Of: release.TypeGit}, executortest.Fake{Of: release.TypeContainer, Unable: "no engine answers"}
+	exec := executortest.NewSet(t, executor.Host{ClientID: "a", DataDir: dir}, script.New(), git, container)
 	cfg := agent.Config{
 		Servers: []string{"x"}, ClientID: "a", DataDir: dir, Version: "1.2.3", Executor: exec, Labels: map[string]string{"zone": "eu", "env": "prod"},
 		Facts: func(context.Context) agent.Facts {
@@ -41,7 +44,7 @@ func TestFactsAreOrderedAndBounded(t *testing.T) {
 	var f agent.Facts
 	require.NoError(t, json.Unmarshal(text, &f))
 	want := fmt.Sprintf(`{"hostname":"web-1","os":%q,"distribution":"debian","arch":%q,"cpus":4,"memory_mb":1024,"labels":{"env":"prod","zone":"eu"},`+
-		`"agent_version":"1.2.3","capabilities":["deploy.script","echo","exec_shell","get_status","ping","script"],"deploy":[{"type":"script"}]}`, f.OS, f.Arch)
+		`"agent_version":"1.2.3","capabilities":["deploy.git","deploy.script","echo","exec_shell","get_status","ping","script"],"deploy":[{"type":"git","version":"1","details":{"kind":"fake"}},{"type":"script","details":{"limits":%q}}]}`, f.OS, f.Arch, wrapper.LimitsBy())
 	require.Equal(t, []byte(want), text, "in this order")
 
 	cfg.Facts = func(context.Context) agent.Facts {

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/script"
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/agent/spool"
@@ -34,7 +35,7 @@ import (
 const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
-	wrapper.MaybeRun(script.New())
+	wrapper.MaybeRun(script.New(), executortest.Fake{Of: release.TypeGit}, executortest.Fake{Of: release.TypeContainer})
 	if os.Getenv(processVariable) != "" {
 		os.Exit(runProcess())
 	}

@@ -146,6 +146,10 @@ func TestSecretsOfARestoredAgent(t *testing.T) {
 		return err
 	}))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "go"), nil, 0o600))
+	w.eventually(func() bool {
+		results, err := filepath.Glob(filepath.Join(cfg.DataDir, "steps", "*", "result"))
+		return err == nil && len(results) == 1
+	}, "the original ends it")
 	require.Len(t, executortest.FilesWith(t, restored, secret), 1)
 	cfg.DataDir = restored
 	cfg.Executor = executortest.NewSet(t, executor.Host{ClientID: "a", DataDir: restored}, script.New())

@@ -178,6 +178,13 @@ func (s *Set) carryOut(ctx context.Context, request *quicflowv1.StepRequest, log
 	return await(ctx, x, step)
 }
 
+type lifeKey struct{}
+
+// WithLife gives a step's context that knows the agent's life: it ends when the agent stops, also after the step was cancelled.
+func WithLife(ctx, life context.Context) context.Context {
+	return context.WithValue(ctx, lifeKey{}, life)
+}
+
 // await waits for the result, and passes a cancellation on.
 func await(ctx context.Context, x Executor, step *Step) *quicflowv1.StepResult {
 	waiting, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -190,9 +197,16 @@ func await(ctx context.Context, x Executor, step *Step) *quicflowv1.StepResult {
 		case <-ctx.Done():
 			if c := CancelledBy(ctx); c != nil {
 				x.Stop(step, c)
-			} else {
-				end()
+				if life, ok := ctx.Value(lifeKey{}).(context.Context); ok {
+					select {
+					case <-waiting.Done():
+					case <-life.Done():
+						end()
+					}
+				}
+				return
 			}
+			end()
 		}
 	})
 	return x.Wait(waiting, step)

@@ -416,3 +416,15 @@ func BenchmarkBegin(b *testing.B) {
 		})
 	}
 }
+
+// A journal takes no secrets, should someone forget to take them out.
+func TestNoSecrets(t *testing.T) {
+	j := open(t, journal.Config{})
+	s := step("a", time.Now().Add(time.Hour))
+	s.Spec = &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Secrets: map[string]string{"TOKEN": "x"}}}
+	_, err := j.Begin(s)
+	require.ErrorIs(t, err, journal.ErrSecrets)
+	status, err := j.Lookup("a")
+	require.NoError(t, err)
+	require.Equal(t, journal.New, status.State)
+}

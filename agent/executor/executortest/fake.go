@@ -18,7 +18,8 @@ import (
 
 // Fake is a worker that does what its steps tell it: their configuration's variable FAKE is what Do gave. It works for any type.
 type Fake struct {
-	Of release.Type
+	Of     release.Type
+	Unable string // why Probe says that this host cannot do it
 }
 
 var _ executor.Worker = Fake{}
@@ -31,6 +32,7 @@ type Op struct {
 	Effect  string        `json:"effect,omitempty"`  // adds the step's id to this file, as a line
 	Sleep   time.Duration `json:"sleep,omitempty"`   // or until the step is stopped
 	Block   bool          `json:"block,omitempty"`   // until the step is stopped
+	Linger  time.Duration `json:"linger,omitempty"`  // goes on for so long after the step is stopped
 	Await   string        `json:"await,omitempty"`   // until this file is there, or the step is stopped
 	Fail    string        `json:"fail,omitempty"`    // with this error
 	Unknown bool          `json:"unknown,omitempty"` // ends with executor.ErrUnknown
@@ -149,6 +151,10 @@ func (f Fake) do(ctx context.Context, run *executor.Run, op Op, n int) error {
 		return wait(time.After(op.Sleep))
 	case op.Block:
 		return wait(nil)
+	case op.Linger != 0:
+		<-ctx.Done()
+		<-time.After(op.Linger)
+		return context.Cause(ctx)
 	case op.Await != "":
 		ticker := time.NewTicker(5 * time.Millisecond)
 		defer ticker.Stop()
@@ -213,6 +219,9 @@ func (f Fake) path(host executor.Host, project string) string {
 
 // Probe tells of a version.
 func (f Fake) Probe(context.Context) (executor.Capability, error) {
+	if f.Unable != "" {
+		return executor.Capability{}, errors.New(f.Unable)
+	}
 	return executor.Capability{Type: f.Of, Version: "1", Details: map[string]string{"kind": "fake"}}, nil
 }
 

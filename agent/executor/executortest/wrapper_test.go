@@ -314,9 +314,11 @@ func TestSet(t *testing.T) {
 	one := executortest.NewExecutor(t, wrapper.Config{Worker: executortest.Fake{Of: release.TypeGit}})
 	_, err := executor.NewSet(h, one, one)
 	require.ErrorContains(t, err, "two executors for git")
-	set := executortest.NewSet(t, h, executortest.Fake{Of: release.TypeKubernetes}, executortest.Fake{Of: release.TypeGit})
+	set := executortest.NewSet(t, h, executortest.Fake{Of: release.TypeKubernetes}, executortest.Fake{Of: release.TypeGit},
+		executortest.Fake{Of: release.TypeContainer, Unable: "no engine answers"})
 	able, unable := set.Probe(context.Background())
-	require.Empty(t, unable)
+	require.Len(t, unable, 1)
+	require.EqualError(t, unable[release.TypeContainer], "no engine answers")
 	require.Len(t, able, 2)
 	require.Equal(t, release.TypeGit, able[0].Type)
 	require.Empty(t, set.CommandTypes())
@@ -328,7 +330,7 @@ func TestSet(t *testing.T) {
 		return set.CheckStep(step)
 	}
 	require.NoError(t, deploy("git", `{}`))
-	require.EqualError(t, deploy("script", `{}`), `the agent does not know this kind of step: it is of type "script", this agent does git, kubernetes`)
+	require.EqualError(t, deploy("script", `{}`), `the agent does not know this kind of step: it is of type "script", this agent does container, git, kubernetes`)
 	require.ErrorIs(t, deploy("git", `{"branch":"x"}`), release.ErrInvalid, "a field that is not known")
 	require.ErrorIs(t, deploy("git", `[]`), release.ErrInvalid)
 
@@ -344,4 +346,32 @@ func TestSet(t *testing.T) {
 	var running executor.Running
 	require.NoError(t, json.Unmarshal(result.Result, &running))
 	require.Equal(t, executor.RunOK, running.State)
+}
+
+// An agent that stops does not wait for a step that takes its time to stop: its next life gets the result.
+func TestAgentStopsWhileAStepIsStopped(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	config, err := json.Marshal(release.GitSpec{Env: map[string]string{"FAKE": executortest.Do(
+		executortest.Op{Effect: h.path("begun")}, executortest.Op{Linger: time.Second})}})
+	require.NoError(t, err)
+	request := &quicflowv1.StepRequest{
+		StepId: h.step.ID, Project: "app", Action: "install", NotAfterUnixMs: h.step.NotAfter.UnixMilli(),
+		Spec: &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: "git", Config: config}},
+	}
+	life, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(life)
+	results := make(chan *quicflowv1.StepResult, 1)
+	go func() {
+		results <- executortest.NewSet(t, h.step.Host, h.cfg.Worker).Run(executor.WithLife(ctx, life), request, h.step.Log)
+	}()
+	require.Eventually(t, func() bool { _, err := os.Stat(h.path("begun")); return err == nil }, patience, time.Millisecond)
+	cancel(&executor.Cancelled{Reason: "enough"})
+	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(h.step.Dir, "cancel")); return err == nil }, patience, time.Millisecond)
+	stop()
+	require.Nil(t, <-results)
+	require.NoFileExists(t, filepath.Join(h.step.Dir, "result"))
+	result := executortest.NewSet(t, h.step.Host, h.cfg.Worker).Resume(context.Background(), request, h.step.Log)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_CANCELLED, result.Outcome)
+	require.Equal(t, "cancelled: enough", result.Error)
 }

@@ -8,9 +8,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,7 +42,8 @@ func archive(t *testing.T, files map[string]string) []byte {
 	var out bytes.Buffer
 	zipped := gzip.NewWriter(&out)
 	w := tar.NewWriter(zipped)
-	for name, content := range files {
+	for _, name := range slices.Sorted(maps.Keys(files)) { // the same bytes each time
+		content := files[name]
 		require.NoError(t, w.WriteHeader(&tar.Header{Name: "app/" + name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(content))}))
 		_, err := w.Write([]byte(content))
 		require.NoError(t, err)
@@ -164,6 +167,37 @@ func TestReleases(t *testing.T) {
 	s.succeeds(s.deploy(release.StepUninstall, "6.0"))
 }
 
+// Names and values are never read by a shell.
+func TestNamesWithShellCharacters(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	name := "$(touch evil); `touch evil` 'x'"
+	s.succeeds(s.deploy(release.StepInstall, "1.0", func(c *release.ScriptSpec) {
+		c.Artifacts[1].Name = name
+		c.Env["NAME"] = name
+		c.Install = `cat "$NAME"`
+	}))
+	require.Equal(t, "conf of 1.0", s.stdout())
+	require.FileExists(t, filepath.Join(s.dir, "current", name))
+	require.NoFileExists(t, filepath.Join(s.dir, "current", "evil"))
+}
+
+// What was damaged in the cache is not used.
+func TestDamagedArtifact(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.succeeds(s.deploy(release.StepInstall, "1.0"))
+	step := s.deploy(release.StepUpdate, "2.0", func(c *release.ScriptSpec) {
+		require.NoError(t, os.WriteFile(s.path("artifacts/"+c.Artifacts[0].SHA256), []byte("something else"), 0o600))
+	})
+	s.fresh()
+	result := s.run(step)
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
+	require.Contains(t, result.Error, "its content in the agent's cache has changed")
+	require.Equal(t, "releases/1.0", s.current())
+	require.Equal(t, []string{"1.0"}, s.releases())
+}
+
 // If anything fails, the release before is the one in use, with nothing left of the new one.
 func TestFailedReleaseGoesBack(t *testing.T) {
 	t.Parallel()
@@ -275,7 +309,7 @@ func TestKilledWhileAReleaseIsMade(t *testing.T) {
 	}
 	big := archive(t, files)
 	outcomes := map[quicflowv1.Outcome]int{}
-	for round := range 25 {
+	for round := range 12 {
 		version := fmt.Sprint(round + 1)
 		before := s.current()
 		s.fresh()

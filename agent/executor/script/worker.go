@@ -31,9 +31,9 @@ func New() Worker { return Worker{} }
 // Type is release.TypeScript.
 func (Worker) Type() release.Type { return release.TypeScript }
 
-// Probe finds nothing missing: every host can run scripts.
+// Probe finds nothing missing: every host can run scripts. It says how their limits are kept.
 func (Worker) Probe(context.Context) (executor.Capability, error) {
-	return executor.Capability{Type: release.TypeScript}, nil
+	return executor.Capability{Type: release.TypeScript, Details: map[string]string{"limits": wrapper.LimitsBy()}}, nil
 }
 
 // errNoLogs says what does not exist.

@@ -29,7 +29,7 @@ const (
 	// MaxRatio bounds how many times larger than the archive its content is, once that is more than MinBomb bytes.
 	MaxRatio = 200
 	// MinBomb is what an archive may always unpack to, in bytes, however small it is.
-	MinBomb = 256 << 20
+	MinBomb = 64 << 20
 	// MaxDepth bounds the directories within one another.
 	MaxDepth = 100
 	// maxName and maxLink bound a path and a link's target, in bytes.

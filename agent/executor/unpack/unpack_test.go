@@ -235,7 +235,7 @@ func (zeroes) Read(p []byte) (int, error) {
 // A small archive that expands beyond all measure ends before the disk is full.
 func TestBombs(t *testing.T) {
 	t.Parallel()
-	const size = unpack.MinBomb + 64<<20
+	const size = unpack.MinBomb + 16<<20
 	bomb := func(compressed func(io.Writer) io.WriteCloser) []byte {
 		var out bytes.Buffer
 		z := compressed(&out)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,7 +116,9 @@ func (e *Executor) Start(_ context.Context, step *executor.Step) error {
 		return err
 	}
 	p.Artifacts = artifacts
-	if len(step.Secrets) > 0 { // as a rule the agent has done that
+	if kept, err := executor.ReadSecrets(step.Dir); err != nil {
+		return err
+	} else if !maps.Equal(kept, step.Secrets) { // as a rule the agent has kept them
 		if err := executor.KeepSecrets(step.Dir, step.Secrets); err != nil {
 			return err
 		}

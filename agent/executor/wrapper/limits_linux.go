@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -106,15 +107,28 @@ func cgroupBase() (string, error) {
 	return "", fmt.Errorf("its cgroups cannot be used: %w", wrong)
 }
 
+// LimitsBy says how this host bounds what a step's processes use: cgroup, all of them together, or ulimit, each of them.
+func LimitsBy() string {
+	root, err := cgroupRoot()
+	if err != nil {
+		return "ulimit"
+	}
+	for _, parent := range []string{filepath.Join(root, ownCgroup()), root} {
+		have, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
+		if err == nil && hasWords(string(have), controllers) && unix.Access(filepath.Join(parent, "cgroup.subtree_control"), unix.W_OK) == nil {
+			return "cgroup"
+		}
+	}
+	return "ulimit"
+}
+
 func useControllers(parent, base string) error {
 	have, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 	if err != nil {
 		return err
 	}
-	for _, name := range controllers {
-		if !hasWord(string(have), name) {
-			return fmt.Errorf("cgroup v2 has no controller %s at %s", name, parent)
-		}
+	if !hasWords(string(have), controllers) {
+		return fmt.Errorf("%s has not all of the controllers %s", parent, strings.Join(controllers, ", "))
 	}
 	enable := []byte("+" + strings.Join(controllers, " +"))
 	if on, err := os.ReadFile(filepath.Join(parent, "cgroup.subtree_control")); err != nil || !hasWords(string(on), controllers) {
@@ -129,21 +143,13 @@ func useControllers(parent, base string) error {
 }
 
 func hasWords(text string, words []string) bool {
+	have := strings.Fields(text)
 	for _, word := range words {
-		if !hasWord(text, word) {
+		if !slices.Contains(have, word) {
 			return false
 		}
 	}
 	return true
-}
-
-func hasWord(text, word string) bool {
-	for _, w := range strings.Fields(text) {
-		if w == word {
-			return true
-		}
-	}
-	return false
 }
 
 // cgroupRoot is where cgroup v2 is mounted.

@@ -8,6 +8,9 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
+// LimitsBy says how this host bounds what a step's processes use.
+func LimitsBy() string { return "none" }
+
 type cgroup struct{}
 
 func (*cgroup) remove() {}

@@ -414,8 +414,8 @@ func (t tools) Health(ctx context.Context, env map[string]string) error {
 	_ = os.WriteFile(t.w.dir.path(spentFile), []byte((t.w.plan.timeout() - left).String()), 0o600)
 	all := t.Environment(true)
 	maps.Copy(all, env)
-	h, err := release.Health{}, error(nil)
-	if h, err = executor.ExpandHealth(*check, all); err != nil {
+	h, err := executor.ExpandHealth(*check, all)
+	if err != nil {
 		return err
 	}
 	return (&health{Health: h, w: t.w, env: all}).check(ctx)

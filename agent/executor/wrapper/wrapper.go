@@ -251,7 +251,7 @@ func (w *wrapper) result(err error) *quicflowv1.StepResult {
 	if err == nil {
 		return result
 	}
-	result.Outcome, result.ExitCode, result.Error = quicflowv1.Outcome_OUTCOME_FAILED, -1, w.hide.Replace(err.Error())
+	result.Outcome, result.ExitCode, result.Error = quicflowv1.Outcome_OUTCOME_FAILED, -1, w.hide.Replace(oneLine(err))
 	var exit *executor.ExitError
 	switch {
 	case errors.Is(err, executor.ErrUnknown):
@@ -270,6 +270,11 @@ func (w *wrapper) result(err error) *quicflowv1.StepResult {
 		w.log.Printf("%s", result.Error)
 	}
 	return result
+}
+
+// oneLine is the text of an error, which may be several that were joined.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
 // clock ends a step when its time is over. It stands still while it is paused.
