@@ -16,7 +16,10 @@ import (
 )
 
 const (
-	healthPoll  = 100 * time.Millisecond
+	// Between two looks at a container: a twentieth of the time that it has taken so far, within these bounds.
+	minHealthPoll = 20 * time.Millisecond
+	maxHealthPoll = 500 * time.Millisecond
+
 	maxRestarts = 3 // of a new container, by the engine, until it counts as failed
 )
 
@@ -24,9 +27,9 @@ var listRunning = client.ContainerListOptions{}
 
 // awaitHealth waits until a container is healthy by the engine's check, or, without one, has run for the time to settle.
 func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error) {
-	tick := time.NewTicker(healthPoll)
-	defer tick.Stop()
-	told := false
+	begun, told := time.Now(), false
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
 		c, err := d.engine.inspect(ctx, id)
 		if err != nil {
@@ -50,8 +53,9 @@ func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error)
 			told = true
 			d.Tools.Printf("waiting for the health check of container %s", c.name())
 		}
+		next.Reset(min(max(time.Since(begun)/20, minHealthPoll), maxHealthPoll))
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
