@@ -28,6 +28,8 @@ var listRunning = client.ContainerListOptions{}
 // awaitHealth waits until a container is healthy by the engine's check, or, without one, has run for the time to settle.
 func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error) {
 	begun, told := time.Now(), false
+	var started string // as the engine says, whose clock may be another
+	var since time.Time
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -38,7 +40,10 @@ func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error)
 		if c == nil {
 			return nil, errors.New("the new container is gone: someone removed it")
 		}
-		done, err := d.judge(c, time.Now())
+		if c.State.StartedAt != started {
+			started, since = c.State.StartedAt, time.Now()
+		}
+		done, err := d.judge(c, time.Since(since))
 		if err != nil {
 			d.logOutput(ctx, c)
 			return nil, d.withOutput(ctx, c, err)
@@ -62,8 +67,8 @@ func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error)
 	}
 }
 
-// judge says whether a container counts as started; the error says why it never will.
-func (d *deployment) judge(c *found, now time.Time) (bool, error) {
+// judge says whether a container that has run for some time counts as started; the error says why it never will.
+func (d *deployment) judge(c *found, ran time.Duration) (bool, error) {
 	s := c.State
 	switch {
 	case c.RestartCount >= maxRestarts:
@@ -88,11 +93,7 @@ func (d *deployment) judge(c *found, now time.Time) (bool, error) {
 		}
 		return s.Health.Status == container.Healthy, nil
 	}
-	since, err := time.Parse(time.RFC3339Nano, s.StartedAt)
-	if err != nil {
-		return false, fmt.Errorf("the engine says when the container started as %q", s.StartedAt)
-	}
-	return now.Sub(since) >= d.spec.Settle.Std(), nil
+	return ran >= d.spec.Settle.Std(), nil
 }
 
 // ending says how a container ended.
