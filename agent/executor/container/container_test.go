@@ -70,21 +70,18 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
-func TestCheckKnowsTheHostsVariables(t *testing.T) {
+func TestCheck(t *testing.T) {
 	t.Parallel()
-	step := &executor.Step{
-		Action: release.StepUpdate, Host: executor.Host{ClientID: "host-1", Labels: map[string]string{"dns.server": "192.0.2.1"}},
-		Secrets: map[string]string{"PASSWORD": "secret"}, Config: release.Merged{Type: release.TypeContainer},
-	}
+	step := &executor.Step{Action: release.StepUpdate, Config: release.Merged{Type: release.TypeContainer}}
+	require.ErrorIs(t, New(Config{}).Check(step), release.ErrInvalid)
 	spec := sample()
 	step.Config.Container = spec
-	spec.Name, spec.DNS = "web-${QUICFLOW_TARGET}", []string{"${QUICFLOW_LABEL_DNS_SERVER}"}
-	spec.Registry = &release.RegistryAuth{Password: "${PASSWORD}"}
+	spec.Command = []string{"sh", "-c", "echo ${HOME}"} // for the container's own shell: variables were replaced before
 	require.NoError(t, New(Config{}).Check(step))
-	spec.Name = "web-${NOTHING}"
-	require.ErrorContains(t, New(Config{}).Check(step), "there is no variable NOTHING")
-	step.Config.Container = nil
-	require.ErrorIs(t, New(Config{}).Check(step), release.ErrInvalid)
+	spec.Name = "web ${HOME}"
+	require.ErrorContains(t, New(Config{}).Check(step), "container.name")
+	step.Action = release.StepUninstall
+	require.NoError(t, New(Config{}).Check(step), "what cannot be deployed any more can still be removed")
 }
 
 func TestClash(t *testing.T) {
