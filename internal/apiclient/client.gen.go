@@ -3275,7 +3275,7 @@ type KubernetesSpec struct {
 	// Kind Defaults to Deployment
 	Kind KubernetesSpecKind `json:"kind,omitempty,omitzero"`
 
-	// Kubeconfig Path on the agent's host. Defaults to the pod's own account within a cluster, else to KUBECONFIG and ~/.kube/config of the agent
+	// Kubeconfig Path on the agent's host. Defaults to KUBECONFIG of the agent, else to the pod's own account within a cluster, else to ~/.kube/config
 	Kubeconfig string `json:"kubeconfig,omitempty,omitzero"`
 
 	// Labels Of the workload and its pods, beside app.kubernetes.io/…

@@ -4,7 +4,7 @@ package release
 // fields, or whatever the manifest says.
 type KubernetesSpec struct {
 	// The cluster, as the agent's host reaches it.
-	Kubeconfig      string `json:"kubeconfig,omitempty" layer:"p" doc:"Path on the agent's host. Defaults to the pod's own account within a cluster, else to KUBECONFIG and ~/.kube/config of the agent"`
+	Kubeconfig      string `json:"kubeconfig,omitempty" layer:"p" doc:"Path on the agent's host. Defaults to KUBECONFIG of the agent, else to the pod's own account within a cluster, else to ~/.kube/config"`
 	Context         string `json:"context,omitempty" layer:"p" doc:"Of the kubeconfig. Defaults to its current one"`
 	Namespace       string `json:"namespace,omitempty" layer:"p" doc:"Defaults to the context's, or default" example:"shop-${QUICFLOW_ENVIRONMENT}"`
 	CreateNamespace bool   `json:"create_namespace,omitempty" layer:"p" doc:"Make the namespace where it is missing; an uninstall leaves it"`

@@ -58,7 +58,7 @@ func (d *deployment) await(ctx context.Context, objects []*object, began time.Ti
 
 // look gives the objects that are not ready yet. When it is late there is none: it fails for the first.
 func (w *watch) look(ctx context.Context, objects []*object, late bool) (waiting []*object, err error) {
-	for _, o := range objects {
+	for i, o := range objects {
 		r := refOf(o)
 		if !isWorkload(r) && r.Kind != "CustomResourceDefinition" {
 			continue
@@ -69,8 +69,7 @@ func (w *watch) look(ctx context.Context, objects []*object, late bool) (waiting
 				return nil, err
 			}
 			w.tell(r, err.Error())
-			waiting = append(waiting, o)
-			continue
+			return append(waiting, objects[i:]...), nil
 		}
 		if live == nil && endsByItself(o) {
 			w.tell(r, "it has ended and is gone")

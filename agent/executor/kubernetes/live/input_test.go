@@ -99,7 +99,6 @@ func bomb() string {
 }
 
 func TestProbe(t *testing.T) {
-	t.Setenv("KUBECONFIG", lab.Kubeconfig)
 	capability, err := kubernetes.New().Probe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, release.TypeKubernetes, capability.Type)

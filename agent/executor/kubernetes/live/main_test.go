@@ -37,6 +37,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "FAIL: the Kubernetes control plane cannot run here:", err)
 		return 1
 	}
+	_ = os.Setenv("KUBECONFIG", lab.Kubeconfig) // what an agent of this machine uses
 	code := 1
 	config, err := clientcmd.BuildConfigFromFlags("", lab.Kubeconfig)
 	if err == nil {

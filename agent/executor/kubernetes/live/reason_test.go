@@ -73,3 +73,25 @@ func TestFirstFails(t *testing.T) {
 	require.Contains(t, why, "container shop crashes: exit code 3: fatal: the lab lets it crash; what it had made is removed")
 	w.empty()
 }
+
+// A manifest's own deadline counts, if it is shorter.
+func TestProgressDeadline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	spec := func(tag string) release.KubernetesSpec {
+		return release.KubernetesSpec{Kubeconfig: w.config, Namespace: w.namespace, Manifest: `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec:
+  progressDeadlineSeconds: 2
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec: {containers: [{name: shop, image: "shop:` + tag + `"}]}`}
+	}
+	w.deploy(release.StepInstall, "v1", spec("v1"))
+	require.Contains(t, w.fail(release.StepUpdate, "v2", spec("v2-crash")),
+		"shop: its progress deadline is over: container shop crashes: exit code 3: fatal: the lab lets it crash; v1 serves as before")
+	require.Equal(t, map[string]int{"v1": 1}, w.images())
+}
