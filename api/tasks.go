@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
 
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
@@ -14,12 +16,13 @@ import (
 
 // NewTask is a rollout to be made, or previewed.
 type NewTask struct {
-	Project  string           `json:"project" doc:"Id or name"`
-	Version  string           `json:"version,omitempty" doc:"Id or name; left out when the task uninstalls"`
-	Action   release.Action   `json:"action,omitempty" enum:"deploy,uninstall" default:"deploy"`
-	Targets  release.Targets  `json:"targets,omitempty" doc:"Never empty for a task; there is no silent \"all\""`
-	Strategy release.Strategy `json:"strategy,omitempty"`
-	Override release.Override `json:"override,omitempty" doc:"The task's own layer of the configuration"`
+	Project     string           `json:"project" doc:"Id or name"`
+	Version     string           `json:"version,omitempty" doc:"Id or name; left out when the task uninstalls"`
+	Action      release.Action   `json:"action,omitempty" enum:"deploy,uninstall" default:"deploy"`
+	Environment string           `json:"environment,omitempty" doc:"Id or name; its variables count, and what targets and strategy leave out comes from it"`
+	Targets     release.Targets  `json:"targets,omitempty" doc:"Never empty for a task, unless its environment has a selector; there is no silent \"all\""`
+	Strategy    release.Strategy `json:"strategy,omitempty"`
+	Override    release.Override `json:"override,omitempty" doc:"The task's own layer of the configuration"`
 }
 
 // TaskList is a page of tasks, the newest first.
@@ -40,8 +43,9 @@ type TaskPath struct {
 }
 
 type taskQuery struct {
-	Project string `query:"project" doc:"Id or name"`
-	Status  string `query:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
+	Project     string `query:"project" doc:"Id or name"`
+	Environment string `query:"environment" doc:"Id or name"`
+	Status      string `query:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
 	Page
 }
 
@@ -69,7 +73,7 @@ func (s *server) registerTasks(api huma.API) {
 		OperationID: "list-tasks", Method: http.MethodGet, Path: "/api/release/tasks", Tags: tags, Summary: "List tasks, the newest first",
 	}, func(ctx context.Context, in *taskQuery) (*reply[TaskList], error) {
 		tasks, total, err := s.Store.Tasks(ctx, store.TaskFilter{
-			Project: in.Project, Status: release.Status(in.Status), Limit: in.Limit, Offset: in.Offset,
+			Project: in.Project, Environment: in.Environment, Status: release.Status(in.Status), Limit: in.Limit, Offset: in.Offset,
 		})
 		if err != nil {
 			return nil, err
@@ -105,28 +109,34 @@ func (s *server) registerTasks(api huma.API) {
 }
 
 func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, error) {
-	task := in.task()
-	if err := task.Validate(); err != nil {
-		return release.Task{}, err
-	}
-	project, version, err := s.resolve(ctx, in)
+	o, err := s.intent(ctx, in, false)
 	if err != nil {
 		return release.Task{}, err
 	}
-	if err := task.ValidateFor(project.Type); err != nil {
-		return release.Task{}, err
-	}
+	task := o.task
 	if task.Action == release.ActionDeploy {
-		if err := version.Deployable(); err != nil {
+		if err := o.version.Deployable(); err != nil {
 			return release.Task{}, err
 		}
+		id, err := uuid.NewV7()
+		if err != nil {
+			return release.Task{}, fmt.Errorf("make an id: %w", err)
+		}
+		task.ID = id.String() // which its configuration may refer to
+		config, err := o.config(task.ID)
+		if err != nil {
+			return release.Task{}, err
+		}
+		snapshot, err := release.NewSnapshot(config, o.project.ID, o.version.ID, o.environment.ID)
+		if err != nil {
+			return release.Task{}, err
+		}
+		task.Snapshot = &snapshot
 	}
 	clients, err := s.Store.ResolveTargets(ctx, task.Targets)
 	if err != nil {
 		return release.Task{}, err
 	}
-	task.ProjectID, task.Project = project.ID, project.Name
-	task.VersionID, task.Version = version.ID, version.Name
 	task.CreatedBy = principal(ctx)
 	if err := s.Store.CreateTask(ctx, &task, clients); err != nil {
 		return release.Task{}, err
@@ -139,24 +149,79 @@ func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, erro
 	return task, nil
 }
 
+// intent is a task as it is asked for, with all that its names stand for.
+type intent struct {
+	task        release.Task
+	project     release.Project
+	version     release.Version     // zero if the task uninstalls
+	environment release.Environment // zero without one
+	variables   []release.Variable
+}
+
+// intent finds what the body names; what does not exist is a wrong field of the body. With anywhere, targets may be left out.
+func (s *server) intent(ctx context.Context, in NewTask, anywhere bool) (o intent, err error) {
+	if in.Environment != "" {
+		o.environment, err = s.Store.Environment(ctx, in.Project, in.Environment)
+		if err != nil {
+			field := "environment"
+			if _, missing := s.Store.Project(ctx, in.Project); missing != nil {
+				field = "project"
+			}
+			return o, asInvalid(field, err)
+		}
+		if len(in.Targets.Clients) == 0 && in.Targets.Selector == "" {
+			in.Targets.Selector = o.environment.Selector
+		}
+		in.Strategy = in.Strategy.Or(o.environment.Strategy)
+	}
+	o.task = in.task()
+	checked := o.task
+	if anywhere && len(in.Targets.Clients) == 0 && in.Targets.Selector == "" {
+		checked.Targets.Selector = "*"
+	}
+	if err := checked.Validate(); err != nil {
+		return o, err
+	}
+	if o.project, err = s.Store.Project(ctx, in.Project); err != nil {
+		return o, asInvalid("project", err)
+	}
+	if o.task.Action == release.ActionDeploy {
+		if o.version, err = s.Store.Version(ctx, o.project.ID, in.Version); err != nil {
+			return o, asInvalid("version", err)
+		}
+		if o.variables, err = s.Store.VariablesFor(ctx, store.Scope{ProjectID: o.project.ID, EnvironmentID: o.environment.ID}); err != nil {
+			return o, err
+		}
+	}
+	if err := o.task.ValidateFor(o.project.Type); err != nil {
+		return o, err
+	}
+	o.task.ProjectID, o.task.Project = o.project.ID, o.project.Name
+	o.task.VersionID, o.task.Version = o.version.ID, o.version.Name
+	o.task.EnvironmentID, o.task.Environment = o.environment.ID, o.environment.Name
+	return o, nil
+}
+
+// lookup gives the variables of a version that is deployed by this task. The id of a task that is not made yet is empty.
+func (o *intent) lookup(taskID, version string) release.Lookup {
+	return release.Variables(release.BuiltIns{Release: taskID, Project: o.project.Name, Version: version, Environment: o.environment.Name}, o.variables)
+}
+
+// config gives what the task deploys: merged, expanded and checked.
+func (o *intent) config(taskID string) (release.Merged, error) {
+	merged := release.Merge(o.project, o.version, o.task.Override)
+	expanded, err := merged.Expand(o.lookup(taskID, o.version.Name), false)
+	if err != nil {
+		return merged, err
+	}
+	return expanded, expanded.Validate()
+}
+
 func (in NewTask) task() release.Task {
 	return release.Task{
 		Project: in.Project, Version: in.Version, Action: in.Action,
 		Targets: in.Targets, Strategy: in.Strategy.WithDefaults(), Override: in.Override,
 	}
-}
-
-// resolve finds what the body names; what does not exist is a wrong field of the body. A task that uninstalls has no version.
-func (s *server) resolve(ctx context.Context, in NewTask) (p release.Project, v release.Version, err error) {
-	p, err = s.Store.Project(ctx, in.Project)
-	if err != nil {
-		return p, v, asInvalid("project", err)
-	}
-	if in.Action == release.ActionUninstall {
-		return p, v, nil
-	}
-	v, err = s.Store.Version(ctx, p.ID, in.Version)
-	return p, v, asInvalid("version", err)
 }
 
 // asInvalid turns "does not exist" into what is wrong with a field.
