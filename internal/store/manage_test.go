@@ -318,6 +318,9 @@ var manageTests = map[string]func(*fixture){
 			_, err = other.SecretValues(f.ctx(), own, []string{"TOKEN"})
 			require.ErrorIs(f, err, release.ErrInvalid)
 			require.ErrorContains(f, err, why)
+			unreadable, err := other.UnreadableSecrets(f.ctx())
+			require.NoError(f, err)
+			require.Equal(f, 3, unreadable)
 			if key == "" {
 				_, err = other.PutVariable(f.ctx(), own, &release.Variable{Name: "X", Value: "y", Secret: true}, false, store.Guard{})
 				require.ErrorIs(f, err, release.ErrUnavailable)

@@ -274,3 +274,17 @@ func (s *Store) SecretValues(ctx context.Context, of Scope, names []string) (map
 	}
 	return values, nil
 }
+
+// UnreadableSecrets counts the secrets that cannot be decrypted with the store's key.
+func (s *Store) UnreadableSecrets(ctx context.Context) (unreadable int, err error) {
+	var rows []variableRow
+	if err := s.read().list(ctx, &rows, selectVariable+` WHERE x.secret`); err != nil {
+		return 0, fmt.Errorf("read secrets: %w", err)
+	}
+	for _, row := range rows {
+		if _, err := s.secrets.open(row.Sealed, row.place()); err != nil {
+			unreadable++
+		}
+	}
+	return unreadable, nil
+}
