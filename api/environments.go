@@ -172,7 +172,8 @@ func (s *server) scope(ctx context.Context, in VariableScope) (store.Scope, erro
 // putVariable answers 201 for a new one.
 type putVariable struct {
 	Status int
-	tagged[release.Variable]
+	ETag   string `header:"ETag" doc:"Revision, for If-Match"`
+	Body   release.Variable
 }
 
 func (s *server) registerVariables(api huma.API) {
@@ -235,7 +236,7 @@ func (s *server) registerVariables(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		out := &putVariable{http.StatusOK, *tag(v, v.Revision)}
+		out := &putVariable{http.StatusOK, etag(v.Revision), v}
 		if created {
 			out.Status = http.StatusCreated
 		}

@@ -15,7 +15,7 @@ import (
 type NewProject struct {
 	Name        string       `json:"name" doc:"Unique, DNS-like: lower case letters, digits, dots and dashes"`
 	Description string       `json:"description,omitempty" maxLength:"2000"`
-	Type        release.Type `json:"type,omitempty" enum:"script,container,git,kubernetes" default:"script"`
+	Type        release.Type `json:"type,omitempty" enum:"script,container,git,kubernetes," doc:"Defaults to that of the part that is given, else script"`
 	release.Spec
 }
 
@@ -53,7 +53,7 @@ func (s *server) registerProjects(api huma.API) {
 		Trial
 		Body NewProject
 	}) (*tagged[release.Project], error) {
-		p := release.Project{Name: in.Body.Name, Description: in.Body.Description, Type: in.Body.Type, Spec: in.Body.Spec}
+		p := release.Project{Name: in.Body.Name, Description: in.Body.Description, Type: cmp.Or(in.Body.Type, in.Body.Spec.Type(), release.TypeScript), Spec: in.Body.Spec}
 		if err := p.Validate(); err != nil {
 			return nil, err
 		}

@@ -1070,6 +1070,7 @@ func (e MultiAnswerStatus) Valid() bool {
 // Defines values for NewProjectType.
 const (
 	NewProjectTypeContainer  NewProjectType = "container"
+	NewProjectTypeEmpty      NewProjectType = ""
 	NewProjectTypeGit        NewProjectType = "git"
 	NewProjectTypeKubernetes NewProjectType = "kubernetes"
 	NewProjectTypeScript     NewProjectType = "script"
@@ -1079,6 +1080,8 @@ const (
 func (e NewProjectType) Valid() bool {
 	switch e {
 	case NewProjectTypeContainer:
+		return true
+	case NewProjectTypeEmpty:
 		return true
 	case NewProjectTypeGit:
 		return true
@@ -3560,12 +3563,14 @@ type NewProject struct {
 	Kubernetes  KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
 
 	// Name Unique, DNS-like: lower case letters, digits, dots and dashes
-	Name   string         `json:"name"`
-	Script ScriptSpec     `json:"script,omitempty,omitzero"`
-	Type   NewProjectType `json:"type,omitempty,omitzero"`
+	Name   string     `json:"name"`
+	Script ScriptSpec `json:"script,omitempty,omitzero"`
+
+	// Type Defaults to that of the part that is given, else script
+	Type NewProjectType `json:"type,omitempty,omitzero"`
 }
 
-// NewProjectType defines model for NewProject.Type.
+// NewProjectType Defaults to that of the part that is given, else script
 type NewProjectType string
 
 // NewTask defines model for NewTask.

@@ -67,6 +67,21 @@ func part[T any, P interface {
 	return *p
 }
 
+// Type gives the type of which there is a part, empty if there is none, or more than one.
+func (s *Spec) Type() Type {
+	var of Type
+	for _, t := range Types {
+		if s.of(t, false) == nil {
+			continue
+		}
+		if of != "" {
+			return ""
+		}
+		of = t
+	}
+	return of
+}
+
 // Encode gives the part of a type as JSON: an empty object if it is not set.
 func (s *Spec) Encode(t Type) ([]byte, error) {
 	own := s.of(t, false)
