@@ -54,7 +54,7 @@ func (s *server) registerProjects(api huma.API) {
 		Body NewProject
 	}) (*tagged[release.Project], error) {
 		p := release.Project{Name: in.Body.Name, Description: in.Body.Description, Type: cmp.Or(in.Body.Type, in.Body.Spec.Type(), release.TypeScript), Spec: in.Body.Spec}
-		if err := p.Validate(); err != nil {
+		if err := checkProject(&p); err != nil {
 			return nil, err
 		}
 		if err := s.Store.CreateProject(ctx, &p, in.guard()); err != nil {
@@ -100,7 +100,7 @@ func (s *server) registerProjects(api huma.API) {
 			return nil, release.Invalid("type", "a %s project stays one; make another project", p.Type)
 		}
 		p.Name, p.Description, p.Spec = cmp.Or(in.Body.Name, p.Name), in.Body.Description, in.Body.Spec
-		if err := p.Validate(); err != nil {
+		if err := checkProject(&p); err != nil {
 			return nil, err
 		}
 		if err := s.Store.UpdateProject(ctx, &p, guard); err != nil {
@@ -146,4 +146,11 @@ func (s *server) registerProjects(api huma.API) {
 		c.Secrets = list(c.Secrets)
 		return replyWith(c), nil
 	})
+}
+
+func checkProject(p *release.Project) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	return checkYAML(p.Kubernetes)
 }

@@ -164,6 +164,9 @@ func checkVersion(project release.Project, v *release.Version) error {
 	if err := v.ValidateFor(project.Type); err != nil {
 		return err
 	}
+	if err := checkYAML(v.Kubernetes); err != nil {
+		return err
+	}
 	merged := release.Merge(project, *v, release.Override{})
 	return merged.Validate()
 }
