@@ -170,7 +170,7 @@ func (c *cli) edit(ctx context.Context, file string) error {
 		editor = "vi"
 	}
 	words := append(strings.Fields(editor), file)
-	cmd := exec.CommandContext(ctx, words[0], words[1:]...) //nolint:gosec // the user's own program
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.in, c.out, c.err
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("editor %s: %w", editor, err)

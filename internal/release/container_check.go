@@ -144,10 +144,10 @@ func (c *checker) mounts(s *ContainerSpec) {
 		at := fmt.Sprintf("volumes[%d].", i)
 		c.oneOf(at+"type", v.Type, "bind", "volume")
 		c.oneOf(at+"propagation", v.Propagation, "private", "rprivate", "shared", "rshared", "slave", "rslave")
-		switch {
-		case v.Target == "":
+		switch v.Target {
+		case "":
 			c.fail(at+"target", "name the path within the container")
-		case v.Target == "/":
+		case "/":
 			c.fail(at+"target", "the root of the container cannot be a volume")
 		}
 		c.absolute(at+"target", v.Target)
