@@ -26,6 +26,9 @@ type Store interface {
 	Task(ctx context.Context, id string) (release.Task, error)
 	Project(ctx context.Context, ref string) (release.Project, error)
 	Version(ctx context.Context, projectRef, ref string) (release.Version, error)
+	Snapshot(ctx context.Context, id string) (release.Snapshot, error)
+	VariablesFor(ctx context.Context, of store.Scope) ([]release.Variable, error)
+	SecretValues(ctx context.Context, of store.Scope, names []string) (map[string]string, error)
 	SetProgress(ctx context.Context, taskID string, p store.Progress) error
 	SetHalt(ctx context.Context, taskID string, halted bool) error
 	WaveCounts(ctx context.Context, taskID string) (map[int]release.Counts, error)

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -53,7 +54,8 @@ type world struct {
 
 func newWorld(t *testing.T, hosts int, strategy release.Strategy) *world {
 	ctx := t.Context()
-	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: filepath.Join(t.TempDir(), "test.db")})
+	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: filepath.Join(t.TempDir(), "test.db"),
+		SecretKey: bytes.Repeat([]byte("k"), store.SecretKeySize)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	w := &world{t: t, store: s, bus: bus.New(bus.Config{Coalesce: time.Millisecond}), stop: make(chan struct{}),

@@ -40,14 +40,29 @@ type Store interface {
 	ClientTasks(ctx context.Context, clientID string, limit int) ([]store.ClientTask, error)
 	PreviewTargets(ctx context.Context, targets release.Targets, sample int) (store.TargetPreview, error)
 
-	CreateProject(ctx context.Context, p *release.Project) error
+	CreateProject(ctx context.Context, p *release.Project, g ...store.Guard) error
 	Project(ctx context.Context, ref string) (release.Project, error)
-	Projects(ctx context.Context) ([]release.Project, error)
-	CreateVersion(ctx context.Context, v *release.Version) error
+	Projects(ctx context.Context, filter store.ProjectFilter) (projects []release.Project, total int, err error)
+	UpdateProject(ctx context.Context, p *release.Project, g store.Guard) error
+	DeleteProject(ctx context.Context, id string, g store.Guard) error
+	CreateVersion(ctx context.Context, v *release.Version, g ...store.Guard) error
 	Version(ctx context.Context, projectRef, ref string) (release.Version, error)
 	VersionByID(ctx context.Context, id string) (release.Version, error)
-	Versions(ctx context.Context, projectRef string) ([]release.Version, error)
-	SetVersionStatus(ctx context.Context, id string, status release.VersionStatus) (release.Version, error)
+	Versions(ctx context.Context, projectRef string, filter store.VersionFilter) (versions []release.Version, total int, err error)
+	SetVersionStatus(ctx context.Context, id string, status release.VersionStatus, g ...store.Guard) (release.Version, error)
+	UpdateVersion(ctx context.Context, v *release.Version, g store.Guard) error
+	DeleteVersion(ctx context.Context, id string, g store.Guard) error
+	CreateEnvironment(ctx context.Context, e *release.Environment, g ...store.Guard) error
+	Environment(ctx context.Context, projectRef, ref string) (release.Environment, error)
+	Environments(ctx context.Context, projectRef string, limit, offset int) (environments []release.Environment, total int, err error)
+	UpdateEnvironment(ctx context.Context, e *release.Environment, g store.Guard) error
+	DeleteEnvironment(ctx context.Context, projectID, id string, g store.Guard) error
+	Variables(ctx context.Context, of store.Scope) ([]release.Variable, error)
+	VariablesFor(ctx context.Context, of store.Scope) ([]release.Variable, error)
+	Variable(ctx context.Context, of store.Scope, name string) (release.Variable, error)
+	PutVariable(ctx context.Context, of store.Scope, v *release.Variable, keep bool, g store.Guard) (created bool, err error)
+	DeleteVariable(ctx context.Context, of store.Scope, name string, g store.Guard) error
+	Snapshot(ctx context.Context, id string) (release.Snapshot, error)
 
 	ResolveTargets(ctx context.Context, targets release.Targets) ([]string, error)
 	CreateTask(ctx context.Context, task *release.Task, clientIDs []string) error
@@ -253,6 +268,8 @@ func (s *server) register(api huma.API) {
 	s.registerAgentTokens(api)
 	s.registerProjects(api)
 	s.registerVersions(api)
+	s.registerEnvironments(api)
+	s.registerVariables(api)
 	s.registerTasks(api)
 	s.registerTaskControl(api)
 	s.registerLogs(api)

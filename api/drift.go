@@ -185,9 +185,20 @@ func newDeployed(store Store) *deployed {
 func (d *deployed) of(ctx context.Context, i release.Installation) (*quicflowv1.DescribeProject, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	what := &quicflowv1.DescribeProject{Project: i.Project, Deploy: d.steps[i.VersionID]}
+	key := cmp.Or(i.ConfigID, i.VersionID)
+	what := &quicflowv1.DescribeProject{Project: i.Project, Deploy: d.steps[key]}
 	if what.Deploy != nil {
 		return what, nil
+	}
+	if i.ConfigID != "" {
+		switch snapshot, err := d.store.Snapshot(ctx, i.ConfigID); {
+		case err == nil:
+			what.Deploy = &quicflowv1.DeployStep{Type: string(snapshot.Type), Config: snapshot.Config, ConfigId: snapshot.ID, Environment: snapshot.Environment}
+			d.steps[key] = what.Deploy
+			return what, nil
+		case !errors.Is(err, release.ErrNotFound):
+			return nil, err
+		}
 	}
 	project, known := d.projects[i.ProjectID]
 	if !known {
@@ -210,6 +221,6 @@ func (d *deployed) of(ctx context.Context, i release.Installation) (*quicflowv1.
 		return nil, err
 	}
 	what.Deploy = &quicflowv1.DeployStep{Type: string(project.Type), Config: text, ConfigId: i.ConfigID}
-	d.steps[i.VersionID] = what.Deploy
+	d.steps[key] = what.Deploy
 	return what, nil
 }

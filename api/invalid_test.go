@@ -50,7 +50,7 @@ func TestBadInput(t *testing.T) {
 		{projects, `{"name":"hello"}`, 409, ""},
 		{versions, `{"version":"3","script":{}}`, 422, "body.script.install"},
 		{versions, `{"version":"3","script":{"install":""}}`, 422, "body.script.install"},
-		{versions, `{"version":"3"}`, 422, "body.script"},
+		{versions, `{"version":"3"}`, 422, "body.script.install"},
 		{versions, `{"version":"","script":{"install":"x"}}`, 422, "body.version"},
 		{versions, `{"version":"3","status":"shipped","script":{"install":"x"}}`, 422, "body.status"},
 		{versions, `{"version":"3","script":{"install":"x","env":{"QUICFLOW_X":"1"}}}`, 422, "body.script.env.QUICFLOW_X"},
@@ -124,10 +124,10 @@ func TestBadInput(t *testing.T) {
 	_, total, err := s.Store.Tasks(t.Context(), noTaskFilter)
 	require.NoError(t, err)
 	require.Zero(t, total)
-	stored, err := s.Store.Projects(t.Context())
+	stored, _, err := s.Store.Projects(t.Context(), store.ProjectFilter{})
 	require.NoError(t, err)
 	require.Len(t, stored, 2)
-	made, err := s.Store.Versions(t.Context(), "hello")
+	made, _, err := s.Store.Versions(t.Context(), "hello", store.VersionFilter{})
 	require.NoError(t, err)
 	require.Len(t, made, 1)
 	require.Empty(t, s.Rollouts.Calls())

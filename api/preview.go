@@ -3,26 +3,30 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/quicflow/quicflow/internal/planning"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
 
 // Preview is what a task would do.
 type Preview struct {
-	Project  string                `json:"project"`
-	Version  string                `json:"version,omitempty"`
-	Action   release.Action        `json:"action" enum:"deploy,uninstall"`
-	Config   *release.Merged       `json:"config,omitempty" doc:"As merged, with the layer of each value; left out when the task uninstalls"`
-	Values   []release.ConfigValue `json:"values" doc:"The configuration as a list, in the order of paths"`
-	Warnings []string              `json:"warnings" doc:"Why the task would be refused, or do less than it seems"`
-	Total    int                   `json:"total" doc:"Targets; 0 if none were given"`
-	Waves    []release.Wave        `json:"waves"`
-	Groups   []PreviewGroup        `json:"groups" doc:"The targets by what would be done to them"`
+	Project     string                `json:"project"`
+	Version     string                `json:"version,omitempty"`
+	Environment string                `json:"environment,omitempty"`
+	Action      release.Action        `json:"action" enum:"deploy,uninstall"`
+	Config      *release.Merged       `json:"config,omitempty" doc:"As merged, with the layer of each value and its variables in it, but secrets, and what only a host knows, as ${NAME}; left out when the task uninstalls"`
+	Values      []release.ConfigValue `json:"values" doc:"The configuration as a list, in the order of paths"`
+	Warnings    []string              `json:"warnings" doc:"Why the task would be refused, or do less than it seems"`
+	Total       int                   `json:"total" doc:"Targets; 0 if none were given"`
+	Waves       []release.Wave        `json:"waves"`
+	Groups      []PreviewGroup        `json:"groups" doc:"The targets by what would be done to them"`
 }
 
 // PreviewGroup is the targets to which the same would happen.
@@ -32,7 +36,7 @@ type PreviewGroup struct {
 	State   string           `json:"state,omitempty" enum:"installed,failed,unknown," doc:"How far that can be believed"`
 	Targets int              `json:"targets"`
 	Sample  []string         `json:"sample" doc:"Up to five of them"`
-	Changes []release.Change `json:"changes" doc:"How the configuration differs from what runs there, as its version and project are now"`
+	Changes []release.Change `json:"changes" doc:"How the configuration differs from that which runs there"`
 }
 
 const sampleSize = 5
@@ -51,101 +55,131 @@ func (s *server) registerPreview(api huma.API) {
 }
 
 func (s *server) preview(ctx context.Context, in NewTask) (Preview, error) {
-	hasTargets := len(in.Targets.Clients) > 0 || in.Targets.Selector != ""
-	task := in.Task()
-	if !hasTargets {
-		task.Targets.Selector = "*" // for the validation only
-	}
-	if err := task.Validate(); err != nil {
-		return Preview{}, err
-	}
-	project, version, err := s.planner().Resolve(ctx, in)
+	o, err := s.planner().Intend(ctx, in, true)
 	if err != nil {
 		return Preview{}, err
 	}
-	if err := task.ValidateFor(project.Type); err != nil {
-		return Preview{}, err
-	}
 	preview := Preview{
-		Project: project.Name, Version: version.Name, Action: task.Action,
+		Project: o.Project.Name, Version: o.Version.Name, Environment: o.Environment.Name, Action: o.Task.Action,
 		Values: []release.ConfigValue{}, Warnings: []string{}, Waves: []release.Wave{}, Groups: []PreviewGroup{},
 	}
-	if task.Action == release.ActionDeploy {
-		config := release.Merge(project, version, in.Override)
-		preview.Config, preview.Values = &config, list(config.Values())
-		if err := version.Deployable(); err != nil {
-			preview.Warnings = append(preview.Warnings, err.Error())
+	if o.Task.Action == release.ActionDeploy {
+		config, err := o.Config("")
+		if err != nil && release.CodeOf(err) != release.CodeInvalid {
+			return Preview{}, err
 		}
+		preview.Config, preview.Values = &config, list(config.Values())
+		for _, why := range []error{o.Version.Deployable(), err} {
+			if why != nil {
+				preview.Warnings = append(preview.Warnings, why.Error())
+			}
+		}
+		preview.Warnings = append(preview.Warnings, config.Warnings()...)
 	}
-	if !hasTargets {
+	if targets := o.Task.Targets; len(targets.Clients) == 0 && targets.Selector == "" {
 		return preview, nil
 	}
-	clients, err := s.Store.ResolveTargets(ctx, task.Targets)
+	clients, err := s.Store.ResolveTargets(ctx, o.Task.Targets)
 	if err != nil {
 		return Preview{}, err
 	}
 	preview.Total = len(clients)
-	preview.Waves = list(release.PlanWaves(len(clients), task.Strategy))
-	preview.Groups, err = s.groups(ctx, project, task.Action, preview.Config, clients)
+	preview.Waves = list(release.PlanWaves(len(clients), o.Task.Strategy))
+	preview.Groups, err = s.groups(ctx, &o, preview.Config, clients)
 	return preview, err
 }
 
-// groups puts the targets together by what runs there now.
-func (s *server) groups(ctx context.Context, project release.Project, action release.Action, after *release.Merged, clients []string) ([]PreviewGroup, error) {
-	installed, err := s.installed(ctx, project.ID)
+// running tells apart what may run on a host.
+type running struct {
+	versionID, version, configID string
+	state                        release.InstallationState
+}
+
+// groups puts the targets together by what runs there now, as far as a task changes it.
+func (s *server) groups(ctx context.Context, o *planning.Intent, after *release.Merged, clients []string) ([]PreviewGroup, error) {
+	list, _, err := s.Store.Installations(ctx, store.InstallationFilter{Project: o.Project.ID}) // all at once
 	if err != nil {
 		return nil, err
 	}
-	type kind struct {
-		versionID, version string
-		state              release.InstallationState
+	installed := make(map[string]*release.Installation, len(list))
+	for i := range list {
+		installed[list[i].ClientID] = &list[i]
 	}
-	byKind := map[kind]*PreviewGroup{}
+	byRunning := map[running]*PreviewGroup{}
 	for _, client := range clients {
 		there := installed[client]
-		k := kind{there.VersionID, there.Version, there.State}
-		group := byKind[k]
+		if there == nil {
+			there = &release.Installation{}
+		}
+		k := running{there.VersionID, there.Version, there.ConfigID, there.State}
+		group := byRunning[k]
 		if group == nil {
-			group = &PreviewGroup{Action: actionOn(action, there), From: there.Version, State: string(there.State), Changes: []release.Change{}}
+			group = &PreviewGroup{Action: actionOn(o.Task.Action, *there), From: there.Version, State: string(there.State), Changes: []release.Change{}}
 			if after != nil && there.VersionID != "" {
-				before, err := s.Store.VersionByID(ctx, there.VersionID)
-				if err != nil {
+				if group.Changes, err = s.changes(ctx, o, *there, *after); err != nil {
 					return nil, err
 				}
-				group.Changes = list(release.Changes(release.Merge(project, before, release.Override{}), *after))
 			}
-			byKind[k] = group
+			byRunning[k] = group
 		}
 		group.Targets++
 		if len(group.Sample) < sampleSize {
 			group.Sample = append(group.Sample, client)
 		}
 	}
-	groups := make([]PreviewGroup, 0, len(byKind))
-	for _, group := range byKind {
-		groups = append(groups, *group)
-	}
-	slices.SortFunc(groups, func(a, b PreviewGroup) int {
-		return cmp.Or(cmp.Compare(b.Targets, a.Targets), cmp.Compare(a.From, b.From), cmp.Compare(a.State, b.State))
-	})
-	return groups, nil
+	return joined(byRunning), nil
 }
 
-func (s *server) installed(ctx context.Context, projectID string) (map[string]release.Installation, error) {
-	const pageSize = 1000
-	installed := map[string]release.Installation{}
-	for offset := 0; ; offset += pageSize {
-		some, _, err := s.Store.Installations(ctx, store.InstallationFilter{Project: projectID, Limit: pageSize, Offset: offset})
-		if err != nil {
-			return nil, err
+// joined makes one group of those of which the same is to be told, though their configurations have different ids.
+func joined(byRunning map[running]*PreviewGroup) []PreviewGroup {
+	groups := make([]PreviewGroup, 0, len(byRunning))
+	for _, group := range byRunning {
+		groups = append(groups, *group)
+	}
+	slices.SortFunc(groups, func(a, b PreviewGroup) int { return cmp.Compare(a.Sample[0], b.Sample[0]) })
+	byTold := make(map[string]int, len(groups))
+	n := 0
+	for _, group := range groups {
+		told := fmt.Sprintf("%q %q %q", group.From, group.State, group.Changes)
+		if at, ok := byTold[told]; ok {
+			groups[at].Targets += group.Targets
+			sample := append(groups[at].Sample, group.Sample...)
+			slices.Sort(sample)
+			groups[at].Sample = sample[:min(len(sample), sampleSize)]
+			continue
 		}
-		for _, i := range some {
-			installed[i.ClientID] = i
-		}
-		if len(some) < pageSize {
-			return installed, nil
+		byTold[told] = n
+		groups[n] = group
+		n++
+	}
+	groups = groups[:n]
+	slices.SortStableFunc(groups, func(a, b PreviewGroup) int {
+		return cmp.Or(cmp.Compare(b.Targets, a.Targets), cmp.Compare(a.From, b.From), cmp.Compare(a.State, b.State))
+	})
+	return groups
+}
+
+// changes gives the difference from the configuration that runs on a host; of one that was deployed before configurations were kept, from
+// that of its version as it is now.
+func (s *server) changes(ctx context.Context, o *planning.Intent, there release.Installation, after release.Merged) ([]release.Change, error) {
+	snapshot, err := s.Store.Snapshot(ctx, there.ConfigID)
+	var before release.Merged
+	switch {
+	case err == nil:
+		before, err = snapshot.Merged()
+	case errors.Is(err, release.ErrNotFound):
+		var version release.Version
+		if version, err = s.Store.VersionByID(ctx, there.VersionID); err == nil {
+			before = release.Merge(o.Project, version, release.Override{})
+			if expanded, unknown := before.Expand(o.Lookup("", version.Name), false); unknown == nil {
+				before = expanded
+			}
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
+	return list(release.Changes(before, after)), nil
 }
 
 func actionOn(action release.Action, there release.Installation) string {

@@ -20,6 +20,7 @@ var statusOf = map[release.Code]int{
 	release.CodeInvalid:      http.StatusUnprocessableEntity,
 	release.CodeNotFound:     http.StatusNotFound,
 	release.CodeConflict:     http.StatusConflict,
+	release.CodeStale:        http.StatusPreconditionFailed,
 	release.CodeUnauthorized: http.StatusUnauthorized,
 	release.CodeForbidden:    http.StatusForbidden,
 	release.CodeUnavailable:  http.StatusServiceUnavailable,

@@ -34,8 +34,9 @@ type TaskPath struct {
 }
 
 type taskQuery struct {
-	Project string `query:"project" doc:"Id or name"`
-	Status  string `query:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
+	Project     string `query:"project" doc:"Id or name"`
+	Environment string `query:"environment" doc:"Id or name"`
+	Status      string `query:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
 	Page
 }
 
@@ -65,7 +66,7 @@ func (s *server) registerTasks(api huma.API) {
 		OperationID: "list-tasks", Method: http.MethodGet, Path: "/api/release/tasks", Tags: tags, Summary: "List tasks, the newest first",
 	}, func(ctx context.Context, in *taskQuery) (*reply[TaskList], error) {
 		tasks, total, err := s.Store.Tasks(ctx, store.TaskFilter{
-			Project: in.Project, Status: release.Status(in.Status), Limit: in.Limit, Offset: in.Offset,
+			Project: in.Project, Environment: in.Environment, Status: release.Status(in.Status), Limit: in.Limit, Offset: in.Offset,
 		})
 		if err != nil {
 			return nil, err

@@ -3,6 +3,7 @@
 package apitest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	t.Helper()
 	db, err := store.Open(t.Context(), store.Config{
 		Driver: store.SQLite, DSN: filepath.Join(t.TempDir(), "quicflow.db"), Logger: slog.New(slog.DiscardHandler),
-		MaxLogBytes: MaxLogBytes,
+		MaxLogBytes: MaxLogBytes, SecretKey: bytes.Repeat([]byte("k"), store.SecretKeySize),
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })

@@ -46,6 +46,57 @@ func (c *cli) completeJobs(cmd *cobra.Command, args []string, _ string) ([]strin
 	}), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completion gives what may stand after some arguments.
+type completion = func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
+
+func (c *cli) completeProjects(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.complete(func(api *apiclient.API) ([]string, error) {
+		page, err := apiclient.Read[apiclient.ProjectList](api.ListProjects(cmd.Context(), &apiclient.ListProjectsParams{
+			Search: apiclient.Optional(begun), Limit: new(int64(pageSize)),
+		}))
+		var names []string
+		for _, p := range page.Projects {
+			names = append(names, p.Name)
+		}
+		return names, err
+	}), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeVersions completes PROJECT VERSION.
+func (c *cli) completeVersions(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) != 1 {
+		return c.completeProjects(cmd, args, begun)
+	}
+	return c.complete(func(api *apiclient.API) ([]string, error) {
+		page, err := apiclient.Read[apiclient.VersionList](api.ListVersions(cmd.Context(), args[0], &apiclient.ListVersionsParams{
+			Search: apiclient.Optional(begun), Limit: new(int64(pageSize)),
+		}))
+		var names []string
+		for _, v := range page.Versions {
+			names = append(names, v.Version+"\t"+string(v.Status))
+		}
+		return names, err
+	}), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeEnvironments completes PROJECT ENVIRONMENT.
+func (c *cli) completeEnvironments(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if len(args) != 1 {
+		return c.completeProjects(cmd, args, begun)
+	}
+	return c.complete(func(api *apiclient.API) ([]string, error) {
+		page, err := apiclient.Read[apiclient.EnvironmentList](api.ListEnvironments(cmd.Context(), args[0], &apiclient.ListEnvironmentsParams{Limit: new(int64(pageSize))}))
+		var names []string
+		for _, e := range page.Environments {
+			names = append(names, e.Name)
+		}
+		return names, err
+	}), cobra.ShellCompDirectiveNoFileComp
+}
+
 // complete asks the server for what may stand there; the shell shows no errors.
 func (c *cli) complete(ask func(*apiclient.API) ([]string, error)) []string {
 	if c.options.check(c.getenv) != nil { // completion comes by without a PersistentPreRun

@@ -27,42 +27,87 @@ func newDocument() *document {
 	return &document{values: map[string]any{}, nodes: map[string]*yaml.Node{}}
 }
 
-// readDocument reads a file, or the standard input for "-".
+// Limits of files.
+const (
+	maxFile     = 64 << 20
+	maxDocument = 16 << 20 // what the server takes for a task, which may list many hosts
+	maxObject   = 1 << 20  // what it takes for anything else
+)
+
+// readDocument reads a file, or the standard input for "-", with one document.
 func (c *cli) readDocument(file string) (*document, error) {
-	var text []byte
-	var err error
-	if file == "-" {
-		file = "standard input"
-		text, err = io.ReadAll(c.in)
-	} else {
-		text, err = os.ReadFile(file)
-	}
+	docs, err := c.readDocuments(file)
 	if err != nil {
 		return nil, err
 	}
-	d := newDocument()
-	d.file = file
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	var root yaml.Node
-	if err := decoder.Decode(&root); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("%s is empty", file)
-		}
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if len(docs) > 1 {
+		return nil, fmt.Errorf("%s holds more than one document", docs[0].file)
 	}
-	if top := root.Content[0]; top.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("%s:%d: want keys with values, such as name: hello", file, top.Line)
-	}
-	if err := root.Decode(&d.values); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s holds more than one document", file)
-	}
-	if err := d.index("", root.Content[0]); err != nil {
+	return docs[0], nil
+}
+
+// readDocuments reads a file, or the standard input for "-". There is at least one document in it.
+func (c *cli) readDocuments(file string) ([]*document, error) {
+	text, file, err := c.readFile(file)
+	if err != nil {
 		return nil, err
 	}
-	return d, nil
+	var docs []*document
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		var root yaml.Node
+		err := decoder.Decode(&root)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		top := root.Content[0]
+		if top.Kind != yaml.MappingNode {
+			return nil, fmt.Errorf("%s:%d: want keys with values, such as name: hello", file, max(top.Line, 1))
+		}
+		d := newDocument()
+		d.file = file
+		if err := root.Decode(&d.values); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if err := d.index("", top); err != nil {
+			return nil, err
+		}
+		docs = append(docs, d)
+	}
+	if len(docs) == 0 {
+		return nil, fmt.Errorf("%s is empty", file)
+	}
+	return docs, nil
+}
+
+func (c *cli) readFile(file string) (text []byte, name string, err error) {
+	from := c.in
+	if file == "-" {
+		file = "standard input"
+	} else {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, file, err
+		}
+		defer f.Close()
+		from = f
+	}
+	text, err = io.ReadAll(io.LimitReader(from, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s is larger than %d MiB", file, maxFile>>20)
+	}
+	return text, file, err
+}
+
+// place says where a key is, or the document itself.
+func (d *document) place(path string) string {
+	if node := d.nodes[path]; node != nil && d.file != "" {
+		return fmt.Sprintf("%s:%d", d.file, node.Line)
+	}
+	return d.file
 }
 
 // index notes the nodes by their paths. It finds what YAML has and JSON has not: keys that are no text, and infinities.
@@ -124,11 +169,22 @@ func (d *document) take(key string) string {
 	return text
 }
 
+// most gives how large the document may be.
+func (d *document) most() int {
+	if _, task := d.values["targets"]; task {
+		return maxDocument
+	}
+	return maxObject
+}
+
 // body gives the request's body.
 func (d *document) body() (io.Reader, error) {
 	text, err := json.Marshal(d.values)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.file, err)
+	}
+	if most := d.most(); len(text) > most {
+		return nil, fmt.Errorf("%s takes %.1f MiB; the limit is %d MiB", d.place(""), float64(len(text))/(1<<20), most>>20)
 	}
 	return bytes.NewReader(text), nil
 }

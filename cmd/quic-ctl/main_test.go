@@ -186,7 +186,7 @@ func TestFilesAreStrictAndNameTheLine(t *testing.T) {
 		{"project", "name: x\nscript: {timeout: .nan}\n", "file.yaml:2: script.timeout: .nan is not a number"},
 		{"project", "", "is empty"},
 		{"version", "project: hello\nversion: 2.0\nscript:\n  install: x\n", `file.yaml:2: version: expected string; put it in quotes: "2.0"`},
-		{"version", "project: hello\nversion: \"2\"\nscript:\n  update: x\n", "file.yaml: script.install: is required"},
+		{"version", "project: hello\nversion: \"2\"\nscript:\n  update: x\n", "file.yaml: script.install: a version needs a script that installs it, or artifacts"},
 		{"version", "project: nope\nversion: \"2\"\nscript: {install: x}\n", `project "nope" does not exist`},
 		{"task", "project: hello\nversion: \"1.0\"\ntargets: {selector: \"*\"}\nstrategy:\n  canary: {percent: 120}\n", "file.yaml:5: strategy.canary.percent: expected number <= 100"},
 		{"task", "project: hello\nversion: \"1.0\"\ntargets: {selector: \"*\"}\nstrategy:\n  waves: [25, 10]\n", "file.yaml:5: strategy.waves: "},

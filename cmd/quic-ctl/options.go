@@ -29,14 +29,14 @@ func (o *options) register(root *cobra.Command) {
 	flags.StringVar(&o.token, "token", "", "API token (QUICFLOW_TOKEN; default: the local server's)")
 	flags.StringVar(&o.dataDir, "data-dir", "", "data directory of the local server (default /var/lib/quicflow/server for root, else $XDG_STATE_HOME/quicflow/server)")
 	flags.StringVar(&o.caFile, "cacert", "", "PEM file with the authorities to trust (default: the system's)")
-	flags.StringVarP(&o.output, "output", "o", "table", "table or json")
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	flags.StringVarP(&o.output, "output", "o", "table", "table, json or yaml")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // check fills in the environment and what a local server has left in its data directory.
 func (o *options) check(getenv func(string) string) error {
-	if o.output != "table" && o.output != "json" {
-		return usagef("--output %q is neither table nor json", o.output)
+	if o.output != "table" && o.output != "json" && o.output != "yaml" {
+		return usagef("--output %q is none of table, json, yaml", o.output)
 	}
 	if o.server == "" {
 		o.server = getenv("QUICFLOW_SERVER")
@@ -105,4 +105,5 @@ func (c *cli) apiThatWaits(agent time.Duration) (*apiclient.API, error) {
 	return apiclient.New(config)
 }
 
-func (c *cli) json() bool { return c.options.output == "json" }
+// json says whether programs read what is written.
+func (c *cli) json() bool { return c.options.output != "table" }

@@ -13,7 +13,7 @@ func (c *cli) preview() *cobra.Command {
 	var task taskFlags
 	cmd := &cobra.Command{
 		Use: "preview", Short: "Show what a task would do, without doing it", Args: cobra.NoArgs,
-		Example: "  quic-ctl preview -f task.yaml\n  quic-ctl preview --project hello --version 2.0 --selector '*' --canary 20",
+		Example: "  quic-ctl preview -f task.yaml\n  quic-ctl preview --project hello --version 2.0 --selector '*' --canary 20\n  quic-ctl task preview --project hello --version 2.0 --environment prod",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			doc, err := task.document(c, cmd.Flags())
 			if err != nil {

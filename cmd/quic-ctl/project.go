@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/quicflow/quicflow/internal/apiclient"
@@ -15,52 +17,32 @@ const projectExample = `  quic-ctl project create -f project.yaml
     env: {PORT: "8080"}`
 
 func (c *cli) project() *cobra.Command {
-	var file string
-	create := &cobra.Command{
-		Use: "create -f FILE", Short: "Make a project from a YAML file", Example: projectExample, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			doc, api, err := c.documentAndAPI(file)
-			if err != nil {
-				return err
-			}
-			body, err := doc.body()
-			if err != nil {
-				return err
-			}
-			made, err := apiclient.Read[apiclient.Project](api.CreateProjectWithBody(cmd.Context(), "application/json", body))
-			if err != nil {
-				return doc.locate(err)
-			}
-			return c.made(made, "project "+made.Name+" made", made.ID)
-		},
-	}
-	create.Flags().StringVarP(&file, "file", "f", "", "YAML file, or - for the standard input")
-
+	var search, of string
 	all := &cobra.Command{Use: "list", Short: "List projects", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		api, err := c.api()
 		if err != nil {
 			return err
 		}
-		answer, err := apiclient.Read[apiclient.ProjectList](api.ListProjects(cmd.Context()))
+		found, err := pages(cmd.Context(), 0, func(ctx context.Context, limit, offset int64) ([]apiclient.Project, error) {
+			params := &apiclient.ListProjectsParams{Search: apiclient.Optional(search), Limit: &limit, Offset: &offset}
+			if of != "" {
+				params.Type = new(apiclient.ListProjectsParamsType(of))
+			}
+			page, err := apiclient.Read[apiclient.ProjectList](api.ListProjects(ctx, params))
+			return page.Projects, err
+		})
 		if err != nil {
 			return err
 		}
-		return list(c, answer.Projects, []string{"PROJECT", "TYPE", "DESCRIPTION", "MADE", "ID"}, func(p apiclient.Project) []string {
-			return []string{p.Name, string(p.Type), p.Description, ago(p.CreatedAt), p.ID}
+		return list(c, found, []string{"PROJECT", "TYPE", "DESCRIPTION", "CHANGED", "ID"}, func(p apiclient.Project) []string {
+			return []string{p.Name, string(p.Type), p.Description, ago(p.UpdatedAt), p.ID}
 		})
 	}}
-	get := &cobra.Command{Use: "get PROJECT", Short: "Show a project", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		api, err := c.api()
-		if err != nil {
-			return err
-		}
-		p, err := apiclient.Read[apiclient.Project](api.GetProject(cmd.Context(), args[0]))
-		if err != nil {
-			return err
-		}
-		return c.writeJSON(p)
-	}}
-	projects := group("project", "Make and show projects", create, all, get)
+	all.Flags().StringVar(&search, "search", "", "only those with this in their name")
+	all.Flags().StringVar(&of, "type", "", "only of this type: script, container, git or kubernetes")
+	const use = "PROJECT"
+	projects := group("project", "Make and show projects", c.createCommand(kindProject, projectExample), all, c.getCommand(kindProject, use, c.completeProjects),
+		c.editCommand(kindProject, use, c.completeProjects), c.deleteCommand(kindProject, use, c.completeProjects))
 	projects.Aliases = []string{"projects"}
 	return projects
 }

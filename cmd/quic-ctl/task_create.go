@@ -36,6 +36,7 @@ func (f *taskFlags) register(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.file, "file", "f", "", "YAML file, or - for the standard input; flags go before what it says")
 	f.text(flags, "project", "project", "project, by name or id")
 	f.text(flags, "version", "version", "version, by name or id")
+	f.text(flags, "environment", "environment", "environment of the project, whose variables count; hosts and strategy come from it unless they are given")
 	f.text(flags, "selector", "targets.selector", "hosts by label, such as env=prod,os=linux,!maintenance; * is every agent")
 	f.text(flags, "soak", "strategy.canary.soak", "how long the canary runs before the rest follows")
 	f.text(flags, "promote", "strategy.canary.promote", "auto: go on after the soak; manual: wait for task promote")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ type terminal struct {
 	in       io.Reader
 	out, err io.Writer
 	plain    bool // no colours, whatever out and err are
+	yaml     bool // writeJSON writes YAML
 }
 
 func isTerminal(w io.Writer) bool {
@@ -83,7 +85,40 @@ func list[T any](c *cli, items []T, head []string, row func(T) []string) error {
 	return nil
 }
 
-func (t terminal) writeJSON(v any) error { return t.encodeJSON(v, "  ") }
+// writeJSON writes a value for programs: as JSON or, with -o yaml, as YAML.
+func (t terminal) writeJSON(v any) error {
+	if !t.yaml {
+		return t.encodeJSON(v, "  ")
+	}
+	text, err := json.Marshal(v) // for the names that JSON has
+	if err != nil {
+		return err
+	}
+	var value any
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(&value); err != nil {
+		return err
+	}
+	return t.writeYAML(func(w *strings.Builder) error { return encodeYAML(w, plain(value)) })
+}
+
+// writeYAML writes what a function gives. YAML cannot escape everywhere what would steer a terminal, so that is replaced on one.
+func (t terminal) writeYAML(write func(w *strings.Builder) error) error {
+	var text strings.Builder
+	if err := write(&text); err != nil {
+		return err
+	}
+	_, err := io.WriteString(t.out, shownText(t.out, text.String()))
+	return err
+}
+
+func shownText(w io.Writer, text string) string {
+	if isTerminal(w) {
+		return safeLines(text)
+	}
+	return text
+}
 
 // encodeJSON writes a value and a line break. What would steer a terminal is escaped, as JSON allows; encoding/json itself
 // does so up to U+001F only.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 
@@ -24,7 +25,8 @@ const versionExample = `  quic-ctl version create -f version.yaml
 
 func (c *cli) version() *cobra.Command {
 	versions := group("version", "Make and show versions; alone: the version of this program",
-		c.versionCreate(), c.versionList(), c.versionGet(), c.versionSetStatus())
+		c.versionCreate(), c.versionList(), c.getCommand(kindVersion, "PROJECT VERSION", c.completeVersions),
+		c.editCommand(kindVersion, "PROJECT VERSION", c.completeVersions), c.deleteCommand(kindVersion, "PROJECT VERSION", c.completeVersions), c.versionSetStatus())
 	versions.Aliases = []string{"versions"}
 	refuse := versions.RunE
 	versions.RunE = func(cmd *cobra.Command, args []string) error {
@@ -46,6 +48,7 @@ func (c *cli) versionCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			doc.take("kind")
 			if inFile := doc.take("project"); project == "" {
 				project = inFile
 			}
@@ -59,7 +62,7 @@ func (c *cli) versionCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			made, err := apiclient.Read[apiclient.Version](api.CreateVersionWithBody(cmd.Context(), project, "application/json", body))
+			made, err := apiclient.Read[apiclient.Version](api.CreateVersionWithBody(cmd.Context(), project, nil, contentJSON, body))
 			if err != nil {
 				return doc.locate(err)
 			}
@@ -73,65 +76,49 @@ func (c *cli) versionCreate() *cobra.Command {
 }
 
 func (c *cli) versionList() *cobra.Command {
-	return &cobra.Command{Use: "list PROJECT", Short: "List the versions of a project", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		api, err := c.api()
-		if err != nil {
-			return err
-		}
-		answer, err := apiclient.Read[apiclient.VersionList](api.ListVersions(cmd.Context(), args[0]))
-		if err != nil {
-			return err
-		}
-		return list(c, answer.Versions, []string{"VERSION", "STATUS", "MADE", "ID"}, func(v apiclient.Version) []string {
-			return []string{v.Version, string(v.Status), ago(v.CreatedAt), v.ID}
-		})
-	}}
-}
-
-func (c *cli) versionGet() *cobra.Command {
-	return &cobra.Command{Use: "get PROJECT VERSION", Short: "Show a version", Args: cobra.ExactArgs(2), RunE: func(cmd *cobra.Command, args []string) error {
-		v, _, err := c.findVersion(cmd, args)
-		if err != nil {
-			return err
-		}
-		return c.writeJSON(v)
-	}}
+	var search, status string
+	cmd := &cobra.Command{Use: "list PROJECT", Short: "List the versions of a project", Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeProjects,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			found, err := pages(cmd.Context(), 0, func(ctx context.Context, limit, offset int64) ([]apiclient.Version, error) {
+				params := &apiclient.ListVersionsParams{Search: apiclient.Optional(search), Limit: &limit, Offset: &offset}
+				if status != "" {
+					params.Status = new(apiclient.ListVersionsParamsStatus(status))
+				}
+				page, err := apiclient.Read[apiclient.VersionList](api.ListVersions(ctx, args[0], params))
+				return page.Versions, err
+			})
+			if err != nil {
+				return err
+			}
+			return list(c, found, []string{"VERSION", "STATUS", "MADE", "ID"}, func(v apiclient.Version) []string {
+				return []string{v.Version, string(v.Status), ago(v.CreatedAt), v.ID}
+			})
+		}}
+	cmd.Flags().StringVar(&search, "search", "", "only those with this in their name")
+	cmd.Flags().StringVar(&status, "status", "", "only those that are draft, active or deprecated")
+	return cmd
 }
 
 func (c *cli) versionSetStatus() *cobra.Command {
 	return &cobra.Command{
-		Use: "set-status PROJECT VERSION draft|active|deprecated", Short: "Say whether a version may be deployed", Args: cobra.ExactArgs(3),
+		Use: "set-status PROJECT VERSION draft|active|deprecated", Short: "Say whether a version may be deployed", Args: cobra.ExactArgs(3), ValidArgsFunction: c.completeVersions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			v, api, err := c.findVersion(cmd, args)
+			now, api, err := c.found(cmd.Context(), named(kindVersion, args[:2], ""))
 			if err != nil {
 				return err
 			}
 			change := apiclient.VersionChange{Status: apiclient.VersionChangeStatus(args[2])}
-			v, err = apiclient.Read[apiclient.Version](api.ChangeVersion(cmd.Context(), v.ID, change))
+			v, err := apiclient.Read[apiclient.Version](api.ChangeVersion(cmd.Context(), now.text("id"), nil, change))
 			if err != nil {
 				return err
 			}
 			return c.made(v, fmt.Sprintf("version %s of %s is %s", v.Version, v.Project, v.Status), v.ID)
 		},
 	}
-}
-
-// findVersion looks a version up by project and name, or id.
-func (c *cli) findVersion(cmd *cobra.Command, args []string) (apiclient.Version, *apiclient.API, error) {
-	api, err := c.api()
-	if err != nil {
-		return apiclient.Version{}, nil, err
-	}
-	answer, err := apiclient.Read[apiclient.VersionList](api.ListVersions(cmd.Context(), args[0]))
-	if err != nil {
-		return apiclient.Version{}, nil, err
-	}
-	for _, v := range answer.Versions {
-		if v.Version == args[1] || v.ID == args[1] {
-			return v, api, nil
-		}
-	}
-	return apiclient.Version{}, nil, fmt.Errorf("project %s has no version %s", args[0], args[1])
 }
 
 // documentAndAPI reads the file that a command wants and prepares the client.

@@ -1184,6 +1184,7 @@ func (e MultiAnswerStatus) Valid() bool {
 // Defines values for NewProjectType.
 const (
 	NewProjectTypeContainer  NewProjectType = "container"
+	NewProjectTypeEmpty      NewProjectType = ""
 	NewProjectTypeGit        NewProjectType = "git"
 	NewProjectTypeKubernetes NewProjectType = "kubernetes"
 	NewProjectTypeScript     NewProjectType = "script"
@@ -1193,6 +1194,8 @@ const (
 func (e NewProjectType) Valid() bool {
 	switch e {
 	case NewProjectTypeContainer:
+		return true
+	case NewProjectTypeEmpty:
 		return true
 	case NewProjectTypeGit:
 		return true
@@ -1358,6 +1361,33 @@ func (e ProjectType) Valid() bool {
 	}
 }
 
+// Defines values for ProjectContentType.
+const (
+	ProjectContentTypeContainer  ProjectContentType = "container"
+	ProjectContentTypeEmpty      ProjectContentType = ""
+	ProjectContentTypeGit        ProjectContentType = "git"
+	ProjectContentTypeKubernetes ProjectContentType = "kubernetes"
+	ProjectContentTypeScript     ProjectContentType = "script"
+)
+
+// Valid indicates whether the value is a known member of the ProjectContentType enum.
+func (e ProjectContentType) Valid() bool {
+	switch e {
+	case ProjectContentTypeContainer:
+		return true
+	case ProjectContentTypeEmpty:
+		return true
+	case ProjectContentTypeGit:
+		return true
+	case ProjectContentTypeKubernetes:
+		return true
+	case ProjectContentTypeScript:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RestartPolicyName.
 const (
 	RestartPolicyNameAlways        RestartPolicyName = "always"
@@ -1376,6 +1406,27 @@ func (e RestartPolicyName) Valid() bool {
 	case RestartPolicyNameOnFailure:
 		return true
 	case RestartPolicyNameUnlessStopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RuleMerge.
+const (
+	Fields  RuleMerge = "fields"
+	Keys    RuleMerge = "keys"
+	Replace RuleMerge = "replace"
+)
+
+// Valid indicates whether the value is a known member of the RuleMerge enum.
+func (e RuleMerge) Valid() bool {
+	switch e {
+	case Fields:
+		return true
+	case Keys:
+		return true
+	case Replace:
 		return true
 	default:
 		return false
@@ -1448,6 +1499,30 @@ func (e ServerHealthStatus) Valid() bool {
 	case ServerHealthStatusDegraded:
 		return true
 	case ServerHealthStatusOk:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SnapshotType.
+const (
+	SnapshotTypeContainer  SnapshotType = "container"
+	SnapshotTypeGit        SnapshotType = "git"
+	SnapshotTypeKubernetes SnapshotType = "kubernetes"
+	SnapshotTypeScript     SnapshotType = "script"
+)
+
+// Valid indicates whether the value is a known member of the SnapshotType enum.
+func (e SnapshotType) Valid() bool {
+	switch e {
+	case SnapshotTypeContainer:
+		return true
+	case SnapshotTypeGit:
+		return true
+	case SnapshotTypeKubernetes:
+		return true
+	case SnapshotTypeScript:
 		return true
 	default:
 		return false
@@ -1673,6 +1748,30 @@ func (e VersionChangeStatus) Valid() bool {
 	}
 }
 
+// Defines values for VersionContentStatus.
+const (
+	VersionContentStatusActive     VersionContentStatus = "active"
+	VersionContentStatusDeprecated VersionContentStatus = "deprecated"
+	VersionContentStatusDraft      VersionContentStatus = "draft"
+	VersionContentStatusEmpty      VersionContentStatus = ""
+)
+
+// Valid indicates whether the value is a known member of the VersionContentStatus enum.
+func (e VersionContentStatus) Valid() bool {
+	switch e {
+	case VersionContentStatusActive:
+		return true
+	case VersionContentStatusDeprecated:
+		return true
+	case VersionContentStatusDraft:
+		return true
+	case VersionContentStatusEmpty:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for VolumePropagation.
 const (
 	VolumePropagationEmpty    VolumePropagation = ""
@@ -1877,6 +1976,75 @@ func (e ListCommandsParamsStatus) Valid() bool {
 	case ListCommandsParamsStatusPending:
 		return true
 	case ListCommandsParamsStatusTimeout:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListProjectsParamsType.
+const (
+	ListProjectsParamsTypeContainer  ListProjectsParamsType = "container"
+	ListProjectsParamsTypeGit        ListProjectsParamsType = "git"
+	ListProjectsParamsTypeKubernetes ListProjectsParamsType = "kubernetes"
+	ListProjectsParamsTypeScript     ListProjectsParamsType = "script"
+)
+
+// Valid indicates whether the value is a known member of the ListProjectsParamsType enum.
+func (e ListProjectsParamsType) Valid() bool {
+	switch e {
+	case ListProjectsParamsTypeContainer:
+		return true
+	case ListProjectsParamsTypeGit:
+		return true
+	case ListProjectsParamsTypeKubernetes:
+		return true
+	case ListProjectsParamsTypeScript:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListVersionsParamsStatus.
+const (
+	ListVersionsParamsStatusActive     ListVersionsParamsStatus = "active"
+	ListVersionsParamsStatusDeprecated ListVersionsParamsStatus = "deprecated"
+	ListVersionsParamsStatusDraft      ListVersionsParamsStatus = "draft"
+)
+
+// Valid indicates whether the value is a known member of the ListVersionsParamsStatus enum.
+func (e ListVersionsParamsStatus) Valid() bool {
+	switch e {
+	case ListVersionsParamsStatusActive:
+		return true
+	case ListVersionsParamsStatusDeprecated:
+		return true
+	case ListVersionsParamsStatusDraft:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListRulesParamsType.
+const (
+	ListRulesParamsTypeContainer  ListRulesParamsType = "container"
+	ListRulesParamsTypeGit        ListRulesParamsType = "git"
+	ListRulesParamsTypeKubernetes ListRulesParamsType = "kubernetes"
+	ListRulesParamsTypeScript     ListRulesParamsType = "script"
+)
+
+// Valid indicates whether the value is a known member of the ListRulesParamsType enum.
+func (e ListRulesParamsType) Valid() bool {
+	switch e {
+	case ListRulesParamsTypeContainer:
+		return true
+	case ListRulesParamsTypeGit:
+		return true
+	case ListRulesParamsTypeKubernetes:
+		return true
+	case ListRulesParamsTypeScript:
 		return true
 	default:
 		return false
@@ -2587,6 +2755,48 @@ type DriftReport struct {
 	Unreachable int64 `json:"unreachable"`
 }
 
+// Environment defines model for Environment.
+type Environment struct {
+	CreatedAt   time.Time `json:"created_at"`
+	Description string    `json:"description,omitempty,omitzero"`
+	ID          string    `json:"id"`
+
+	// Name Unique within its project; lower case letters, digits, dots and dashes
+	Name string `json:"name"`
+
+	// Project The project's name
+	Project   string `json:"project"`
+	ProjectID string `json:"project_id"`
+
+	// Revision Rises with each change; the ETag is made of it
+	Revision int64 `json:"revision"`
+
+	// Selector Hosts of a task in this environment that names none itself
+	Selector  string    `json:"selector,omitempty,omitzero"`
+	Strategy  Strategy  `json:"strategy,omitempty,omitzero"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// EnvironmentContent defines model for EnvironmentContent.
+type EnvironmentContent struct {
+	Description string `json:"description,omitempty,omitzero"`
+
+	// Name Left out: it keeps its name. One that is in use has to
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Selector Hosts of a task in this environment that names none itself
+	Selector string   `json:"selector,omitempty,omitzero"`
+	Strategy Strategy `json:"strategy,omitempty,omitzero"`
+}
+
+// EnvironmentList defines model for EnvironmentList.
+type EnvironmentList struct {
+	Environments []Environment `json:"environments"`
+
+	// Total How many there are, on all pages
+	Total int64 `json:"total"`
+}
+
 // ErrorDetail defines model for ErrorDetail.
 type ErrorDetail struct {
 	// Location Where the error occurred, e.g. 'body.items[3].tags' or 'path.thing-id'
@@ -2784,7 +2994,7 @@ type HostDrift struct {
 	Attempted string `json:"attempted,omitempty,omitzero"`
 	ClientID  string `json:"client_id"`
 
-	// ConfigID Of the configuration it was deployed with
+	// ConfigID Of the configuration that runs; see get-config
 	ConfigID string         `json:"config_id,omitempty,omitzero"`
 	Drift    HostDriftDrift `json:"drift"`
 	Project  string         `json:"project"`
@@ -2834,7 +3044,7 @@ type Installation struct {
 	Attempted string `json:"attempted,omitempty,omitzero"`
 	ClientID  string `json:"client_id"`
 
-	// ConfigID Of the configuration it was deployed with
+	// ConfigID Of the configuration that runs; see get-config
 	ConfigID  string            `json:"config_id,omitempty,omitzero"`
 	Project   string            `json:"project"`
 	State     InstallationState `json:"state"`
@@ -3612,6 +3822,18 @@ type NewCommand struct {
 	Timeout float64 `json:"timeout,omitempty,omitzero"`
 }
 
+// NewEnvironment defines model for NewEnvironment.
+type NewEnvironment struct {
+	Description string `json:"description,omitempty,omitzero"`
+
+	// Name Unique within its project; lower case letters, digits, dots and dashes
+	Name string `json:"name"`
+
+	// Selector Hosts of a task in this environment that names none itself
+	Selector string   `json:"selector,omitempty,omitzero"`
+	Strategy Strategy `json:"strategy,omitempty,omitzero"`
+}
+
 // NewMessage defines model for NewMessage.
 type NewMessage struct {
 	ClientID string `json:"client_id"`
@@ -3640,18 +3862,23 @@ type NewProject struct {
 	Kubernetes  KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
 
 	// Name Unique, DNS-like: lower case letters, digits, dots and dashes
-	Name   string         `json:"name"`
-	Script ScriptSpec     `json:"script,omitempty,omitzero"`
-	Type   NewProjectType `json:"type,omitempty,omitzero"`
+	Name   string     `json:"name"`
+	Script ScriptSpec `json:"script,omitempty,omitzero"`
+
+	// Type Defaults to that of the part that is given, else script
+	Type NewProjectType `json:"type,omitempty,omitzero"`
 }
 
-// NewProjectType defines model for NewProject.Type.
+// NewProjectType Defaults to that of the part that is given, else script
 type NewProjectType string
 
 // NewTask defines model for NewTask.
 type NewTask struct {
-	Action   NewTaskAction `json:"action,omitempty,omitzero"`
-	Override Override      `json:"override,omitempty,omitzero"`
+	Action NewTaskAction `json:"action,omitempty,omitzero"`
+
+	// Environment Id or name; its variables count, and what targets and strategy leave out comes from it
+	Environment string   `json:"environment,omitempty,omitzero"`
+	Override    Override `json:"override,omitempty,omitzero"`
 
 	// Project Id or name
 	Project  string   `json:"project"`
@@ -3755,8 +3982,9 @@ type PortProtocol string
 
 // Preview defines model for Preview.
 type Preview struct {
-	Action PreviewAction `json:"action"`
-	Config Merged        `json:"config,omitempty,omitzero"`
+	Action      PreviewAction `json:"action"`
+	Config      Merged        `json:"config,omitempty,omitzero"`
+	Environment string        `json:"environment,omitempty,omitzero"`
 
 	// Groups The targets by what would be done to them
 	Groups  []PreviewGroup `json:"groups"`
@@ -3781,7 +4009,7 @@ type PreviewAction string
 type PreviewGroup struct {
 	Action PreviewGroupAction `json:"action"`
 
-	// Changes How the configuration differs from what runs there, as its version and project are now
+	// Changes How the configuration differs from that which runs there
 	Changes []Change `json:"changes"`
 
 	// From The version that runs there; empty if none does
@@ -3839,9 +4067,30 @@ type Project struct {
 // ProjectType Cannot be changed
 type ProjectType string
 
+// ProjectContent defines model for ProjectContent.
+type ProjectContent struct {
+	Container   ContainerSpec  `json:"container,omitempty,omitzero"`
+	Description string         `json:"description,omitempty,omitzero"`
+	Git         GitSpec        `json:"git,omitempty,omitzero"`
+	Kubernetes  KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
+
+	// Name Left out: it keeps its name. One that is in use has to
+	Name   string     `json:"name,omitempty,omitzero"`
+	Script ScriptSpec `json:"script,omitempty,omitzero"`
+
+	// Type Cannot be changed
+	Type ProjectContentType `json:"type,omitempty,omitzero"`
+}
+
+// ProjectContentType Cannot be changed
+type ProjectContentType string
+
 // ProjectList defines model for ProjectList.
 type ProjectList struct {
 	Projects []Project `json:"projects"`
+
+	// Total How many match, on all pages
+	Total int64 `json:"total"`
 }
 
 // RegistryAuth defines model for RegistryAuth.
@@ -3865,6 +4114,28 @@ type RestartPolicy struct {
 
 // RestartPolicyName defines model for RestartPolicy.Name.
 type RestartPolicyName string
+
+// Rule defines model for Rule.
+type Rule struct {
+	Doc string `json:"doc"`
+
+	// Expand Whether ${NAME} is replaced in it
+	Expand bool `json:"expand"`
+
+	// Layers Which may set it
+	Layers []string `json:"layers"`
+
+	// Merge Whether a higher layer replaces the whole, or single keys or fields of it
+	Merge RuleMerge `json:"merge"`
+
+	// Path Of the field, within the configuration of its type
+	//
+	// Examples: resources.memory
+	Path string `json:"path"`
+}
+
+// RuleMerge Whether a higher layer replaces the whole, or single keys or fields of it
+type RuleMerge string
 
 // Running defines model for Running.
 type Running struct {
@@ -3968,6 +4239,27 @@ type ServerHealth struct {
 // ServerHealthStatus degraded if a check fails
 type ServerHealthStatus string
 
+// Snapshot defines model for Snapshot.
+type Snapshot struct {
+	// Config The part of its type. Secrets are in it as ${NAME}
+	Config interface{} `json:"config"`
+
+	// ConfigID Of its content: equal ids, equal configurations
+	ConfigID    string    `json:"config_id"`
+	CreatedAt   time.Time `json:"created_at"`
+	Environment string    `json:"environment,omitempty,omitzero"`
+	Project     string    `json:"project"`
+
+	// Secrets Names of the secret variables that it refers to
+	Secrets   []string     `json:"secrets"`
+	Type      SnapshotType `json:"type"`
+	Version   string       `json:"version"`
+	VersionID string       `json:"version_id"`
+}
+
+// SnapshotType defines model for Snapshot.Type.
+type SnapshotType string
+
 // Strategy defines model for Strategy.
 type Strategy struct {
 	Canary Canary `json:"canary,omitempty,omitzero"`
@@ -4059,16 +4351,22 @@ type Targets struct {
 
 // Task defines model for Task.
 type Task struct {
-	Action     TaskAction `json:"action"`
-	Counts     Counts     `json:"counts"`
-	CreatedAt  time.Time  `json:"created_at"`
-	CreatedBy  string     `json:"created_by"`
-	FinishedAt time.Time  `json:"finished_at,omitempty,omitzero"`
-	ID         string     `json:"id"`
-	Override   Override   `json:"override"`
-	Phase      TaskPhase  `json:"phase"`
-	Project    string     `json:"project"`
-	ProjectID  string     `json:"project_id"`
+	Action TaskAction `json:"action"`
+
+	// ConfigID Of the configuration that it deploys; see get-config
+	ConfigID  string    `json:"config_id,omitempty,omitzero"`
+	Counts    Counts    `json:"counts"`
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by"`
+
+	// Environment The environment's name
+	Environment string    `json:"environment,omitempty,omitzero"`
+	FinishedAt  time.Time `json:"finished_at,omitempty,omitzero"`
+	ID          string    `json:"id"`
+	Override    Override  `json:"override"`
+	Phase       TaskPhase `json:"phase"`
+	Project     string    `json:"project"`
+	ProjectID   string    `json:"project_id"`
 
 	// Reason Why the task is in this status, where there is more to say
 	Reason    string     `json:"reason,omitempty,omitzero"`
@@ -4131,6 +4429,47 @@ type UserSession struct {
 	Version string `json:"version"`
 }
 
+// Variable defines model for Variable.
+type Variable struct {
+	CreatedAt   time.Time `json:"created_at"`
+	Description string    `json:"description,omitempty,omitzero"`
+
+	// Environment Empty: it counts in all environments that have none of this name
+	Environment string `json:"environment,omitempty,omitzero"`
+
+	// Name Examples: DB_PASSWORD
+	Name string `json:"name"`
+
+	// Project The project's name
+	Project string `json:"project"`
+
+	// Revision Rises with each change; the ETag is made of it
+	Revision int64 `json:"revision"`
+
+	// Secret Kept encrypted, shown to nobody, and given to agents for the time of a step alone
+	Secret    bool      `json:"secret"`
+	UpdatedAt time.Time `json:"updated_at"`
+
+	// Value Never given back of a secret
+	Value string `json:"value,omitempty,omitzero"`
+}
+
+// VariableContent defines model for VariableContent.
+type VariableContent struct {
+	Description string `json:"description,omitempty,omitzero"`
+
+	// Secret Kept encrypted, and never given back
+	Secret bool `json:"secret,omitempty,omitzero"`
+
+	// Value Of a secret that there is already it may be left out: it keeps its value
+	Value string `json:"value,omitempty,omitzero"`
+}
+
+// VariableList defines model for VariableList.
+type VariableList struct {
+	Variables []Variable `json:"variables"`
+}
+
 // Version defines model for Version.
 type Version struct {
 	Container  ContainerSpec  `json:"container,omitempty,omitzero"`
@@ -4164,8 +4503,27 @@ type VersionChange struct {
 // VersionChangeStatus defines model for VersionChange.Status.
 type VersionChangeStatus string
 
+// VersionContent defines model for VersionContent.
+type VersionContent struct {
+	Container  ContainerSpec  `json:"container,omitempty,omitzero"`
+	Git        GitSpec        `json:"git,omitempty,omitzero"`
+	Kubernetes KubernetesSpec `json:"kubernetes,omitempty,omitzero"`
+	Script     ScriptSpec     `json:"script,omitempty,omitzero"`
+
+	// Status Left out: it stays
+	Status VersionContentStatus `json:"status,omitempty,omitzero"`
+
+	// Version Left out: it keeps its name
+	Version string `json:"version,omitempty,omitzero"`
+}
+
+// VersionContentStatus Left out: it stays
+type VersionContentStatus string
+
 // VersionList defines model for VersionList.
 type VersionList struct {
+	// Total How many match, on all pages
+	Total    int64     `json:"total"`
 	Versions []Version `json:"versions"`
 }
 
@@ -4342,11 +4700,156 @@ type ListInstallationsParams struct {
 	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
 }
 
+// ListProjectsParams defines parameters for ListProjects.
+type ListProjectsParams struct {
+	// Search A part of the name
+	Search *string                 `form:"search,omitempty" json:"search,omitempty"`
+	Type   *ListProjectsParamsType `form:"type,omitempty" json:"type,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// ListProjectsParamsType defines parameters for ListProjects.
+type ListProjectsParamsType string
+
+// CreateProjectParams defines parameters for CreateProject.
+type CreateProjectParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+}
+
+// DeleteProjectParams defines parameters for DeleteProject.
+type DeleteProjectParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdateProjectParams defines parameters for UpdateProject.
+type UpdateProjectParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// ListEnvironmentsParams defines parameters for ListEnvironments.
+type ListEnvironmentsParams struct {
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// CreateEnvironmentParams defines parameters for CreateEnvironment.
+type CreateEnvironmentParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+}
+
+// DeleteEnvironmentParams defines parameters for DeleteEnvironment.
+type DeleteEnvironmentParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdateEnvironmentParams defines parameters for UpdateEnvironment.
+type UpdateEnvironmentParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// ListVariablesParams defines parameters for ListVariables.
+type ListVariablesParams struct {
+	// Environment Id or name of an environment whose variables are meant. Left out: the project's own
+	Environment *string `form:"environment,omitempty" json:"environment,omitempty"`
+}
+
+// DeleteVariableParams defines parameters for DeleteVariable.
+type DeleteVariableParams struct {
+	// Environment Id or name of an environment whose variables are meant. Left out: the project's own
+	Environment *string `form:"environment,omitempty" json:"environment,omitempty"`
+
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// GetVariableParams defines parameters for GetVariable.
+type GetVariableParams struct {
+	// Environment Id or name of an environment whose variables are meant. Left out: the project's own
+	Environment *string `form:"environment,omitempty" json:"environment,omitempty"`
+}
+
+// PutVariableParams defines parameters for PutVariable.
+type PutVariableParams struct {
+	// Environment Id or name of an environment whose variables are meant. Left out: the project's own
+	Environment *string `form:"environment,omitempty" json:"environment,omitempty"`
+
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// ListVersionsParams defines parameters for ListVersions.
+type ListVersionsParams struct {
+	// Name Exactly this version
+	Name *string `form:"name,omitempty" json:"name,omitempty"`
+
+	// Search A part of the name
+	Search *string                   `form:"search,omitempty" json:"search,omitempty"`
+	Status *ListVersionsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// ListVersionsParamsStatus defines parameters for ListVersions.
+type ListVersionsParamsStatus string
+
+// CreateVersionParams defines parameters for CreateVersion.
+type CreateVersionParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+}
+
+// ListRulesParams defines parameters for ListRules.
+type ListRulesParams struct {
+	Type ListRulesParamsType `form:"type" json:"type"`
+}
+
+// ListRulesParamsType defines parameters for ListRules.
+type ListRulesParamsType string
+
 // ListTasksParams defines parameters for ListTasks.
 type ListTasksParams struct {
 	// Project Id or name
-	Project *string                `form:"project,omitempty" json:"project,omitempty"`
-	Status  *ListTasksParamsStatus `form:"status,omitempty" json:"status,omitempty"`
+	Project *string `form:"project,omitempty" json:"project,omitempty"`
+
+	// Environment Id or name
+	Environment *string                `form:"environment,omitempty" json:"environment,omitempty"`
+	Status      *ListTasksParamsStatus `form:"status,omitempty" json:"status,omitempty"`
 
 	// Limit How many at most
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
@@ -4411,6 +4914,33 @@ type ContainerLogsParams struct {
 	Timestamps *bool `form:"timestamps,omitempty" json:"timestamps,omitempty"`
 }
 
+// DeleteVersionParams defines parameters for DeleteVersion.
+type DeleteVersionParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// ChangeVersionParams defines parameters for ChangeVersion.
+type ChangeVersionParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// UpdateVersionParams defines parameters for UpdateVersion.
+type UpdateVersionParams struct {
+	// DryRun Check everything and answer as usual, but keep nothing
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IfMatch ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
 // LoginJSONBody defines parameters for Login.
 type LoginJSONBody struct {
 	Token string `json:"token"`
@@ -4458,6 +4988,18 @@ type PreviewTaskJSONRequestBody = NewTask
 // CreateProjectJSONRequestBody defines body for CreateProject for application/json ContentType.
 type CreateProjectJSONRequestBody = NewProject
 
+// UpdateProjectJSONRequestBody defines body for UpdateProject for application/json ContentType.
+type UpdateProjectJSONRequestBody = ProjectContent
+
+// CreateEnvironmentJSONRequestBody defines body for CreateEnvironment for application/json ContentType.
+type CreateEnvironmentJSONRequestBody = NewEnvironment
+
+// UpdateEnvironmentJSONRequestBody defines body for UpdateEnvironment for application/json ContentType.
+type UpdateEnvironmentJSONRequestBody = EnvironmentContent
+
+// PutVariableJSONRequestBody defines body for PutVariable for application/json ContentType.
+type PutVariableJSONRequestBody = VariableContent
+
 // CreateVersionJSONRequestBody defines body for CreateVersion for application/json ContentType.
 type CreateVersionJSONRequestBody = NewVersion
 
@@ -4481,6 +5023,9 @@ type RollbackTaskJSONRequestBody = Intervention
 
 // ChangeVersionJSONRequestBody defines body for ChangeVersion for application/json ContentType.
 type ChangeVersionJSONRequestBody = VersionChange
+
+// UpdateVersionJSONRequestBody defines body for UpdateVersion for application/json ContentType.
+type UpdateVersionJSONRequestBody = VersionContent
 
 // SendMessageJSONRequestBody defines body for SendMessage for application/json ContentType.
 type SendMessageJSONRequestBody = NewMessage
@@ -4839,6 +5384,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/overview (the `Overview` operationId).
 	Overview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetConfig A configuration as a task deployed it
+	//
+	// Merged, with its variables in it, but secrets, and what only a host knows, as ${NAME}.
+	//
+	// Corresponds with GET /api/release/configs/{config_id} (the `GetConfig` operationId).
+	GetConfig(ctx context.Context, configID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CheckDriftWithBody Ask agents what runs, and tell where that differs from what was deployed
 	//
 	// Nothing is changed. Only agents that are connected to this server are asked.
@@ -4880,48 +5432,166 @@ type ClientInterface interface {
 	// Corresponds with POST /api/release/preview (the `PreviewTask` operationId).
 	PreviewTask(ctx context.Context, body PreviewTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListProjects List projects
+	// ListProjects List projects, in the order of their names
 	//
 	// Corresponds with GET /api/release/projects (the `ListProjects` operationId).
-	ListProjects(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListProjects(ctx context.Context, params *ListProjectsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateProjectWithBody Make a project
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/release/projects (the `CreateProject` operationId).
-	CreateProjectWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateProjectWithBody(ctx context.Context, params *CreateProjectParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateProject Make a project
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/release/projects (the `CreateProject` operationId).
-	CreateProject(ctx context.Context, body CreateProjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateProject(ctx context.Context, params *CreateProjectParams, body CreateProjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteProject Delete a project with its versions, environments and variables
+	//
+	// Answers 409 while it is in use. The history of its tasks stays; its name is free again.
+	//
+	// Corresponds with DELETE /api/release/projects/{project} (the `DeleteProject` operationId).
+	DeleteProject(ctx context.Context, project string, params *DeleteProjectParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetProject Get a project
 	//
 	// Corresponds with GET /api/release/projects/{project} (the `GetProject` operationId).
 	GetProject(ctx context.Context, project string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ListVersions List the versions of a project
+	// UpdateProjectWithBody Replace what a project says
+	//
+	// What is left out is removed. What changes nothing leaves the revision.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/release/projects/{project} (the `UpdateProject` operationId).
+	UpdateProjectWithBody(ctx context.Context, project string, params *UpdateProjectParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateProject Replace what a project says
+	//
+	// What is left out is removed. What changes nothing leaves the revision.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/release/projects/{project} (the `UpdateProject` operationId).
+	UpdateProject(ctx context.Context, project string, params *UpdateProjectParams, body UpdateProjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEnvironments List the environments of a project, in the order of their names
+	//
+	// Corresponds with GET /api/release/projects/{project}/environments (the `ListEnvironments` operationId).
+	ListEnvironments(ctx context.Context, project string, params *ListEnvironmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateEnvironmentWithBody Make an environment
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/release/projects/{project}/environments (the `CreateEnvironment` operationId).
+	CreateEnvironmentWithBody(ctx context.Context, project string, params *CreateEnvironmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateEnvironment Make an environment
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/release/projects/{project}/environments (the `CreateEnvironment` operationId).
+	CreateEnvironment(ctx context.Context, project string, params *CreateEnvironmentParams, body CreateEnvironmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteEnvironment Delete an environment with its variables
+	//
+	// Answers 409 while it is in use.
+	//
+	// Corresponds with DELETE /api/release/projects/{project}/environments/{environment} (the `DeleteEnvironment` operationId).
+	DeleteEnvironment(ctx context.Context, project string, environment string, params *DeleteEnvironmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetEnvironment Get an environment
+	//
+	// Corresponds with GET /api/release/projects/{project}/environments/{environment} (the `GetEnvironment` operationId).
+	GetEnvironment(ctx context.Context, project string, environment string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateEnvironmentWithBody Replace what an environment says
+	//
+	// What is left out is removed; its variables stay. What changes nothing leaves the revision.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/release/projects/{project}/environments/{environment} (the `UpdateEnvironment` operationId).
+	UpdateEnvironmentWithBody(ctx context.Context, project string, environment string, params *UpdateEnvironmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateEnvironment Replace what an environment says
+	//
+	// What is left out is removed; its variables stay. What changes nothing leaves the revision.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/release/projects/{project}/environments/{environment} (the `UpdateEnvironment` operationId).
+	UpdateEnvironment(ctx context.Context, project string, environment string, params *UpdateEnvironmentParams, body UpdateEnvironmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListVariables List the variables of a project, or of one of its environments
+	//
+	// In the order of their names; secrets without their values.
+	//
+	// Corresponds with GET /api/release/projects/{project}/variables (the `ListVariables` operationId).
+	ListVariables(ctx context.Context, project string, params *ListVariablesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteVariable Delete a variable
+	//
+	// Answers 409 for a secret that a configuration refers to which runs somewhere.
+	//
+	// Corresponds with DELETE /api/release/projects/{project}/variables/{variable} (the `DeleteVariable` operationId).
+	DeleteVariable(ctx context.Context, project string, variable string, params *DeleteVariableParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetVariable Get a variable; a secret without its value
+	//
+	// Corresponds with GET /api/release/projects/{project}/variables/{variable} (the `GetVariable` operationId).
+	GetVariable(ctx context.Context, project string, variable string, params *GetVariableParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutVariableWithBody Make a variable, or change it
+	//
+	// Answers 201 if it is new. What changes nothing leaves the revision. Tasks that were made already keep the value that they were made with, but for secrets.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/release/projects/{project}/variables/{variable} (the `PutVariable` operationId).
+	PutVariableWithBody(ctx context.Context, project string, variable string, params *PutVariableParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutVariable Make a variable, or change it
+	//
+	// Answers 201 if it is new. What changes nothing leaves the revision. Tasks that were made already keep the value that they were made with, but for secrets.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/release/projects/{project}/variables/{variable} (the `PutVariable` operationId).
+	PutVariable(ctx context.Context, project string, variable string, params *PutVariableParams, body PutVariableJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListVersions List the versions of a project, the newest first
 	//
 	// Corresponds with GET /api/release/projects/{project}/versions (the `ListVersions` operationId).
-	ListVersions(ctx context.Context, project string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListVersions(ctx context.Context, project string, params *ListVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateVersionWithBody Make a version
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/release/projects/{project}/versions (the `CreateVersion` operationId).
-	CreateVersionWithBody(ctx context.Context, project string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateVersionWithBody(ctx context.Context, project string, params *CreateVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateVersion Make a version
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/release/projects/{project}/versions (the `CreateVersion` operationId).
-	CreateVersion(ctx context.Context, project string, body CreateVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateVersion(ctx context.Context, project string, params *CreateVersionParams, body CreateVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRules The fields of a deployment type, and the rules by which layers become one
+	//
+	// In the order of the fields.
+	//
+	// Corresponds with GET /api/release/rules (the `ListRules` operationId).
+	ListRules(ctx context.Context, params *ListRulesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTasks List tasks, the newest first
 	//
@@ -5070,6 +5740,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/release/tasks/{task_id}/targets/{client_id}/container-logs (the `ContainerLogs` operationId).
 	ContainerLogs(ctx context.Context, taskID string, clientID string, params *ContainerLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DeleteVersion Delete a version
+	//
+	// Answers 409 while it is in use. The history of its tasks stays; its name is free again.
+	//
+	// Corresponds with DELETE /api/release/versions/{version_id} (the `DeleteVersion` operationId).
+	DeleteVersion(ctx context.Context, versionID string, params *DeleteVersionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetVersion Get a version
 	//
 	// Corresponds with GET /api/release/versions/{version_id} (the `GetVersion` operationId).
@@ -5080,14 +5757,32 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /api/release/versions/{version_id} (the `ChangeVersion` operationId).
-	ChangeVersionWithBody(ctx context.Context, versionID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ChangeVersionWithBody(ctx context.Context, versionID string, params *ChangeVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ChangeVersion Change the status of a version
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /api/release/versions/{version_id} (the `ChangeVersion` operationId).
-	ChangeVersion(ctx context.Context, versionID string, body ChangeVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ChangeVersion(ctx context.Context, versionID string, params *ChangeVersionParams, body ChangeVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateVersionWithBody Replace what a version says
+	//
+	// What is left out is removed, but for the name and the status. What changes nothing leaves the revision. Answers 409 if it was ever deployed and more than its status would change.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/release/versions/{version_id} (the `UpdateVersion` operationId).
+	UpdateVersionWithBody(ctx context.Context, versionID string, params *UpdateVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateVersion Replace what a version says
+	//
+	// What is left out is removed, but for the name and the status. What changes nothing leaves the revision. Answers 409 if it was ever deployed and more than its status would change.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/release/versions/{version_id} (the `UpdateVersion` operationId).
+	UpdateVersion(ctx context.Context, versionID string, params *UpdateVersionParams, body UpdateVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SendMessageWithBody Send a message to an agent
 	//
@@ -5807,6 +6502,23 @@ func (c *API) Overview(ctx context.Context, reqEditors ...RequestEditorFn) (*htt
 	return c.Client.Do(req)
 }
 
+// GetConfig A configuration as a task deployed it
+//
+// Merged, with its variables in it, but secrets, and what only a host knows, as ${NAME}.
+//
+// Corresponds with GET /api/release/configs/{config_id} (the `GetConfig` operationId).
+func (c *API) GetConfig(ctx context.Context, configID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetConfigRequest(c.Server, configID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CheckDriftWithBody Ask agents what runs, and tell where that differs from what was deployed
 //
 // Nothing is changed. Only agents that are connected to this server are asked.
@@ -5898,11 +6610,11 @@ func (c *API) PreviewTask(ctx context.Context, body PreviewTaskJSONRequestBody, 
 	return c.Client.Do(req)
 }
 
-// ListProjects List projects
+// ListProjects List projects, in the order of their names
 //
 // Corresponds with GET /api/release/projects (the `ListProjects` operationId).
-func (c *API) ListProjects(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListProjectsRequest(c.Server)
+func (c *API) ListProjects(ctx context.Context, params *ListProjectsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProjectsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5918,8 +6630,8 @@ func (c *API) ListProjects(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/release/projects (the `CreateProject` operationId).
-func (c *API) CreateProjectWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateProjectRequestWithBody(c.Server, contentType, body)
+func (c *API) CreateProjectWithBody(ctx context.Context, params *CreateProjectParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateProjectRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5935,8 +6647,25 @@ func (c *API) CreateProjectWithBody(ctx context.Context, contentType string, bod
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/release/projects (the `CreateProject` operationId).
-func (c *API) CreateProject(ctx context.Context, body CreateProjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateProjectRequest(c.Server, body)
+func (c *API) CreateProject(ctx context.Context, params *CreateProjectParams, body CreateProjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateProjectRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteProject Delete a project with its versions, environments and variables
+//
+// Answers 409 while it is in use. The history of its tasks stays; its name is free again.
+//
+// Corresponds with DELETE /api/release/projects/{project} (the `DeleteProject` operationId).
+func (c *API) DeleteProject(ctx context.Context, project string, params *DeleteProjectParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteProjectRequest(c.Server, project, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5962,11 +6691,255 @@ func (c *API) GetProject(ctx context.Context, project string, reqEditors ...Requ
 	return c.Client.Do(req)
 }
 
-// ListVersions List the versions of a project
+// UpdateProjectWithBody Replace what a project says
+//
+// What is left out is removed. What changes nothing leaves the revision.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/release/projects/{project} (the `UpdateProject` operationId).
+func (c *API) UpdateProjectWithBody(ctx context.Context, project string, params *UpdateProjectParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateProjectRequestWithBody(c.Server, project, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateProject Replace what a project says
+//
+// What is left out is removed. What changes nothing leaves the revision.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/release/projects/{project} (the `UpdateProject` operationId).
+func (c *API) UpdateProject(ctx context.Context, project string, params *UpdateProjectParams, body UpdateProjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateProjectRequest(c.Server, project, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEnvironments List the environments of a project, in the order of their names
+//
+// Corresponds with GET /api/release/projects/{project}/environments (the `ListEnvironments` operationId).
+func (c *API) ListEnvironments(ctx context.Context, project string, params *ListEnvironmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEnvironmentsRequest(c.Server, project, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateEnvironmentWithBody Make an environment
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/release/projects/{project}/environments (the `CreateEnvironment` operationId).
+func (c *API) CreateEnvironmentWithBody(ctx context.Context, project string, params *CreateEnvironmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateEnvironmentRequestWithBody(c.Server, project, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateEnvironment Make an environment
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/release/projects/{project}/environments (the `CreateEnvironment` operationId).
+func (c *API) CreateEnvironment(ctx context.Context, project string, params *CreateEnvironmentParams, body CreateEnvironmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateEnvironmentRequest(c.Server, project, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteEnvironment Delete an environment with its variables
+//
+// Answers 409 while it is in use.
+//
+// Corresponds with DELETE /api/release/projects/{project}/environments/{environment} (the `DeleteEnvironment` operationId).
+func (c *API) DeleteEnvironment(ctx context.Context, project string, environment string, params *DeleteEnvironmentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteEnvironmentRequest(c.Server, project, environment, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetEnvironment Get an environment
+//
+// Corresponds with GET /api/release/projects/{project}/environments/{environment} (the `GetEnvironment` operationId).
+func (c *API) GetEnvironment(ctx context.Context, project string, environment string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetEnvironmentRequest(c.Server, project, environment)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateEnvironmentWithBody Replace what an environment says
+//
+// What is left out is removed; its variables stay. What changes nothing leaves the revision.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/release/projects/{project}/environments/{environment} (the `UpdateEnvironment` operationId).
+func (c *API) UpdateEnvironmentWithBody(ctx context.Context, project string, environment string, params *UpdateEnvironmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateEnvironmentRequestWithBody(c.Server, project, environment, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateEnvironment Replace what an environment says
+//
+// What is left out is removed; its variables stay. What changes nothing leaves the revision.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/release/projects/{project}/environments/{environment} (the `UpdateEnvironment` operationId).
+func (c *API) UpdateEnvironment(ctx context.Context, project string, environment string, params *UpdateEnvironmentParams, body UpdateEnvironmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateEnvironmentRequest(c.Server, project, environment, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListVariables List the variables of a project, or of one of its environments
+//
+// In the order of their names; secrets without their values.
+//
+// Corresponds with GET /api/release/projects/{project}/variables (the `ListVariables` operationId).
+func (c *API) ListVariables(ctx context.Context, project string, params *ListVariablesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListVariablesRequest(c.Server, project, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteVariable Delete a variable
+//
+// Answers 409 for a secret that a configuration refers to which runs somewhere.
+//
+// Corresponds with DELETE /api/release/projects/{project}/variables/{variable} (the `DeleteVariable` operationId).
+func (c *API) DeleteVariable(ctx context.Context, project string, variable string, params *DeleteVariableParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteVariableRequest(c.Server, project, variable, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetVariable Get a variable; a secret without its value
+//
+// Corresponds with GET /api/release/projects/{project}/variables/{variable} (the `GetVariable` operationId).
+func (c *API) GetVariable(ctx context.Context, project string, variable string, params *GetVariableParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVariableRequest(c.Server, project, variable, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutVariableWithBody Make a variable, or change it
+//
+// Answers 201 if it is new. What changes nothing leaves the revision. Tasks that were made already keep the value that they were made with, but for secrets.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/release/projects/{project}/variables/{variable} (the `PutVariable` operationId).
+func (c *API) PutVariableWithBody(ctx context.Context, project string, variable string, params *PutVariableParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutVariableRequestWithBody(c.Server, project, variable, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutVariable Make a variable, or change it
+//
+// Answers 201 if it is new. What changes nothing leaves the revision. Tasks that were made already keep the value that they were made with, but for secrets.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/release/projects/{project}/variables/{variable} (the `PutVariable` operationId).
+func (c *API) PutVariable(ctx context.Context, project string, variable string, params *PutVariableParams, body PutVariableJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutVariableRequest(c.Server, project, variable, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListVersions List the versions of a project, the newest first
 //
 // Corresponds with GET /api/release/projects/{project}/versions (the `ListVersions` operationId).
-func (c *API) ListVersions(ctx context.Context, project string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListVersionsRequest(c.Server, project)
+func (c *API) ListVersions(ctx context.Context, project string, params *ListVersionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListVersionsRequest(c.Server, project, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5982,8 +6955,8 @@ func (c *API) ListVersions(ctx context.Context, project string, reqEditors ...Re
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/release/projects/{project}/versions (the `CreateVersion` operationId).
-func (c *API) CreateVersionWithBody(ctx context.Context, project string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateVersionRequestWithBody(c.Server, project, contentType, body)
+func (c *API) CreateVersionWithBody(ctx context.Context, project string, params *CreateVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateVersionRequestWithBody(c.Server, project, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5999,8 +6972,25 @@ func (c *API) CreateVersionWithBody(ctx context.Context, project string, content
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/release/projects/{project}/versions (the `CreateVersion` operationId).
-func (c *API) CreateVersion(ctx context.Context, project string, body CreateVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateVersionRequest(c.Server, project, body)
+func (c *API) CreateVersion(ctx context.Context, project string, params *CreateVersionParams, body CreateVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateVersionRequest(c.Server, project, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRules The fields of a deployment type, and the rules by which layers become one
+//
+// In the order of the fields.
+//
+// Corresponds with GET /api/release/rules (the `ListRules` operationId).
+func (c *API) ListRules(ctx context.Context, params *ListRulesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRulesRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6348,6 +7338,23 @@ func (c *API) ContainerLogs(ctx context.Context, taskID string, clientID string,
 	return c.Client.Do(req)
 }
 
+// DeleteVersion Delete a version
+//
+// Answers 409 while it is in use. The history of its tasks stays; its name is free again.
+//
+// Corresponds with DELETE /api/release/versions/{version_id} (the `DeleteVersion` operationId).
+func (c *API) DeleteVersion(ctx context.Context, versionID string, params *DeleteVersionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteVersionRequest(c.Server, versionID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetVersion Get a version
 //
 // Corresponds with GET /api/release/versions/{version_id} (the `GetVersion` operationId).
@@ -6368,8 +7375,8 @@ func (c *API) GetVersion(ctx context.Context, versionID string, reqEditors ...Re
 // Takes any type of body and a specified content type.
 //
 // Corresponds with PATCH /api/release/versions/{version_id} (the `ChangeVersion` operationId).
-func (c *API) ChangeVersionWithBody(ctx context.Context, versionID string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewChangeVersionRequestWithBody(c.Server, versionID, contentType, body)
+func (c *API) ChangeVersionWithBody(ctx context.Context, versionID string, params *ChangeVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeVersionRequestWithBody(c.Server, versionID, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6385,8 +7392,46 @@ func (c *API) ChangeVersionWithBody(ctx context.Context, versionID string, conte
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /api/release/versions/{version_id} (the `ChangeVersion` operationId).
-func (c *API) ChangeVersion(ctx context.Context, versionID string, body ChangeVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewChangeVersionRequest(c.Server, versionID, body)
+func (c *API) ChangeVersion(ctx context.Context, versionID string, params *ChangeVersionParams, body ChangeVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeVersionRequest(c.Server, versionID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateVersionWithBody Replace what a version says
+//
+// What is left out is removed, but for the name and the status. What changes nothing leaves the revision. Answers 409 if it was ever deployed and more than its status would change.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/release/versions/{version_id} (the `UpdateVersion` operationId).
+func (c *API) UpdateVersionWithBody(ctx context.Context, versionID string, params *UpdateVersionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateVersionRequestWithBody(c.Server, versionID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateVersion Replace what a version says
+//
+// What is left out is removed, but for the name and the status. What changes nothing leaves the revision. Answers 409 if it was ever deployed and more than its status would change.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/release/versions/{version_id} (the `UpdateVersion` operationId).
+func (c *API) UpdateVersion(ctx context.Context, versionID string, params *UpdateVersionParams, body UpdateVersionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateVersionRequest(c.Server, versionID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8003,6 +9048,40 @@ func NewOverviewRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetConfigRequest constructs an http.Request for the GetConfig method
+func NewGetConfigRequest(server string, configID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "config_id", configID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/configs/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewCheckDriftRequest calls the generic CheckDrift builder with application/json body
 func NewCheckDriftRequest(server string, body CheckDriftJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8186,7 +9265,7 @@ func NewPreviewTaskRequestWithBody(server string, contentType string, body io.Re
 }
 
 // NewListProjectsRequest constructs an http.Request for the ListProjects method
-func NewListProjectsRequest(server string) (*http.Request, error) {
+func NewListProjectsRequest(server string, params *ListProjectsParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -8202,6 +9281,69 @@ func NewListProjectsRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Search != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Type != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "type", *params.Type, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -8213,18 +9355,18 @@ func NewListProjectsRequest(server string) (*http.Request, error) {
 }
 
 // NewCreateProjectRequest calls the generic CreateProject builder with application/json body
-func NewCreateProjectRequest(server string, body CreateProjectJSONRequestBody) (*http.Request, error) {
+func NewCreateProjectRequest(server string, params *CreateProjectParams, body CreateProjectJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateProjectRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateProjectRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateProjectRequestWithBody constructs an http.Request for the CreateProject method, with any body, and a specified content type
-func NewCreateProjectRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateProjectRequestWithBody(server string, params *CreateProjectParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -8242,12 +9384,115 @@ func NewCreateProjectRequestWithBody(server string, contentType string, body io.
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteProjectRequest constructs an http.Request for the DeleteProject method
+func NewDeleteProjectRequest(server string, project string, params *DeleteProjectParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -8286,8 +9531,19 @@ func NewGetProjectRequest(server string, project string) (*http.Request, error) 
 	return req, nil
 }
 
-// NewListVersionsRequest constructs an http.Request for the ListVersions method
-func NewListVersionsRequest(server string, project string) (*http.Request, error) {
+// NewUpdateProjectRequest calls the generic UpdateProject builder with application/json body
+func NewUpdateProjectRequest(server string, project string, params *UpdateProjectParams, body UpdateProjectJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateProjectRequestWithBody(server, project, params, "application/json", bodyReader)
+}
+
+// NewUpdateProjectRequestWithBody constructs an http.Request for the UpdateProject method, with any body, and a specified content type
+func NewUpdateProjectRequestWithBody(server string, project string, params *UpdateProjectParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -8302,7 +9558,322 @@ func NewListVersionsRequest(server string, project string) (*http.Request, error
 		return nil, err
 	}
 
-	operationPath := fmt.Sprintf("/api/release/projects/%s/versions", pathParam0)
+	operationPath := fmt.Sprintf("/api/release/projects/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListEnvironmentsRequest constructs an http.Request for the ListEnvironments method
+func NewListEnvironmentsRequest(server string, project string, params *ListEnvironmentsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/environments", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateEnvironmentRequest calls the generic CreateEnvironment builder with application/json body
+func NewCreateEnvironmentRequest(server string, project string, params *CreateEnvironmentParams, body CreateEnvironmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateEnvironmentRequestWithBody(server, project, params, "application/json", bodyReader)
+}
+
+// NewCreateEnvironmentRequestWithBody constructs an http.Request for the CreateEnvironment method, with any body, and a specified content type
+func NewCreateEnvironmentRequestWithBody(server string, project string, params *CreateEnvironmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/environments", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteEnvironmentRequest constructs an http.Request for the DeleteEnvironment method
+func NewDeleteEnvironmentRequest(server string, project string, environment string, params *DeleteEnvironmentParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "environment", environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/environments/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetEnvironmentRequest constructs an http.Request for the GetEnvironment method
+func NewGetEnvironmentRequest(server string, project string, environment string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "environment", environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/environments/%s", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -8320,19 +9891,436 @@ func NewListVersionsRequest(server string, project string) (*http.Request, error
 	return req, nil
 }
 
-// NewCreateVersionRequest calls the generic CreateVersion builder with application/json body
-func NewCreateVersionRequest(server string, project string, body CreateVersionJSONRequestBody) (*http.Request, error) {
+// NewUpdateEnvironmentRequest calls the generic UpdateEnvironment builder with application/json body
+func NewUpdateEnvironmentRequest(server string, project string, environment string, params *UpdateEnvironmentParams, body UpdateEnvironmentJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateVersionRequestWithBody(server, project, "application/json", bodyReader)
+	return NewUpdateEnvironmentRequestWithBody(server, project, environment, params, "application/json", bodyReader)
 }
 
-// NewCreateVersionRequestWithBody constructs an http.Request for the CreateVersion method, with any body, and a specified content type
-func NewCreateVersionRequestWithBody(server string, project string, contentType string, body io.Reader) (*http.Request, error) {
+// NewUpdateEnvironmentRequestWithBody constructs an http.Request for the UpdateEnvironment method, with any body, and a specified content type
+func NewUpdateEnvironmentRequestWithBody(server string, project string, environment string, params *UpdateEnvironmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "environment", environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/environments/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListVariablesRequest constructs an http.Request for the ListVariables method
+func NewListVariablesRequest(server string, project string, params *ListVariablesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/variables", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Environment != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "environment", *params.Environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteVariableRequest constructs an http.Request for the DeleteVariable method
+func NewDeleteVariableRequest(server string, project string, variable string, params *DeleteVariableParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "variable", variable, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/variables/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Environment != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "environment", *params.Environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetVariableRequest constructs an http.Request for the GetVariable method
+func NewGetVariableRequest(server string, project string, variable string, params *GetVariableParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "variable", variable, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/variables/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Environment != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "environment", *params.Environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutVariableRequest calls the generic PutVariable builder with application/json body
+func NewPutVariableRequest(server string, project string, variable string, params *PutVariableParams, body PutVariableJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutVariableRequestWithBody(server, project, variable, params, "application/json", bodyReader)
+}
+
+// NewPutVariableRequestWithBody constructs an http.Request for the PutVariable method, with any body, and a specified content type
+func NewPutVariableRequestWithBody(server string, project string, variable string, params *PutVariableParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "variable", variable, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/variables/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Environment != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "environment", *params.Environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListVersionsRequest constructs an http.Request for the ListVersions method
+func NewListVersionsRequest(server string, project string, params *ListVersionsParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -8357,12 +10345,209 @@ func NewCreateVersionRequestWithBody(server string, project string, contentType 
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Search != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateVersionRequest calls the generic CreateVersion builder with application/json body
+func NewCreateVersionRequest(server string, project string, params *CreateVersionParams, body CreateVersionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateVersionRequestWithBody(server, project, params, "application/json", bodyReader)
+}
+
+// NewCreateVersionRequestWithBody constructs an http.Request for the CreateVersion method, with any body, and a specified content type
+func NewCreateVersionRequestWithBody(server string, project string, params *CreateVersionParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/versions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListRulesRequest constructs an http.Request for the ListRules method
+func NewListRulesRequest(server string, params *ListRulesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/rules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "type", params.Type, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -8398,6 +10583,18 @@ func NewListTasksRequest(server string, params *ListTasksParams) (*http.Request,
 		if params.Project != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "project", *params.Project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Environment != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "environment", *params.Environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -9170,6 +11367,82 @@ func NewContainerLogsRequest(server string, taskID string, clientID string, para
 	return req, nil
 }
 
+// NewDeleteVersionRequest constructs an http.Request for the DeleteVersion method
+func NewDeleteVersionRequest(server string, versionID string, params *DeleteVersionParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "version_id", versionID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/versions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetVersionRequest constructs an http.Request for the GetVersion method
 func NewGetVersionRequest(server string, versionID string) (*http.Request, error) {
 	var err error
@@ -9205,18 +11478,18 @@ func NewGetVersionRequest(server string, versionID string) (*http.Request, error
 }
 
 // NewChangeVersionRequest calls the generic ChangeVersion builder with application/json body
-func NewChangeVersionRequest(server string, versionID string, body ChangeVersionJSONRequestBody) (*http.Request, error) {
+func NewChangeVersionRequest(server string, versionID string, params *ChangeVersionParams, body ChangeVersionJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewChangeVersionRequestWithBody(server, versionID, "application/json", bodyReader)
+	return NewChangeVersionRequestWithBody(server, versionID, params, "application/json", bodyReader)
 }
 
 // NewChangeVersionRequestWithBody constructs an http.Request for the ChangeVersion method, with any body, and a specified content type
-func NewChangeVersionRequestWithBody(server string, versionID string, contentType string, body io.Reader) (*http.Request, error) {
+func NewChangeVersionRequestWithBody(server string, versionID string, params *ChangeVersionParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -9241,12 +11514,143 @@ func NewChangeVersionRequestWithBody(server string, versionID string, contentTyp
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewUpdateVersionRequest calls the generic UpdateVersion builder with application/json body
+func NewUpdateVersionRequest(server string, versionID string, params *UpdateVersionParams, body UpdateVersionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateVersionRequestWithBody(server, versionID, params, "application/json", bodyReader)
+}
+
+// NewUpdateVersionRequestWithBody constructs an http.Request for the UpdateVersion method, with any body, and a specified content type
+func NewUpdateVersionRequestWithBody(server string, versionID string, params *UpdateVersionParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "version_id", versionID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/versions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/quicflow/quicflow/activities"
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/config"
 	"github.com/quicflow/quicflow/internal/job"
@@ -215,11 +216,20 @@ func (a *App) openStore(ctx context.Context) error {
 		cfg.Driver, cfg.DSN = store.Postgres, d.ConnString()
 		cfg.MaxIdleConns, cfg.MaxOpenConns, cfg.ConnMaxLifetime = d.MaxIdleConns, d.MaxOpenConns, d.ConnMaxLifetime.Std()
 	}
-	err := a.services.Start(ctx, service.Service{
+	var err error
+	if cfg.SecretKey, err = a.secretsKey(); err != nil {
+		return err
+	}
+	err = a.services.Start(ctx, service.Service{
 		Name: "store",
 		Start: func(ctx context.Context) (err error) {
-			a.store, err = store.Open(ctx, cfg)
-			return err
+			if a.store, err = store.Open(ctx, cfg); err != nil {
+				return err
+			}
+			if n, err := a.store.UnreadableSecrets(ctx); err != nil || n > 0 {
+				a.logger.Error("secret variables cannot be read with this server's key; steps that refer to them will fail", "secrets", n, "error", err)
+			}
+			return nil
 		},
 		Stop: func(context.Context) error { return a.store.Close() },
 	})
@@ -230,6 +240,14 @@ func (a *App) openStore(ctx context.Context) error {
 		Store: a.store, LogRetention: a.cfg.Logs.Retention.Std(), JobRetention: a.cfg.Batch.Retention.Std(), Logger: a.logger,
 	})
 	return a.services.Start(ctx, service.Loop("retention", sweeper.Run))
+}
+
+// secretsKey reads the key of secret variables; the one in the data directory is made at the first start.
+func (a *App) secretsKey() ([]byte, error) {
+	if file := a.cfg.Server.SecretsKeyFile; file != "" {
+		return auth.LoadSecretsKey(file, false)
+	}
+	return auth.LoadSecretsKey(a.dir.file("secrets.key"), true)
 }
 
 func (a *App) startHub(ctx context.Context) error {

@@ -30,6 +30,7 @@ type Server struct {
 	APITLSCertFile string `key:"api_tls_cert_file" doc:"Certificate chain (PEM) for HTTPS at api_addr and metrics.addr. Empty means HTTP."`
 	APITLSKeyFile  string `key:"api_tls_key_file" doc:"Private key (PEM) of api_tls_cert_file."`
 	DataDir        string `key:"data_dir" doc:"All state, readable by the server alone. Empty means /var/lib/quicflow/server for root and $XDG_STATE_HOME/quicflow/server for others. The flag --data-dir wins."`
+	SecretsKeyFile string `key:"secrets_key_file" doc:"Key that encrypts secret variables, as 64 hexadecimal digits. Servers that share a database need the same. Empty means secrets.key in the data directory, made at the first start; keep a copy of it, as secrets cannot be read without."`
 	HighPerf       bool   `key:"high_perf" doc:"Use the high-performance preset for every key that is not given."`
 	MaxClients     int    `key:"max_clients" doc:"Agents beyond this number are refused."`
 	GCPercent      int    `key:"gc_percent" doc:"How far memory may grow, in percent, before Go collects garbage. A lower one takes less memory and more CPU time. GOGC in the environment wins."`

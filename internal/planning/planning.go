@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
@@ -15,6 +17,8 @@ import (
 type Store interface {
 	Project(ctx context.Context, ref string) (release.Project, error)
 	Version(ctx context.Context, projectRef, ref string) (release.Version, error)
+	Environment(ctx context.Context, projectRef, ref string) (release.Environment, error)
+	VariablesFor(ctx context.Context, scope store.Scope) ([]release.Variable, error)
 	ResolveTargets(ctx context.Context, targets release.Targets) ([]string, error)
 	PreviewTargets(ctx context.Context, targets release.Targets, sample int) (store.TargetPreview, error)
 	CreateTask(ctx context.Context, task *release.Task, clientIDs []string) error
@@ -35,18 +39,29 @@ type Origin struct {
 
 // Create stores the task that in asks for, in status starting. Errors of type *release.Error name the field of in.
 func (p Planner) Create(ctx context.Context, in release.NewTask, from Origin) (release.Task, error) {
-	task, project, err := p.plan(ctx, in)
+	o, err := p.Intend(ctx, in, false)
 	if err != nil {
+		return release.Task{}, err
+	}
+	task := o.Task
+	if task.ID = from.ID; task.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return release.Task{}, fmt.Errorf("make an id: %w", err)
+		}
+		task.ID = id.String() // which its configuration may refer to
+	}
+	if task.Snapshot, err = o.snapshot(task.ID); err != nil {
 		return release.Task{}, err
 	}
 	clients, err := p.Store.ResolveTargets(ctx, task.Targets)
 	if err != nil {
 		return release.Task{}, err
 	}
-	if err := p.checkCapability(ctx, project.Type, clients); err != nil {
+	if err := p.checkCapability(ctx, o.Project.Type, clients); err != nil {
 		return release.Task{}, err
 	}
-	task.ID, task.CreatedBy = from.ID, from.By
+	task.CreatedBy = from.By
 	if err := p.Store.CreateTask(ctx, &task, clients); err != nil {
 		return release.Task{}, err
 	}
@@ -82,41 +97,95 @@ func (p Planner) checkCapability(ctx context.Context, project release.Type, clie
 
 // Plan checks all of what in asks for but whether its targets pick a host, and gives the task that Create would store.
 func (p Planner) Plan(ctx context.Context, in release.NewTask) (release.Task, error) {
-	task, _, err := p.plan(ctx, in)
-	return task, err
+	o, err := p.Intend(ctx, in, false)
+	if err != nil {
+		return release.Task{}, err
+	}
+	_, err = o.snapshot("")
+	return o.Task, err
 }
 
-func (p Planner) plan(ctx context.Context, in release.NewTask) (task release.Task, project release.Project, err error) {
-	task = in.Task()
-	if err := task.Validate(); err != nil {
-		return task, project, err
+// Intent is a task as it is asked for, with all that its names stand for.
+type Intent struct {
+	Task        release.Task
+	Project     release.Project
+	Version     release.Version     // zero if the task uninstalls
+	Environment release.Environment // zero without one
+
+	variables []release.Variable
+}
+
+// Intend finds what in names; what does not exist is a wrong field of it. With anywhere, targets may be left out.
+func (p Planner) Intend(ctx context.Context, in release.NewTask, anywhere bool) (o Intent, err error) {
+	if in.Environment != "" {
+		o.Environment, err = p.Store.Environment(ctx, in.Project, in.Environment)
+		if err != nil {
+			field := "environment"
+			if _, missing := p.Store.Project(ctx, in.Project); missing != nil {
+				field = "project"
+			}
+			return o, release.AsInvalid(field, err)
+		}
+		if len(in.Targets.Clients) == 0 && in.Targets.Selector == "" {
+			in.Targets.Selector = o.Environment.Selector
+		}
+		in.Strategy = in.Strategy.Or(o.Environment.Strategy)
 	}
-	project, version, err := p.Resolve(ctx, in)
-	if err != nil {
-		return task, project, err
+	o.Task = in.Task()
+	checked := o.Task
+	if anywhere && len(in.Targets.Clients) == 0 && in.Targets.Selector == "" {
+		checked.Targets.Selector = "*"
 	}
-	if err := task.ValidateFor(project.Type); err != nil {
-		return task, project, err
+	if err := checked.Validate(); err != nil {
+		return o, err
 	}
-	if task.Action == release.ActionDeploy {
-		if err := version.Deployable(); err != nil {
-			return task, project, err
+	if o.Project, err = p.Store.Project(ctx, in.Project); err != nil {
+		return o, release.AsInvalid("project", err)
+	}
+	if o.Task.Action == release.ActionDeploy {
+		if o.Version, err = p.Store.Version(ctx, o.Project.ID, in.Version); err != nil {
+			return o, release.AsInvalid("version", err)
+		}
+		if o.variables, err = p.Store.VariablesFor(ctx, store.Scope{ProjectID: o.Project.ID, EnvironmentID: o.Environment.ID}); err != nil {
+			return o, err
 		}
 	}
-	task.ProjectID, task.Project = project.ID, project.Name
-	task.VersionID, task.Version = version.ID, version.Name
-	return task, project, nil
+	if err := o.Task.ValidateFor(o.Project.Type); err != nil {
+		return o, err
+	}
+	o.Task.ProjectID, o.Task.Project = o.Project.ID, o.Project.Name
+	o.Task.VersionID, o.Task.Version = o.Version.ID, o.Version.Name
+	o.Task.EnvironmentID, o.Task.Environment = o.Environment.ID, o.Environment.Name
+	return o, nil
 }
 
-// Resolve finds what in names; what does not exist is a wrong field of it. A task that uninstalls has no version.
-func (p Planner) Resolve(ctx context.Context, in release.NewTask) (project release.Project, version release.Version, err error) {
-	project, err = p.Store.Project(ctx, in.Project)
+// Lookup gives the variables of a version that is deployed by this task. The id of a task that is not made yet is empty.
+func (o *Intent) Lookup(taskID, version string) release.Lookup {
+	return release.Variables(release.BuiltIns{Release: taskID, Project: o.Project.Name, Version: version, Environment: o.Environment.Name}, o.variables)
+}
+
+// Config gives what the task deploys: merged, expanded and checked.
+func (o *Intent) Config(taskID string) (release.Merged, error) {
+	merged := release.Merge(o.Project, o.Version, o.Task.Override)
+	expanded, err := merged.Expand(o.Lookup(taskID, o.Version.Name), false)
 	if err != nil {
-		return project, version, release.AsInvalid("project", err)
+		return merged, err
 	}
-	if in.Action == release.ActionUninstall {
-		return project, version, nil
+	return expanded, expanded.Validate()
+}
+
+// snapshot gives what a task is to keep of its configuration; nil if it uninstalls.
+func (o *Intent) snapshot(taskID string) (*release.Snapshot, error) {
+	if o.Task.Action != release.ActionDeploy {
+		return nil, nil
 	}
-	version, err = p.Store.Version(ctx, project.ID, in.Version)
-	return project, version, release.AsInvalid("version", err)
+	if err := o.Version.Deployable(); err != nil {
+		return nil, err
+	}
+	config, err := o.Config(taskID)
+	if err != nil {
+		return nil, err
+	}
+	snapshot, err := release.NewSnapshot(config, o.Project.ID, o.Version.ID, o.Environment.ID)
+	return &snapshot, err
 }

@@ -13,6 +13,7 @@ const (
 	CodeInvalid      Code = "invalid"      // the input is wrong; Field names where
 	CodeNotFound     Code = "not_found"    // the thing named does not exist
 	CodeConflict     Code = "conflict"     // valid, but not in the present state
+	CodeStale        Code = "stale"        // what was to be changed was changed meanwhile
 	CodeUnauthorized Code = "unauthorized" // who are you?
 	CodeForbidden    Code = "forbidden"    // you may not
 	CodeUnavailable  Code = "unavailable"  // try again later; nothing was changed
@@ -48,6 +49,7 @@ var (
 	ErrInvalid      = &Error{Code: CodeInvalid}
 	ErrNotFound     = &Error{Code: CodeNotFound}
 	ErrConflict     = &Error{Code: CodeConflict}
+	ErrStale        = &Error{Code: CodeStale}
 	ErrUnauthorized = &Error{Code: CodeUnauthorized}
 	ErrForbidden    = &Error{Code: CodeForbidden}
 	ErrUnavailable  = &Error{Code: CodeUnavailable}
@@ -66,6 +68,12 @@ func NotFound(kind, name string) *Error {
 // Conflict reports that the request does not fit the present state.
 func Conflict(format string, args ...any) *Error {
 	return &Error{Code: CodeConflict, Message: fmt.Sprintf(format, args...)}
+}
+
+// Stale reports that a thing has another revision than the one that was to be changed.
+func Stale(kind, name string, is, want int64) *Error {
+	return &Error{Code: CodeStale, Message: fmt.Sprintf("%s %s was changed meanwhile: it has revision %d, and the change was meant for %d; read it again and repeat the change",
+		kind, name, is, want)}
 }
 
 // Unavailable reports that something needed is not there for the moment. The cause is for operators.

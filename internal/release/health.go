@@ -67,9 +67,12 @@ func (h *Health) validate(field string) error {
 	if h.Retries < 0 || h.Retries > 1000 {
 		return Invalid(field+".retries", "%d is not between 0 and 1000", h.Retries)
 	}
-	for name, d := range map[string]Duration{"interval": h.Interval, "timeout": h.Timeout, "start_period": h.StartPeriod} {
-		if d.Std() > maxHealthDuration {
-			return Invalid(field+"."+name, "%s is longer than the limit of %s", d, maxHealthDuration)
+	for _, d := range []struct {
+		name  string
+		value Duration
+	}{{"interval", h.Interval}, {"timeout", h.Timeout}, {"start_period", h.StartPeriod}} {
+		if d.value.Std() > maxHealthDuration {
+			return Invalid(field+"."+d.name, "%s is longer than the limit of %s", d.value, maxHealthDuration)
 		}
 	}
 	return nil

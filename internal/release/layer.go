@@ -36,6 +36,7 @@ type Rule struct {
 	Layers []Layer `json:"layers" doc:"Which may set it"`
 	Merge  string  `json:"merge" enum:"replace,keys,fields" doc:"Whether a higher layer replaces the whole, or single keys or fields of it"`
 	Expand bool    `json:"expand" doc:"Whether ${NAME} is replaced in it"`
+	Doc    string  `json:"doc"`
 }
 
 type fieldRule struct {
@@ -44,6 +45,7 @@ type fieldRule struct {
 	layers []Layer
 	merge  string
 	expand bool
+	doc    string
 }
 
 func (r fieldRule) has(l Layer) bool { return slices.Contains(r.layers, l) }
@@ -59,7 +61,7 @@ func rulesOf(t reflect.Type) []fieldRule {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		r := fieldRule{name: name, index: i, merge: f.Tag.Get("merge"), expand: f.Tag.Get("expand") != "no"}
+		r := fieldRule{name: name, index: i, merge: f.Tag.Get("merge"), expand: f.Tag.Get("expand") != "no", doc: f.Tag.Get("doc")}
 		for _, l := range layerLetters {
 			if strings.Contains(f.Tag.Get("layer"), l.letter) {
 				r.layers = append(r.layers, l.layer)
@@ -88,7 +90,7 @@ func appendRules(rules []Rule, prefix string, t reflect.Type, layers []Layer) []
 		if merge == mergeReplace {
 			merge = "replace"
 		}
-		rules = append(rules, Rule{Path: prefix + f.name, Layers: f.layers, Merge: merge, Expand: f.expand})
+		rules = append(rules, Rule{Path: prefix + f.name, Layers: f.layers, Merge: merge, Expand: f.expand, Doc: f.doc})
 		if f.merge == mergeFields {
 			rules = appendRules(rules, prefix+f.name+".", t.Field(f.index).Type.Elem(), f.layers)
 		}
@@ -105,7 +107,7 @@ func fieldsOf(t reflect.Type, layers []Layer) []fieldRule {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		fields = append(fields, fieldRule{name: name, index: i, layers: layers, merge: f.Tag.Get("merge"), expand: true})
+		fields = append(fields, fieldRule{name: name, index: i, layers: layers, merge: f.Tag.Get("merge"), expand: true, doc: f.Tag.Get("doc")})
 	}
 	return fields
 }

@@ -28,5 +28,8 @@ func (p *Project) Validate() error {
 	if !slices.Contains(Types, p.Type) {
 		return Invalid("type", "%q is not a deployment type; they are script, container, git and kubernetes", p.Type)
 	}
+	if err := validateDescription(p.Description); err != nil {
+		return err
+	}
 	return p.validateLayer(p.Type, LayerProject, "")
 }

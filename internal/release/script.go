@@ -1,8 +1,9 @@
 package release
 
 import (
-	"path"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -31,39 +32,11 @@ const MaxManifestBytes = 512 << 10
 
 var envNameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-func validateScriptCommon(field, interpreter, workDir string, env map[string]string, timeout Duration, health *Health, scripts ...string) error {
-	if len(interpreter) > maxInterpreterLength || strings.ContainsAny(interpreter, "\x00\n") {
-		return Invalid(field+".interpreter", "is too long or has a line break")
-	}
-	if workDir != "" && (!path.IsAbs(workDir) || strings.ContainsRune(workDir, 0)) {
-		return Invalid(field+".work_dir", "%q is not an absolute path", workDir)
-	}
-	if timeout.Std() > MaxStepTimeout {
-		return Invalid(field+".timeout", "%s is longer than the limit of %s", timeout, MaxStepTimeout)
-	}
-	if err := ValidateEnv(field+".env", env); err != nil {
-		return err
-	}
-	size := 0
-	for _, s := range scripts {
-		if strings.ContainsRune(s, 0) {
-			return Invalid(field, "one of the scripts has a NUL byte")
-		}
-		size += len(s)
-	}
-	if size > MaxScriptBytes {
-		return Invalid(field, "the scripts take %d bytes together; the limit is %d", size, MaxScriptBytes)
-	}
-	if health != nil {
-		return health.validate(field + ".health")
-	}
-	return nil
-}
-
 // ValidateEnv checks environment variables that a user gave.
 func ValidateEnv(field string, env map[string]string) error {
 	size := 0
-	for name, value := range env {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		value := env[name]
 		if !envNameForm.MatchString(name) {
 			return Invalid(field, "%q is not a name for an environment variable", name)
 		}

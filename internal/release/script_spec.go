@@ -1,5 +1,11 @@
 package release
 
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
 // ScriptSpec is the configuration of a script project.
 type ScriptSpec struct {
 	Interpreter  string            `json:"interpreter,omitempty" layer:"pv" doc:"Program that runs the scripts. Defaults to /bin/sh"`
@@ -41,12 +47,63 @@ func (s *ScriptSpec) fillDefaults(filled func(path string), v Version) {
 	s.Health = s.Health.filled()
 }
 
-func (s *ScriptSpec) validate(field string, layer Layer) error {
-	if layer == LayerVersion && s.Install == "" && len(s.Artifacts) == 0 {
-		return Invalid(field+".install", "a version needs a script that installs it, or artifacts")
+// Limits of scripts.
+const (
+	maxArtifacts    = 100
+	maxArtifactPath = 255
+)
+
+var (
+	sha256Form = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	modeForm   = regexp.MustCompile(`^0?[0-7]{3}$`)
+)
+
+func (s *ScriptSpec) validate(c *checker, layer Layer) {
+	if (layer == LayerVersion || layer == layerMerged) && s.Install == "" && len(s.Artifacts) == 0 {
+		c.fail("install", "a version needs a script that installs it, or artifacts")
 	}
-	return validateScriptCommon(field, s.Interpreter, s.WorkDir, s.Env, s.Timeout, s.Health,
-		s.PreScript, s.Install, s.Update, s.Rollback, s.Uninstall, s.PostScript)
+	c.form("user", s.User, userForm, "a user, or user:group")
+	c.absolute("work_dir", s.WorkDir)
+	if s.WorkDir == "/" && len(s.Artifacts) > 0 {
+		c.fail("work_dir", "the root of the host cannot hold releases")
+	}
+	c.between("keep_releases", int64(s.KeepReleases), 0, maxKeepReleases)
+	if l := s.Limits; l != nil {
+		if l.CPUs < 0 || l.CPUs > 10000 {
+			c.fail("limits.cpus", "%v is not between 0 and 10000", l.CPUs)
+		}
+		c.between("limits.processes", int64(l.Processes), 0, 1<<22)
+		c.between("limits.open_files", int64(l.OpenFiles), 0, 1<<30)
+	}
+	if len(s.Artifacts) > maxArtifacts {
+		c.fail("artifacts", "has %d artifacts; the limit is %d", len(s.Artifacts), maxArtifacts)
+	}
+	for i, a := range s.Artifacts {
+		c.artifact(fmt.Sprintf("artifacts[%d].", i), a)
+	}
+	c.distinct(len(s.Artifacts), func(i int) (at, key string) { return fmt.Sprintf("artifacts[%d].name", i), s.Artifacts[i].Name })
+	c.common(s.Env, s.Timeout, s.Interpreter, s.Health, s.PreScript, s.Install, s.Update, s.Rollback, s.Uninstall, s.PostScript)
+}
+
+func (c *checker) artifact(at string, a Artifact) {
+	if len(a.Name) > maxArtifactPath || strings.ContainsAny(a.Name, "\n\r") {
+		c.fail(at+"name", "is longer than %d characters, or has a line break", maxArtifactPath)
+	}
+	c.relative(at+"name", a.Name)
+	if a.SHA256 == "" {
+		c.fail(at+"sha256", "is missing: the SHA-256 of the content")
+	}
+	c.form(at+"sha256", a.SHA256, sha256Form, "64 hexadecimal digits in lower case")
+	c.webURL(at+"url", a.URL)
+	c.oneOf(at+"unpack", a.Unpack, "tar", "tar.gz", "tar.zst", "zip")
+	c.between(at+"strip", int64(a.Strip), 0, 10)
+	if a.Strip > 0 && a.Unpack == "" {
+		c.fail(at+"strip", "is for archives that are unpacked")
+	}
+	c.form(at+"mode", a.Mode, modeForm, "an octal mode such as 0755")
+	if a.Mode != "" && a.Unpack != "" {
+		c.fail(at+"mode", "is for a file that is not unpacked")
+	}
 }
 
 // Script gives the script that carries out an action; it may be empty where there are artifacts. It fails where the version cannot

@@ -40,8 +40,8 @@ type Spec struct {
 type typeSpec interface {
 	// fillDefaults fills what no layer has set, and tells the path of each value that it fills.
 	fillDefaults(filled func(path string), v Version)
-	// validate checks what one layer sets, without what it may set.
-	validate(field string, layer Layer) error
+	// validate checks what one layer sets, or all of them merged, without what it may set.
+	validate(c *checker, layer Layer)
 }
 
 // of gives the part of a type, nil if it is not set; create sets it. It is nil for a type that does not exist.
@@ -70,6 +70,21 @@ func part[T any, P interface {
 		*p = P(new(T))
 	}
 	return *p
+}
+
+// Type gives the type of which there is a part, empty if there is none, or more than one.
+func (s *Spec) Type() Type {
+	var of Type
+	for _, t := range Types {
+		if s.of(t, false) == nil {
+			continue
+		}
+		if of != "" {
+			return ""
+		}
+		of = t
+	}
+	return of
 }
 
 // Encode gives the part of a type as JSON: an empty object if it is not set.
@@ -113,7 +128,32 @@ func (s *Spec) validateLayer(t Type, layer Layer, prefix string) error {
 			return Invalid(prefix+string(t)+"."+rule.name, "a %s cannot set it, only a %s", layer, layerNames(rule.layers))
 		}
 	}
-	return own.validate(prefix+string(t), layer)
+	return validatePart(prefix+string(t)+".", own, layer)
+}
+
+func validatePart(prefix string, own typeSpec, layer Layer) error {
+	c := &checker{prefix: prefix}
+	c.texts("", reflect.ValueOf(own))
+	own.validate(c, layer)
+	if c.err == nil {
+		text, err := json.Marshal(own)
+		switch {
+		case err != nil:
+			c.whole("cannot be written as JSON: %v", err)
+		case len(text) > MaxConfigBytes:
+			c.whole("takes %d bytes; the limit is %d", len(text), MaxConfigBytes)
+		}
+	}
+	return c.result()
+}
+
+// Validate checks what only the layers together tell, and texts whose variables were expanded since their layer was checked.
+func (c *Merged) Validate() error {
+	own := c.of(c.Type, false)
+	if own == nil {
+		return Invalid("type", "%q is no deployment type that this program knows", c.Type)
+	}
+	return validatePart(string(c.Type)+".", own, layerMerged)
 }
 
 func layerNames(layers []Layer) string {

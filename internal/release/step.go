@@ -62,6 +62,7 @@ type Step struct {
 	VersionID       string // what the host runs afterwards; empty after an uninstall
 	PreviousVersion string // name of what ran before; empty if nothing did
 	State           StepState
+	ConfigID        string // of the Snapshot that it carries out; empty: planned before there were any
 }
 
 // StepID names a step so that the same decision always gives the same name.

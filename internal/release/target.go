@@ -25,7 +25,7 @@ type Installation struct {
 	State     InstallationState `json:"state" enum:"installed,failed,unknown"`
 	Attempted string            `json:"attempted,omitempty" doc:"The version that failed, or whose outcome is unknown"`
 	TaskID    string            `json:"task_id"`
-	ConfigID  string            `json:"config_id,omitempty" doc:"Of the configuration it was deployed with"`
+	ConfigID  string            `json:"config_id,omitempty" doc:"Of the configuration that runs; see get-config"`
 	UpdatedAt time.Time         `json:"updated_at"`
 }
 

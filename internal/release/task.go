@@ -13,27 +13,33 @@ const (
 
 // Task rolls one version out to a set of targets.
 type Task struct {
-	ID         string     `json:"id"`
-	ProjectID  string     `json:"project_id"`
-	Project    string     `json:"project"`
-	VersionID  string     `json:"version_id,omitempty"`
-	Version    string     `json:"version,omitempty" doc:"Empty when the task uninstalls"`
-	Action     Action     `json:"action" enum:"deploy,uninstall"`
-	Targets    Targets    `json:"targets"`
-	Strategy   Strategy   `json:"strategy"`
-	Override   Override   `json:"override"`
-	Status     Status     `json:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
-	Phase      Phase      `json:"phase" enum:"plan,canary,soak,promotion,wave,rollback,done"`
-	Wave       int        `json:"wave" doc:"0 is the canary"`
-	Waves      []Wave     `json:"waves" doc:"As planned; empty before the plan"`
-	Reason     string     `json:"reason,omitempty" doc:"Why the task is in this status, where there is more to say"`
-	Counts     Counts     `json:"counts"`
-	SoakUntil  *time.Time `json:"soak_until,omitempty"`
-	CreatedBy  string     `json:"created_by"`
-	CreatedAt  time.Time  `json:"created_at"`
-	UpdatedAt  time.Time  `json:"updated_at"`
-	FinishedAt *time.Time `json:"finished_at,omitempty"`
-	WorkflowID string     `json:"workflow_id"`
+	ID            string     `json:"id"`
+	ProjectID     string     `json:"project_id"`
+	Project       string     `json:"project"`
+	VersionID     string     `json:"version_id,omitempty"`
+	Version       string     `json:"version,omitempty" doc:"Empty when the task uninstalls"`
+	Environment   string     `json:"environment,omitempty" doc:"The environment's name"`
+	EnvironmentID string     `json:"-"`
+	ConfigID      string     `json:"config_id,omitempty" doc:"Of the configuration that it deploys; see get-config"`
+	Action        Action     `json:"action" enum:"deploy,uninstall"`
+	Targets       Targets    `json:"targets"`
+	Strategy      Strategy   `json:"strategy"`
+	Override      Override   `json:"override"`
+	Status        Status     `json:"status" enum:"starting,running,paused,aborting,rolling_back,succeeded,partial,failed,aborted,rolled_back"`
+	Phase         Phase      `json:"phase" enum:"plan,canary,soak,promotion,wave,rollback,done"`
+	Wave          int        `json:"wave" doc:"0 is the canary"`
+	Waves         []Wave     `json:"waves" doc:"As planned; empty before the plan"`
+	Reason        string     `json:"reason,omitempty" doc:"Why the task is in this status, where there is more to say"`
+	Counts        Counts     `json:"counts"`
+	SoakUntil     *time.Time `json:"soak_until,omitempty"`
+	CreatedBy     string     `json:"created_by"`
+	CreatedAt     time.Time  `json:"created_at"`
+	UpdatedAt     time.Time  `json:"updated_at"`
+	FinishedAt    *time.Time `json:"finished_at,omitempty"`
+	WorkflowID    string     `json:"workflow_id"`
+
+	// Snapshot is stored with a new task; tasks that are read have none.
+	Snapshot *Snapshot `json:"-"`
 }
 
 // Targets says which hosts a task is for. Given both, a host must be listed and match the selector.

@@ -42,7 +42,7 @@ func TestVersionValidate(t *testing.T) {
 	v.Script.Install = ""
 	requireInvalid(t, "script.install", v.ValidateFor(TypeScript))
 	v.Script.Install = "tr\x00ue"
-	requireInvalid(t, "script", v.ValidateFor(TypeScript))
+	requireInvalid(t, "script.install", v.ValidateFor(TypeScript))
 	v.Script.Install, v.Script.WorkDir = "true", "/a\x00"
 	requireInvalid(t, "script.work_dir", v.ValidateFor(TypeScript))
 	v.Script.WorkDir, v.Status = "", "hot"

@@ -34,7 +34,7 @@ func (s *Store) PlanChunks(ctx context.Context, taskID string, step release.Step
 	p := planner{step: step, size: size, defaultNode: defaultNode, now: micros(s.now())}
 	err := s.write(ctx, "plan chunks", func(tx conn) error {
 		p.tx, p.members, p.plans, p.made = tx, nil, nil, 0
-		err := tx.get(ctx, &p.task, `SELECT t.id, t.project_id, COALESCE(t.version_id, '') AS version_id, t.action, COALESCE(v.name, '') AS version
+		err := tx.get(ctx, &p.task, `SELECT t.id, t.project_id, COALESCE(t.version_id, '') AS version_id, t.action, t.config_id, COALESCE(v.name, '') AS version
 			FROM tasks t LEFT JOIN versions v ON v.id = t.version_id WHERE t.id = ?`+tx.lockOf("t"), taskID)
 		if errors.Is(err, sql.ErrNoRows) {
 			return release.NotFound("task", taskID)

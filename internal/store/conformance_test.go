@@ -36,13 +36,13 @@ func TestConformance(t *testing.T) {
 		t.Run(string(driver), func(t *testing.T) {
 			for _, group := range []map[string]func(*fixture){
 				tokenTests, joinTests, sessionTests, factsTests, clientTests, projectTests, taskTests, chunkTests, stepTests, resultTests, logTests,
-				retentionTests, statsTests, jobTests, jobResultTests, jobRetryTests, jobReadTests, gridTests,
+				retentionTests, statsTests, manageTests, snapshotTests, jobTests, jobResultTests, jobRetryTests, jobReadTests, gridTests,
 			} {
 				for name, test := range group {
 					t.Run(name, func(t *testing.T) {
 						t.Parallel()
 						f := &fixture{T: t, config: store.Config{Driver: driver, DSN: makeDSN(t), OfflineGrace: 90 * time.Second,
-							Logger: slog.New(slog.DiscardHandler)}, time: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)}
+							SecretKey: testKey, Logger: slog.New(slog.DiscardHandler)}, time: time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)}
 						f.config.Now = f.now
 						f.open()
 						t.Cleanup(func() { require.NoError(t, f.Close()) })

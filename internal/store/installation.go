@@ -19,6 +19,7 @@ const (
 type installationChange struct {
 	projectID, clientID, taskID string
 	state, versionID, attempted string
+	config, attemptedConfig     string
 	asOf, at                    int64
 }
 
@@ -33,9 +34,9 @@ func installationAfter(step *stepRow, before release.StepState, o outcome) (inst
 	}
 	switch o.state {
 	case release.StepSucceeded:
-		c.state, c.versionID = string(release.InstallationInstalled), step.VersionID
+		c.state, c.versionID, c.config = string(release.InstallationInstalled), step.VersionID, step.ConfigID
 		if step.VersionID == "" {
-			c.state = installationRemoved
+			c.state, c.config = installationRemoved, ""
 		}
 	case release.StepFailed, release.StepCancelled:
 		c.state, c.attempted = string(release.InstallationFailed), step.VersionID
@@ -46,6 +47,9 @@ func installationAfter(step *stepRow, before release.StepState, o outcome) (inst
 		return c, before == release.StepUnknown
 	default:
 		return c, false
+	}
+	if c.attempted != "" {
+		c.attemptedConfig = step.ConfigID
 	}
 	return c, true
 }
@@ -78,15 +82,21 @@ func writeInstallations(ctx context.Context, tx conn, changes []installationChan
 func upsertInstallations(ctx context.Context, tx conn, changes []installationChange) error {
 	rows := make([][]any, len(changes))
 	for i, c := range changes {
-		rows[i] = []any{c.projectID, c.clientID, c.versionID, c.state, c.attempted, c.taskID, c.asOf, c.at}
+		rows[i] = []any{c.projectID, c.clientID, c.versionID, c.state, c.attempted, c.taskID, c.asOf, c.at, c.config, c.attemptedConfig}
 	}
-	with, args := tx.dialect.input("project TEXT, client TEXT, version TEXT, how TEXT, tried TEXT, task TEXT, dispatched BIGINT, at BIGINT", rows)
-	_, err := tx.exec(ctx, with+`INSERT INTO installations (project_id, client_id, version_id, state, attempted_id, task_id, as_of, updated_at)
-		SELECT project, client, version, how, tried, task, dispatched, at FROM input WHERE TRUE
+	with, args := tx.dialect.input("project TEXT, client TEXT, version TEXT, how TEXT, tried TEXT, task TEXT, dispatched BIGINT, at BIGINT, config TEXT, tried_config TEXT", rows)
+	_, err := tx.exec(ctx, with+`INSERT INTO installations (project_id, client_id, version_id, state, attempted_id, task_id, as_of, updated_at,
+			config_id, attempted_config_id)
+		SELECT project, client, version, how, tried, task, dispatched, at, config, tried_config FROM input WHERE TRUE
 		ON CONFLICT (project_id, client_id) DO UPDATE SET
 			version_id = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.version_id ELSE installations.version_id END,
 			state = CASE WHEN excluded.state <> 'untouched' THEN excluded.state WHEN installations.version_id = '' THEN 'removed' ELSE 'installed' END,
-			attempted_id = excluded.attempted_id, task_id = excluded.task_id, as_of = excluded.as_of, updated_at = excluded.updated_at
+			config_id = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.config_id ELSE installations.config_id END,
+			-- An uninstall that went wrong attempts no version: what was there in part still is.
+			attempted_id = CASE WHEN excluded.state IN ('failed', 'unknown') AND excluded.attempted_id = '' THEN installations.attempted_id ELSE excluded.attempted_id END,
+			attempted_config_id = CASE WHEN excluded.state IN ('failed', 'unknown') AND excluded.attempted_id = '' THEN installations.attempted_config_id
+				ELSE excluded.attempted_config_id END,
+			task_id = excluded.task_id, as_of = excluded.as_of, updated_at = excluded.updated_at
 		WHERE installations.as_of <= excluded.as_of`, args...)
 	return err
 }
@@ -126,10 +136,11 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 		State     string `db:"state"`
 		Attempted string `db:"attempted"`
 		TaskID    string `db:"task_id"`
+		ConfigID  string `db:"config_id"`
 		UpdatedAt int64  `db:"updated_at"`
 	}
 	if err := s.read().list(ctx, &rows, `SELECT i.project_id, p.name AS project, i.client_id, i.version_id, COALESCE(v.name, '') AS version,
-		i.state, COALESCE(a.name, '') AS attempted, i.task_id, i.updated_at
+		i.state, COALESCE(a.name, '') AS attempted, i.task_id, i.config_id, i.updated_at
 		FROM installations i JOIN projects p ON p.id = i.project_id
 		LEFT JOIN versions v ON v.id = i.version_id LEFT JOIN versions a ON a.id = i.attempted_id`+w.String()+`
 		ORDER BY p.name, i.client_id LIMIT ? OFFSET ?`, w.page(f.Limit, f.Offset)...); err != nil {
@@ -139,7 +150,7 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 	for i, r := range rows {
 		installations[i] = release.Installation{
 			ProjectID: r.ProjectID, Project: r.Project, ClientID: r.ClientID, VersionID: r.VersionID, Version: r.Version,
-			State: release.InstallationState(r.State), Attempted: r.Attempted, TaskID: r.TaskID, UpdatedAt: fromMicros(r.UpdatedAt),
+			State: release.InstallationState(r.State), Attempted: r.Attempted, TaskID: r.TaskID, ConfigID: r.ConfigID, UpdatedAt: fromMicros(r.UpdatedAt),
 		}
 	}
 	return installations, total, nil

@@ -23,6 +23,7 @@ type planner struct {
 		VersionID string `db:"version_id"`
 		Version   string `db:"version"`
 		Action    string `db:"action"`
+		ConfigID  string `db:"config_id"`
 	}
 	members []*member // who takes part, in the order of their ids
 	plans   []ChunkPlan
@@ -35,6 +36,7 @@ type member struct {
 	State             release.TargetState `db:"state"`
 	PreviousVersion   string              `db:"previous_version"`
 	PreviousVersionID string              `db:"previous_version_id"`
+	PreviousConfigID  string              `db:"previous_config_id"`
 
 	step  release.Step // ID is empty until it is planned
 	fresh bool         // the step is not stored yet
@@ -52,7 +54,7 @@ type plannedStep struct {
 
 // load locks the targets that a condition holds for, and reads them and the task's steps by client.
 func (p *planner) load(ctx context.Context, condition string, args ...any) (deploy, rollback map[string]plannedStep, err error) {
-	if err := p.tx.list(ctx, &p.members, `SELECT client_id, state, previous_version, previous_version_id FROM task_targets
+	if err := p.tx.list(ctx, &p.members, `SELECT client_id, state, previous_version, previous_version_id, previous_config_id FROM task_targets
 		WHERE task_id = ? AND `+condition+` ORDER BY client_id`+p.tx.dialect.lock, append([]any{p.task.ID}, args...)...); err != nil {
 		return nil, nil, err
 	}
@@ -91,16 +93,20 @@ func (p *planner) planDeploy(ctx context.Context, wave int) error {
 		}
 		for _, id := range ids {
 			m, now := fresh[id], runs[id]
-			m.PreviousVersionID, m.PreviousVersion = now.VersionID, now.Version
+			m.PreviousVersionID, m.PreviousVersion, m.PreviousConfigID = now.VersionID, now.Version, now.ConfigID
 			switch {
 			case release.Action(p.task.Action) == release.ActionDeploy:
-				m.plan(release.StepInstall, p.task.VersionID, m.PreviousVersion)
+				m.plan(release.StepInstall, p.task.VersionID, m.PreviousVersion, p.task.ConfigID)
 				if m.PreviousVersionID != "" {
 					m.step.Action = release.StepUpdate
 				}
 			case now.VersionID != "" || now.Attempted != "":
 				// A first installation that failed part way leaves something to remove, too.
-				m.plan(release.StepUninstall, "", cmp.Or(now.Version, now.Attempted))
+				config := now.ConfigID
+				if now.VersionID == "" {
+					config = now.AttemptedConfig
+				}
+				m.plan(release.StepUninstall, "", cmp.Or(now.Version, now.Attempted), config)
 			default:
 				nothing[m], m.State = true, release.TargetSucceeded
 			}
@@ -114,9 +120,9 @@ func (p *planner) planDeploy(ctx context.Context, wave int) error {
 }
 
 // plan makes the step of a host that has none.
-func (m *member) plan(action release.StepAction, versionID, previousVersion string) {
+func (m *member) plan(action release.StepAction, versionID, previousVersion, configID string) {
 	m.fresh = true
-	m.step = release.Step{Action: action, VersionID: versionID, PreviousVersion: previousVersion}
+	m.step = release.Step{Action: action, VersionID: versionID, PreviousVersion: previousVersion, ConfigID: configID}
 }
 
 type installed struct {
@@ -124,12 +130,15 @@ type installed struct {
 	VersionID string `db:"version_id"`
 	Version   string `db:"version"`
 	Attempted string `db:"attempted"`
+
+	ConfigID        string `db:"config_id"`
+	AttemptedConfig string `db:"attempted_config_id"`
 }
 
 // installed gives what clients run of the project; those that run nothing are absent.
 func (p *planner) installed(ctx context.Context, ids []string) (map[string]installed, error) {
 	var rows []installed
-	if err := p.tx.list(ctx, &rows, `SELECT i.client_id, i.version_id, COALESCE(v.name, '') AS version, COALESCE(a.name, '') AS attempted
+	if err := p.tx.list(ctx, &rows, `SELECT i.client_id, i.version_id, COALESCE(v.name, '') AS version, COALESCE(a.name, '') AS attempted, i.config_id, i.attempted_config_id
 		FROM installations i LEFT JOIN versions v ON v.id = i.version_id LEFT JOIN versions a ON a.id = i.attempted_id
 		WHERE i.project_id = ? AND i.client_id IN (?)`, p.task.ProjectID, ids); err != nil {
 		return nil, err
@@ -150,10 +159,10 @@ func (p *planner) noteTargets(ctx context.Context, members []*member) error {
 			if m.State == release.TargetSucceeded {
 				finished = p.now
 			}
-			rows[i] = []any{m.ClientID, m.PreviousVersion, m.PreviousVersionID, string(m.State), finished}
+			rows[i] = []any{m.ClientID, m.PreviousVersion, m.PreviousVersionID, m.PreviousConfigID, string(m.State), finished}
 		}
-		with, args := p.tx.dialect.input("client TEXT, version TEXT, version_key TEXT, outcome TEXT, ended BIGINT", rows)
-		if _, err := p.tx.exec(ctx, with+`UPDATE task_targets SET previous_version = version, previous_version_id = version_key,
+		with, args := p.tx.dialect.input("client TEXT, version TEXT, version_key TEXT, config_key TEXT, outcome TEXT, ended BIGINT", rows)
+		if _, err := p.tx.exec(ctx, with+`UPDATE task_targets SET previous_version = version, previous_version_id = version_key, previous_config_id = config_key,
 			state = outcome, finished_at = ended FROM input WHERE task_id = ? AND client_id = client`, append(args, p.task.ID)...); err != nil {
 			return err
 		}
@@ -182,9 +191,9 @@ func (p *planner) planRollback(ctx context.Context) error {
 		case m.step.ID != "":
 		// What the task deployed is what its rollback finds, wholly or in part.
 		case m.PreviousVersionID == "":
-			m.plan(release.StepUninstall, "", p.task.Version)
+			m.plan(release.StepUninstall, "", p.task.Version, p.task.ConfigID)
 		default:
-			m.plan(release.StepRollbackTo, m.PreviousVersionID, p.task.Version)
+			m.plan(release.StepRollbackTo, m.PreviousVersionID, p.task.Version, m.PreviousConfigID)
 		}
 	}
 	return nil
@@ -245,15 +254,15 @@ func (p *planner) storeSteps(ctx context.Context) error {
 		for _, m := range some {
 			if m.fresh {
 				fresh = append(fresh, []any{release.StepID(p.task.ID, p.step, m.ClientID, 0), m.ClientID, string(m.step.Action),
-					m.step.VersionID, m.step.PreviousVersion, m.chunk})
+					m.step.VersionID, m.step.PreviousVersion, m.step.ConfigID, m.chunk})
 			} else {
 				old = append(old, []any{m.step.ID, m.chunk})
 			}
 		}
 		if p.made += len(fresh); len(fresh) > 0 {
-			with, args := p.tx.dialect.input("step TEXT, client TEXT, does TEXT, version TEXT, previous TEXT, number BIGINT", fresh)
-			if _, err := p.tx.exec(ctx, with+`INSERT INTO steps (id, task_id, name, client_id, epoch, action, project_id, version_id, previous_version, chunk)
-				SELECT step, CAST(? AS TEXT), CAST(? AS TEXT), client, 0, does, CAST(? AS TEXT), version, previous, number FROM input`,
+			with, args := p.tx.dialect.input("step TEXT, client TEXT, does TEXT, version TEXT, previous TEXT, config TEXT, number BIGINT", fresh)
+			if _, err := p.tx.exec(ctx, with+`INSERT INTO steps (id, task_id, name, client_id, epoch, action, project_id, version_id, previous_version, config_id, chunk)
+				SELECT step, CAST(? AS TEXT), CAST(? AS TEXT), client, 0, does, CAST(? AS TEXT), version, previous, config, number FROM input`,
 				append(args, p.task.ID, string(p.step), p.task.ProjectID)...); err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/store"
 )
 
 var projectTests = map[string]func(*fixture){
@@ -26,11 +27,12 @@ var projectTests = map[string]func(*fixture){
 		require.ErrorIs(f, err, release.ErrConflict)
 		_, err = f.Project(f.ctx(), "other")
 		require.ErrorIs(f, err, release.ErrNotFound)
-		require.NoError(f, f.CreateProject(f.ctx(), &release.Project{Name: "Zoo"}))
-		require.NoError(f, f.CreateProject(f.ctx(), &release.Project{Name: "a-shop"}))
-		all, err := f.Projects(f.ctx())
+		require.NoError(f, f.CreateProject(f.ctx(), &release.Project{Name: "Zoo", Type: release.TypeScript}))
+		require.NoError(f, f.CreateProject(f.ctx(), &release.Project{Name: "a-shop", Type: release.TypeScript}))
+		all, total, err := f.Projects(f.ctx(), store.ProjectFilter{})
 		require.NoError(f, err)
 		require.Len(f, all, 3)
+		require.Equal(f, 3, total)
 		require.Equal(f, "Zoo a-shop shop", all[0].Name+" "+all[1].Name+" "+all[2].Name, "in the order of bytes on both databases")
 	},
 	"versions": func(f *fixture) {
@@ -49,7 +51,7 @@ var projectTests = map[string]func(*fixture){
 		f.advance(time.Second)
 		active, err := f.SetVersionStatus(f.ctx(), v.ID, release.VersionActive)
 		require.NoError(f, err)
-		v.Status, v.UpdatedAt = release.VersionActive, f.now()
+		v.Status, v.Revision, v.UpdatedAt = release.VersionActive, 2, f.now()
 		require.Empty(f, cmp.Diff(v, active))
 		_, err = f.SetVersionStatus(f.ctx(), v.ID, "fancy")
 		require.ErrorIs(f, err, release.ErrInvalid)
@@ -69,7 +71,7 @@ var projectTests = map[string]func(*fixture){
 
 		newer := release.Version{Project: "shop", Name: "2.0"}
 		require.NoError(f, f.CreateVersion(f.ctx(), &newer))
-		all, err := f.Versions(f.ctx(), "shop")
+		all, _, err := f.Versions(f.ctx(), "shop", store.VersionFilter{})
 		require.NoError(f, err)
 		require.Equal(f, "2.0 1.0", all[0].Name+" "+all[1].Name)
 	},

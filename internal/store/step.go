@@ -11,7 +11,7 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-const stepColumns = `s.id, s.task_id, s.name, s.client_id, s.epoch, s.action, s.project_id, s.version_id, s.previous_version, s.state`
+const stepColumns = `s.id, s.task_id, s.name, s.client_id, s.epoch, s.action, s.project_id, s.version_id, s.previous_version, s.state, s.config_id`
 
 // stepColumnsRow is a step as the domain has it.
 type stepColumnsRow struct {
@@ -25,6 +25,7 @@ type stepColumnsRow struct {
 	VersionID       string             `db:"version_id"`
 	PreviousVersion string             `db:"previous_version"`
 	State           release.StepState  `db:"state"`
+	ConfigID        string             `db:"config_id"`
 }
 
 func (r *stepColumnsRow) step() release.Step { return release.Step(*r) }

@@ -3,7 +3,7 @@
 // The SQL is the same for both where it can be; dialect.go has the rest. Everything that comes in numbers (sessions,
 // results, log records, dispatches) is written by a few statements a call, however many rows there are.
 //
-// Locks are taken in one order, so that PostgreSQL does not run into deadlocks: clients, tasks, targets, installations, jobs;
+// Locks are taken in one order, so that PostgreSQL does not run into deadlocks: projects, versions, environments, clients, tasks, targets, installations, jobs;
 // and several rows of a table in the order of their key. Whoever writes a target or a step of it holds the row of the
 // target. Whoever writes a target of a job holds the row of the job, which is why it may count and number them. Logs are apart from
 // all that: their only lock is the head of the task or job.
@@ -51,6 +51,9 @@ type Config struct {
 	// MaxLogBytes is from how much data on a task's or job's log loses its oldest records; see Sweeper. Defaults to 0, which
 	// is never.
 	MaxLogBytes int64
+	// SecretKey encrypts secret variables: 32 bytes, the same for all servers on one database. Defaults to none: secret variables
+	// can be neither stored nor read then.
+	SecretKey []byte
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 	// Now is the clock. Defaults to time.Now.
@@ -63,6 +66,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxLogBytes < 0 || c.MaxOpenConns < 0 || c.MaxIdleConns < 0 || c.ConnMaxLifetime < 0 || c.OfflineGrace < 0 {
 		return c, errors.New("store: connection limits and times must not be negative")
+	}
+	if len(c.SecretKey) != 0 && len(c.SecretKey) != SecretKeySize {
+		return c, fmt.Errorf("store: SecretKey has %d bytes, not %d", len(c.SecretKey), SecretKeySize)
 	}
 	c.MaxOpenConns = cmp.Or(c.MaxOpenConns, 20)
 	c.MaxIdleConns = cmp.Or(c.MaxIdleConns, c.MaxOpenConns)
@@ -82,6 +88,7 @@ type Store struct {
 	reader  *sqlx.DB // the same as writer with PostgreSQL
 	group   group
 	large   largeLogs
+	secrets sealer
 
 	outcomes outcomeCounts
 }
@@ -93,7 +100,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{config: config, large: newLargeLogs()}
+	s := &Store{config: config, large: newLargeLogs(), secrets: newSealer(config.SecretKey)}
 	switch config.Driver {
 	case SQLite:
 		s.dialect = sqliteDialect()

@@ -10,7 +10,7 @@ import (
 // SweeperConfig sets up a Sweeper.
 type SweeperConfig struct {
 	Store *Store // Required. Its MaxLogBytes bounds each log.
-	// LogRetention is how long after its end a task or job keeps its log. Defaults to 0, which is for ever.
+	// LogRetention is how long after its end a task or job keeps its log, and how long a configuration is kept that nothing needs. Defaults to 0, which is for ever.
 	LogRetention time.Duration
 	// JobRetention is how long after its end a job is kept, with its results. Defaults to 0, which is for ever.
 	JobRetention time.Duration
@@ -73,6 +73,11 @@ func (s *Sweeper) Sweep(ctx context.Context) {
 			s.logsTo = upTo
 		}
 		s.failed(ctx, "logs", err)
+		configs, err := c.Store.RemoveConfigs(ctx, upTo)
+		if configs > 0 {
+			c.Logger.InfoContext(ctx, "configurations removed that nothing needs", "configurations", configs)
+		}
+		s.failed(ctx, "configurations", err)
 	}
 }
 

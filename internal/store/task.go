@@ -12,18 +12,23 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-const selectTask = `SELECT t.id, t.project_id, p.name AS project, COALESCE(t.version_id, '') AS version_id, COALESCE(v.name, '') AS version,
-	t.action, t.targets, t.strategy, t.override, t.waves, t.status, t.phase, t.wave, t.reason, t.soak_until, t.workflow_id,
+var selectTask = `SELECT t.id, t.project_id, ` + formerName("p") + ` AS project, COALESCE(t.version_id, '') AS version_id,
+	COALESCE(` + formerName("v") + `, '') AS version, t.environment_id, COALESCE(e.name, '') AS environment, t.config_id, t.action, t.targets, t.strategy, t.override, t.waves, t.status, t.phase, t.wave, t.reason, t.soak_until, t.workflow_id,
 	t.created_by, t.created_at, t.updated_at, t.finished_at
-	FROM tasks t JOIN projects p ON p.id = t.project_id LEFT JOIN versions v ON v.id = t.version_id`
+	FROM tasks t JOIN projects p ON p.id = t.project_id LEFT JOIN versions v ON v.id = t.version_id LEFT JOIN environments e ON e.id = t.environment_id`
 
 type taskRow struct {
-	ID         string `db:"id"`
-	ProjectID  string `db:"project_id"`
-	Project    string `db:"project"`
-	VersionID  string `db:"version_id"`
-	Version    string `db:"version"`
-	Action     string `db:"action"`
+	ID        string `db:"id"`
+	ProjectID string `db:"project_id"`
+	Project   string `db:"project"`
+	VersionID string `db:"version_id"`
+	Version   string `db:"version"`
+	Action    string `db:"action"`
+
+	EnvironmentID string `db:"environment_id"`
+	Environment   string `db:"environment"`
+	ConfigID      string `db:"config_id"`
+
 	Targets    []byte `db:"targets"`
 	Strategy   []byte `db:"strategy"`
 	Override   []byte `db:"override"`
@@ -45,6 +50,7 @@ func (r *taskRow) task() (release.Task, error) {
 		ID: r.ID, ProjectID: r.ProjectID, Project: r.Project, VersionID: r.VersionID, Version: r.Version,
 		Action: release.Action(r.Action), Status: release.Status(r.Status), Phase: release.Phase(r.Phase), Wave: r.Wave,
 		Reason: r.Reason, SoakUntil: pointerFromMicros(r.SoakUntil), WorkflowID: r.WorkflowID, CreatedBy: r.CreatedBy,
+		EnvironmentID: r.EnvironmentID, Environment: r.Environment, ConfigID: r.ConfigID,
 		CreatedAt: fromMicros(r.CreatedAt), UpdatedAt: fromMicros(r.UpdatedAt), FinishedAt: pointerFromMicros(r.FinishedAt),
 	}
 	for _, part := range []struct {
@@ -59,8 +65,8 @@ func (r *taskRow) task() (release.Task, error) {
 }
 
 // CreateTask stores a task in status starting, and its targets, all pending, in waves over their sorted ids. Of t it
-// wants ProjectID, VersionID (unless it uninstalls), Action, Targets, Strategy, Override and CreatedBy; it fills the
-// rest.
+// wants ProjectID, VersionID (unless it uninstalls), EnvironmentID (if it is in one), Action, Targets, Strategy, Override, Snapshot (of what it deploys) and
+// CreatedBy; it fills the rest.
 func (s *Store) CreateTask(ctx context.Context, t *release.Task, clientIDs []string) error {
 	task := *t
 	if err := fillID(&task.ID); err != nil {
@@ -79,19 +85,32 @@ func (s *Store) CreateTask(ctx context.Context, t *release.Task, clientIDs []str
 	task.Counts.Add(release.TargetPending, len(clientIDs))
 
 	err := s.write(ctx, "create task", func(tx conn) error {
-		err := tx.get(ctx, &task.Project, `SELECT name FROM projects WHERE id = ?`, task.ProjectID)
-		if errors.Is(err, sql.ErrNoRows) {
-			return release.NotFound("project", task.ProjectID)
-		}
+		// The locks make whoever deletes one of them wait, or this one see it.
+		p, err := project(ctx, tx, task.ProjectID, tx.dialect.lock)
 		if err != nil {
 			return err
 		}
+		task.Project = p.Name
 		if task.VersionID != "" {
-			version, err := s.version(ctx, tx, task.VersionID, ` WHERE v.id = ? AND v.project_id = ?`, task.VersionID, task.ProjectID)
+			v, err := version(ctx, tx, task.VersionID, ` WHERE v.id = ? AND v.project_id = ? AND v.deleted_at = 0`+tx.lockOf("v"), task.VersionID, task.ProjectID)
 			if err != nil {
 				return err
 			}
-			task.Version = version.Name
+			task.Version = v.Name
+		}
+		if task.EnvironmentID != "" {
+			e, err := environment(ctx, tx, task.ProjectID, task.EnvironmentID, tx.dialect.lock)
+			if err != nil {
+				return err
+			}
+			task.Environment = e.Name
+		}
+		task.ConfigID = ""
+		if task.Snapshot != nil {
+			task.ConfigID = task.Snapshot.ID
+			if err := putSnapshot(ctx, tx, task.Snapshot, task.CreatedAt); err != nil {
+				return err
+			}
 		}
 		task.WorkflowID = release.WorkflowID(task.Project, task.ID)
 		if err := insertTask(ctx, tx, &task); err != nil {
@@ -116,9 +135,9 @@ func insertTask(ctx context.Context, tx conn, t *release.Task) error {
 		}
 		texts[i] = string(text)
 	}
-	_, err := tx.exec(ctx, `INSERT INTO tasks (id, project_id, version_id, action, targets, strategy, override, waves,
-		status, phase, wave, workflow_id, created_by, created_at, updated_at) VALUES (?, ?, NULLIF(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		t.ID, t.ProjectID, t.VersionID, string(t.Action), texts[0], texts[1], texts[2], texts[3],
+	_, err := tx.exec(ctx, `INSERT INTO tasks (id, project_id, version_id, environment_id, config_id, action, targets, strategy, override, waves,
+		status, phase, wave, workflow_id, created_by, created_at, updated_at) VALUES (?, ?, NULLIF(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.ProjectID, t.VersionID, t.EnvironmentID, t.ConfigID, string(t.Action), texts[0], texts[1], texts[2], texts[3],
 		string(t.Status), string(t.Phase), t.Wave, t.WorkflowID, t.CreatedBy, micros(t.CreatedAt), micros(t.UpdatedAt))
 	if isDuplicate(err) {
 		return release.Conflict("task %s exists already", t.ID)
@@ -165,10 +184,11 @@ func (s *Store) Task(ctx context.Context, id string) (release.Task, error) {
 
 // TaskFilter picks tasks. Its zero value picks all.
 type TaskFilter struct {
-	Project string // name or id
-	Status  release.Status
-	Limit   int // 0: no limit
-	Offset  int
+	Project     string // name or id
+	Environment string // name or id
+	Status      release.Status
+	Limit       int // 0: no limit
+	Offset      int
 }
 
 // Tasks gives a page of tasks, the newest first, and the number of all of them.
@@ -176,6 +196,9 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter) (tasks []release.Task, 
 	w := &where{}
 	if f.Project != "" {
 		w.add(`t.project_id IN (SELECT id FROM projects WHERE id = ? OR name = ?)`, f.Project, f.Project)
+	}
+	if f.Environment != "" {
+		w.add(`t.environment_id IN (SELECT id FROM environments WHERE id = ? OR (name = ? AND deleted_at = 0))`, f.Environment, f.Environment)
 	}
 	if f.Status != "" {
 		w.add(`t.status = ?`, string(f.Status))

@@ -9,7 +9,7 @@ import (
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-const selectVersion = `SELECT v.id, v.project_id, p.name AS project, p.type, v.name, v.status, v.spec, v.created_at, v.updated_at
+const selectVersion = `SELECT v.id, v.project_id, p.name AS project, p.type, v.name, v.status, v.spec, v.revision, v.created_at, v.updated_at
 	FROM versions v JOIN projects p ON p.id = v.project_id`
 
 type versionRow struct {
@@ -20,13 +20,14 @@ type versionRow struct {
 	Name      string `db:"name"`
 	Status    string `db:"status"`
 	Spec      []byte `db:"spec"`
+	Revision  int64  `db:"revision"`
 	CreatedAt int64  `db:"created_at"`
 	UpdatedAt int64  `db:"updated_at"`
 }
 
 func (r *versionRow) version() (release.Version, error) {
 	v := release.Version{ID: r.ID, ProjectID: r.ProjectID, Project: r.Project, Name: r.Name, Status: release.VersionStatus(r.Status),
-		CreatedAt: fromMicros(r.CreatedAt), UpdatedAt: fromMicros(r.UpdatedAt)}
+		Revision: r.Revision, CreatedAt: fromMicros(r.CreatedAt), UpdatedAt: fromMicros(r.UpdatedAt)}
 	if err := v.Decode(release.Type(r.Type), r.Spec); err != nil {
 		return v, fmt.Errorf("read version %s of %s: %w", r.Name, r.Project, err)
 	}
@@ -34,32 +35,33 @@ func (r *versionRow) version() (release.Version, error) {
 }
 
 // CreateVersion stores a version of the project that ProjectID, or else Project, names. It fills both of these, and the
-// id and times where they are empty.
-func (s *Store) CreateVersion(ctx context.Context, v *release.Version) error {
+// id, revision and times where they are empty.
+func (s *Store) CreateVersion(ctx context.Context, v *release.Version, g ...Guard) error {
 	row := *v
 	ref := row.ProjectID
 	if ref == "" {
 		ref = row.Project
 	}
-	project, err := s.Project(ctx, ref)
-	if err != nil {
-		return err
-	}
-	row.ProjectID, row.Project = project.ID, project.Name
 	if err := fillID(&row.ID); err != nil {
 		return err
 	}
+	row.Revision = 1
 	row.CreatedAt = stored(s.orNow(row.CreatedAt))
 	if row.UpdatedAt.IsZero() {
 		row.UpdatedAt = row.CreatedAt
 	}
 	row.UpdatedAt = stored(row.UpdatedAt)
-	spec, err := row.Encode(project.Type)
-	if err != nil {
-		return fmt.Errorf("write version: %w", err)
-	}
-	err = s.write(ctx, "create version", func(tx conn) error {
-		_, err := tx.exec(ctx, `INSERT INTO versions (id, project_id, name, status, spec, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+	err := s.writeUnder(ctx, guardOf(g), "create version", func(tx conn) error {
+		p, err := project(ctx, tx, ref, tx.dialect.lock)
+		if err != nil {
+			return err
+		}
+		row.ProjectID, row.Project = p.ID, p.Name
+		spec, err := row.Encode(p.Type)
+		if err != nil {
+			return fmt.Errorf("write version: %w", err)
+		}
+		_, err = tx.exec(ctx, `INSERT INTO versions (id, project_id, name, status, spec, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			row.ID, row.ProjectID, row.Name, string(row.Status), string(spec), micros(row.CreatedAt), micros(row.UpdatedAt))
 		if isDuplicate(err) {
 			return release.Conflict("version %q of %s exists already", row.Name, row.Project)
@@ -74,7 +76,11 @@ func (s *Store) CreateVersion(ctx context.Context, v *release.Version) error {
 
 // VersionByID gives a version.
 func (s *Store) VersionByID(ctx context.Context, id string) (release.Version, error) {
-	return s.version(ctx, s.read(), id, ` WHERE v.id = ?`, id)
+	return versionByID(ctx, s.read(), id, "")
+}
+
+func versionByID(ctx context.Context, c conn, id, lock string) (release.Version, error) {
+	return version(ctx, c, id, ` WHERE v.id = ? AND v.deleted_at = 0`+lock, id)
 }
 
 // Version gives a version by name or id, of a project by name or id.
@@ -83,10 +89,11 @@ func (s *Store) Version(ctx context.Context, projectRef, ref string) (release.Ve
 	if err != nil {
 		return release.Version{}, err
 	}
-	return s.version(ctx, s.read(), ref, ` WHERE v.project_id = ? AND (v.id = ? OR v.name = ?) ORDER BY v.id = ? DESC LIMIT 1`, project.ID, ref, ref, ref)
+	return version(ctx, s.read(), ref, ` WHERE v.project_id = ? AND (v.id = ? OR v.name = ?) AND v.deleted_at = 0 ORDER BY v.id = ? DESC LIMIT 1`,
+		project.ID, ref, ref, ref)
 }
 
-func (s *Store) version(ctx context.Context, c conn, ref, condition string, args ...any) (release.Version, error) {
+func version(ctx context.Context, c conn, ref, condition string, args ...any) (release.Version, error) {
 	var row versionRow
 	err := c.get(ctx, &row, selectVersion+condition, args...)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -98,38 +105,136 @@ func (s *Store) version(ctx context.Context, c conn, ref, condition string, args
 	return row.version()
 }
 
-// Versions gives the versions of a project, the newest first.
-func (s *Store) Versions(ctx context.Context, projectRef string) ([]release.Version, error) {
+// VersionFilter picks versions of a project. Its zero value picks all.
+type VersionFilter struct {
+	Name   string // exactly
+	Search string // a part of the name
+	Status release.VersionStatus
+	Limit  int // 0: no limit
+	Offset int
+}
+
+// Versions gives a page of the versions of a project, the newest first, and the number of all that the filter picks.
+func (s *Store) Versions(ctx context.Context, projectRef string, f VersionFilter) (versions []release.Version, total int, err error) {
 	project, err := s.Project(ctx, projectRef)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
+	}
+	w := &where{}
+	w.add(`v.project_id = ? AND v.deleted_at = 0`, project.ID)
+	if f.Name != "" {
+		w.add(`v.name = ?`, f.Name)
+	}
+	w.search("v.name", f.Search)
+	if f.Status != "" {
+		w.add(`v.status = ?`, string(f.Status))
+	}
+	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM versions v`+w.String(), w.args...); err != nil {
+		return nil, 0, fmt.Errorf("count versions: %w", err)
 	}
 	var rows []versionRow
-	if err := s.read().list(ctx, &rows, selectVersion+` WHERE v.project_id = ? ORDER BY v.created_at DESC, v.id DESC`, project.ID); err != nil {
-		return nil, fmt.Errorf("list versions: %w", err)
+	if err := s.read().list(ctx, &rows, selectVersion+w.String()+` ORDER BY v.created_at DESC, v.id DESC LIMIT ? OFFSET ?`, w.page(f.Limit, f.Offset)...); err != nil {
+		return nil, 0, fmt.Errorf("list versions: %w", err)
 	}
-	versions := make([]release.Version, len(rows))
+	versions = make([]release.Version, len(rows))
 	for i := range rows {
 		if versions[i], err = rows[i].version(); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return versions, nil
+	return versions, total, nil
 }
 
 // SetVersionStatus sets a version's status.
-func (s *Store) SetVersionStatus(ctx context.Context, id string, status release.VersionStatus) (version release.Version, err error) {
+func (s *Store) SetVersionStatus(ctx context.Context, id string, status release.VersionStatus, g ...Guard) (release.Version, error) {
 	switch status {
 	case release.VersionDraft, release.VersionActive, release.VersionDeprecated:
 	default:
 		return release.Version{}, release.Invalid("status", "%q is none of draft, active, deprecated", status)
 	}
-	err = s.write(ctx, "set version status", func(tx conn) error {
-		if _, err := tx.exec(ctx, `UPDATE versions SET status = ?, updated_at = ? WHERE id = ?`, string(status), micros(s.now()), id); err != nil {
+	return s.changeVersion(ctx, id, guardOf(g), func(v *release.Version) { v.Status = status })
+}
+
+// UpdateVersion changes name, status and configuration of the version with v's id, and fills the rest of v. What changes nothing leaves
+// the revision. Of one that was ever deployed only the status can be changed.
+func (s *Store) UpdateVersion(ctx context.Context, v *release.Version, g Guard) error {
+	next, err := s.changeVersion(ctx, v.ID, g, func(now *release.Version) {
+		now.Name, now.Spec = v.Name, v.Spec
+		if v.Status != "" {
+			now.Status = v.Status
+		}
+	})
+	if err == nil {
+		*v = next
+	}
+	return err
+}
+
+func (s *Store) changeVersion(ctx context.Context, id string, g Guard, change func(*release.Version)) (next release.Version, err error) {
+	err = s.writeUnder(ctx, g, "change version", func(tx conn) error {
+		now, err := versionByID(ctx, tx, id, tx.lockOf("v"))
+		if err != nil {
 			return err
 		}
-		version, err = s.version(ctx, tx, id, ` WHERE v.id = ?`, id)
+		if err := g.check("version", now.Name+" of "+now.Project, now.Revision); err != nil {
+			return err
+		}
+		next = now
+		change(&next)
+		var of string
+		if err := tx.get(ctx, &of, `SELECT type FROM projects WHERE id = ?`, now.ProjectID); err != nil {
+			return err
+		}
+		was, err := now.Encode(release.Type(of))
+		if err != nil {
+			return err
+		}
+		is, err := next.Encode(release.Type(of))
+		if err != nil {
+			return err
+		}
+		same := next.Name == now.Name && clean(string(is)) == string(was)
+		if same && next.Status == now.Status {
+			return nil
+		}
+		if !same {
+			var tasks []string
+			if err := tx.list(ctx, &tasks, `SELECT id FROM tasks WHERE version_id = ? ORDER BY created_at DESC LIMIT 1`, id); err != nil {
+				return err
+			}
+			if len(tasks) > 0 {
+				return release.Conflict("version %s of %s was deployed (task %s), so nothing but its status can be changed; make a new version", now.Name, now.Project, tasks[0])
+			}
+		}
+		next.Revision, next.UpdatedAt = now.Revision+1, stored(s.now())
+		_, err = tx.exec(ctx, `UPDATE versions SET name = ?, status = ?, spec = ?, revision = ?, updated_at = ? WHERE id = ?`,
+			next.Name, string(next.Status), string(is), next.Revision, micros(next.UpdatedAt), id)
+		if isDuplicate(err) {
+			return release.Conflict("version %q of %s exists already", next.Name, now.Project)
+		}
 		return err
 	})
-	return version, err
+	return next, err
+}
+
+// DeleteVersion deletes a version, unless it is in use. Its tasks stay, as history.
+func (s *Store) DeleteVersion(ctx context.Context, id string, g Guard) error {
+	return s.writeUnder(ctx, g, "delete version", func(tx conn) error {
+		v, err := versionByID(ctx, tx, id, tx.lockOf("v"))
+		if err != nil {
+			return err
+		}
+		name := v.Name + " of " + v.Project
+		if err := g.check("version", name, v.Revision); err != nil {
+			return err
+		}
+		err = inUse(ctx, tx, "version "+name, "deprecate it instead, or delete it when nothing needs it any more",
+			use{unfinished, `(t.version_id = ? OR t.id IN (SELECT task_id FROM task_targets WHERE previous_version_id = ?))`, []any{id, id}},
+			use{installedOn, `i.project_id = ? AND (i.version_id = ? OR i.attempted_id = ?)`, []any{v.ProjectID, id, id}})
+		if err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `UPDATE versions SET deleted_at = ?, former_name = name, name = ? WHERE id = ?`, micros(s.now()), buried(id), id)
+		return err
+	})
 }
