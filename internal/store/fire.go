@@ -90,9 +90,9 @@ func (s *Store) RequestFire(ctx context.Context, f release.Fire) error {
 	})
 }
 
-// RequestedFires gives the fires that persons want and that have not come about, the oldest first.
-func (s *Store) RequestedFires(ctx context.Context, scheduleID string) ([]release.Fire, error) {
-	return s.fires(ctx, `WHERE f.schedule_id = ? AND f.state = 'requested' ORDER BY f.due_at`, `schedule_fires`, scheduleID)
+// RequestedFires gives the fires of all schedules that persons want and that have not come about, the oldest first.
+func (s *Store) RequestedFires(ctx context.Context) ([]release.Fire, error) {
+	return s.fires(ctx, `WHERE f.state = 'requested' ORDER BY f.due_at, f.schedule_id`, `schedule_fires`)
 }
 
 // RunningFires gives the fires of a schedule whose rollouts are at work.

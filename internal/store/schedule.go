@@ -252,7 +252,8 @@ func (s *Store) listSchedules(ctx context.Context, condition string, args ...any
 // StoredSchedule is a schedule as its reconciler sees it.
 type StoredSchedule struct {
 	release.Schedule
-	Deleted bool
+	Deleted     bool
+	AccountedTo time.Time // up to then it is known of each fire that was due what became of it
 }
 
 // StoredSchedules gives all schedules, also those that are to be forgotten.
@@ -267,7 +268,7 @@ func (s *Store) StoredSchedules(ctx context.Context) ([]StoredSchedule, error) {
 		if err != nil {
 			return nil, err
 		}
-		all[i] = StoredSchedule{schedule, rows[i].DeletedAt > 0}
+		all[i] = StoredSchedule{schedule, rows[i].DeletedAt > 0, fromMicros(rows[i].AccountedTo)}
 	}
 	return all, nil
 }

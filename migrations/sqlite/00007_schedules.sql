@@ -35,7 +35,7 @@ CREATE TABLE schedule_fires (
     recorded_at  BIGINT NOT NULL,
     PRIMARY KEY (schedule_id, due_at)
 );
-CREATE INDEX schedule_fires_open ON schedule_fires (schedule_id, due_at) WHERE state = 'requested';
+CREATE INDEX schedule_fires_open ON schedule_fires (due_at) WHERE state = 'requested';
 
 -- +goose Down
 DROP TABLE schedule_fires;
