@@ -95,7 +95,7 @@ func register[I, O any](s *server, api huma.API, op huma.Operation, handle func(
 		op.MaxBodyBytes = MaxBody
 	}
 	place := "query"
-	if op.Method == http.MethodPost || op.Method == http.MethodPatch {
+	if op.Method == http.MethodPost || op.Method == http.MethodPatch || op.Method == http.MethodPut {
 		place = "body"
 	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {

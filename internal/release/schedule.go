@@ -59,7 +59,7 @@ type Schedule struct {
 	Last      []Fire      `json:"last" doc:"The latest ten fires, the latest first"`
 	Missed    []Fire      `json:"missed" doc:"The latest ten fires that did not come about, because nothing ran at their time or within the catch-up window"`
 	InEffect  bool        `json:"in_effect" doc:"Whether Temporal has it as it is here; if not, it will within seconds"`
-	Revision  int64       `json:"revision" doc:"Rises with each change; the ETag is made of it"`
+	Revision  int64       `json:"revision" doc:"Rises with each change"`
 	Since     time.Time   `json:"since" doc:"When its times last changed: nothing before is caught up with"`
 	CreatedBy string      `json:"created_by"`
 	CreatedAt time.Time   `json:"created_at"`
@@ -85,7 +85,7 @@ func (p Plan) SameTimes(other Plan) bool {
 }
 
 // Validate checks a schedule with its defaults filled. Whether cron and timezone can be read is internal/schedule's to say,
-// whether the task can be made planning's.
+// whether the task can be made is planning's.
 func (s *Schedule) Validate() error {
 	if !nameForm.MatchString(s.Name) {
 		return Invalid("name", "%q must be 1 to 63 lower case letters, digits, dots or dashes", s.Name)
@@ -103,10 +103,6 @@ func (s *Schedule) Validate() error {
 		return Invalid("jitter", "%s is longer than the limit of %s", s.Jitter, MaxJitter)
 	case len(s.Note) > MaxNote:
 		return Invalid("note", "is longer than the limit of %d bytes", MaxNote)
-	}
-	task := s.Task.Task()
-	if err := task.Validate(); err != nil {
-		return Under("task", err)
 	}
 	return nil
 }

@@ -91,20 +91,7 @@ func (s *Schedules) Next(ctx context.Context, stored release.Schedule) ([]time.T
 			s.Logger.WarnContext(ctx, "cannot ask Temporal for the next fires of a schedule", "schedule", stored.Name, "error", err)
 		}
 	}
-	return InZone(stored.When, times), nil
-}
-
-// InZone gives the first times of a list by the clock of a schedule's zone.
-func InZone(when release.When, times []time.Time) []time.Time {
-	zone, err := time.LoadLocation(when.Timezone)
-	if err != nil {
-		zone = time.UTC
-	}
-	shown := make([]time.Time, 0, NextShown)
-	for _, t := range times[:min(len(times), NextShown)] {
-		shown = append(shown, t.In(zone))
-	}
-	return shown
+	return schedule.InZone(stored.When, times[:min(len(times), NextShown)]), nil
 }
 
 // Apply makes Temporal follow a schedule as it is stored now: creates, changes or deletes. After an error the reconciler does it.

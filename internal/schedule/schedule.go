@@ -181,3 +181,16 @@ func (s *Spec) Fires(t time.Time) bool {
 	}
 	return next.Equal(t)
 }
+
+// InZone gives times by the clock of a schedule's zone.
+func InZone(when release.When, times []time.Time) []time.Time {
+	zone, err := parseZone(when.Timezone)
+	if err != nil {
+		zone = time.UTC
+	}
+	shown := make([]time.Time, len(times))
+	for i, t := range times {
+		shown[i] = t.In(zone)
+	}
+	return shown
+}
