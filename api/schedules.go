@@ -66,6 +66,12 @@ type FireList struct {
 	Total int            `json:"total" doc:"How many match, on all pages"`
 }
 
+// ScheduleTimes asks when a schedule would fire.
+type ScheduleTimes struct {
+	release.When
+	After *time.Time `json:"after,omitempty" doc:"Defaults to now"`
+}
+
 // SchedulePreview is when a schedule would fire.
 type SchedulePreview struct {
 	release.When
@@ -95,10 +101,7 @@ type fireQuery struct {
 
 type previewInput struct {
 	Count int `query:"count" default:"5" minimum:"1" maximum:"100" doc:"How many fires"`
-	Body  struct {
-		release.When
-		After *time.Time `json:"after,omitempty" doc:"Defaults to now"`
-	}
+	Body  ScheduleTimes
 }
 
 func (s *server) registerSchedules(api huma.API) {

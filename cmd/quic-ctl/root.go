@@ -100,7 +100,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	c.options.register(root)
-	root.AddCommand(c.clients(), c.agent(), c.project(), c.version(), c.task(), c.preview(), c.logs(), c.installations(),
+	root.AddCommand(c.clients(), c.agent(), c.project(), c.version(), c.task(), c.schedule(), c.preview(), c.logs(), c.installations(),
 		c.command(), c.batch(), c.send(), c.broadcast())
 	return root
 }

@@ -3669,21 +3669,6 @@ type PreviewGroupAction string
 // PreviewGroupState How far that can be believed
 type PreviewGroupState string
 
-// PreviewInputBody defines model for PreviewInputBody.
-type PreviewInputBody struct {
-	// After Defaults to now
-	After time.Time `json:"after,omitempty,omitzero"`
-
-	// At Once, at this time; whole seconds
-	At time.Time `json:"at,omitempty,omitzero"`
-
-	// Cron Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough
-	Cron string `json:"cron,omitempty,omitzero"`
-
-	// Timezone IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC
-	Timezone string `json:"timezone,omitempty,omitzero"`
-}
-
 // ProcessLimits defines model for ProcessLimits.
 type ProcessLimits struct {
 	// Cpus Such as 0.5
@@ -3862,6 +3847,21 @@ type SchedulePreview struct {
 
 	// Next In the schedule's zone, without jitter: exactly when Temporal would fire
 	Next []time.Time `json:"next"`
+
+	// Timezone IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC
+	Timezone string `json:"timezone,omitempty,omitzero"`
+}
+
+// ScheduleTimes defines model for ScheduleTimes.
+type ScheduleTimes struct {
+	// After Defaults to now
+	After time.Time `json:"after,omitempty,omitzero"`
+
+	// At Once, at this time; whole seconds
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// Cron Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough
+	Cron string `json:"cron,omitempty,omitzero"`
 
 	// Timezone IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC
 	Timezone string `json:"timezone,omitempty,omitzero"`
@@ -4397,7 +4397,7 @@ type CreateVersionJSONRequestBody = NewVersion
 type CreateScheduleJSONRequestBody = NewSchedule
 
 // PreviewScheduleJSONRequestBody defines body for PreviewSchedule for application/json ContentType.
-type PreviewScheduleJSONRequestBody = PreviewInputBody
+type PreviewScheduleJSONRequestBody = ScheduleTimes
 
 // ChangeScheduleJSONRequestBody defines body for ChangeSchedule for application/json ContentType.
 type ChangeScheduleJSONRequestBody = ScheduleChange
