@@ -106,10 +106,15 @@ func (s *Store) RecordFire(ctx context.Context, f release.Fire) error {
 		if err := insertFire(ctx, tx, f, s.now()); err != nil {
 			return err
 		}
-		_, err := tx.exec(ctx, `DELETE FROM schedule_fires WHERE schedule_id = ? AND due_at <= (SELECT due_at FROM schedule_fires
-			WHERE schedule_id = ? ORDER BY due_at DESC LIMIT 1 OFFSET ?)`, f.ScheduleID, f.ScheduleID, release.MaxFires)
-		return err
+		return trimFires(ctx, tx, f.ScheduleID)
 	})
+}
+
+// trimFires removes all but the latest fires of a schedule.
+func trimFires(ctx context.Context, tx conn, scheduleID string) error {
+	_, err := tx.exec(ctx, `DELETE FROM schedule_fires WHERE schedule_id = ? AND due_at <= (SELECT due_at FROM schedule_fires
+		WHERE schedule_id = ? ORDER BY due_at DESC LIMIT 1 OFFSET ?)`, scheduleID, scheduleID, release.MaxFires)
+	return err
 }
 
 func insertFire(ctx context.Context, tx conn, f release.Fire, now time.Time) error {
@@ -145,8 +150,10 @@ func (s *Store) SettleFires(ctx context.Context, scheduleID string) (missed int,
 		if missed, err = to.run(ctx); err != nil || to.upTo == row.AccountedTo {
 			return err
 		}
-		_, err = tx.exec(ctx, `UPDATE schedules SET accounted_to = ? WHERE id = ?`, to.upTo, scheduleID)
-		return err
+		if _, err = tx.exec(ctx, `UPDATE schedules SET accounted_to = ? WHERE id = ?`, to.upTo, scheduleID); err != nil {
+			return err
+		}
+		return trimFires(ctx, tx, scheduleID)
 	})
 	return missed, err
 }
