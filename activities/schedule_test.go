@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -36,14 +37,13 @@ func (w *world) fired(t *testing.T, r workflows.FireRequest) (workflows.FireRepo
 func TestFireMakesOneTask(t *testing.T) {
 	w := newWorld(t, 2, release.Strategy{})
 	s, request := w.scheduled(t, nil)
+	errs := make([]error, 8)
 	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			_, err := w.acts.FireSchedule(t.Context(), request)
-			require.NoError(t, err)
-		})
+	for i := range errs {
+		wg.Go(func() { _, errs[i] = w.acts.FireSchedule(t.Context(), request) })
 	}
 	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
 	report, fire := w.fired(t, request)
 	require.Equal(t, release.FireStarted, fire.State, fire.Reason)
 	task, err := w.store.Task(t.Context(), fire.TaskID)

@@ -50,8 +50,8 @@ const (
 	triggerPatience = 10 * time.Second
 	// triggerLimit is how long a trigger is tried to be sent.
 	triggerLimit = 10 * time.Minute
-	// NextShown is how many of the next fires are shown.
-	NextShown = 5
+	// nextShown is how many of the next fires are shown.
+	nextShown = 5
 )
 
 func temporalID(scheduleID string) string { return schedulePrefix + scheduleID }
@@ -81,7 +81,7 @@ func (s *Schedules) Next(ctx context.Context, stored release.Schedule) ([]time.T
 	if stored.Paused {
 		return []time.Time{}, nil
 	}
-	times := spec.Upcoming(time.Now(), NextShown)
+	times := spec.Upcoming(time.Now(), nextShown)
 	if stored.InEffect {
 		ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 		defer cancel()
@@ -91,7 +91,7 @@ func (s *Schedules) Next(ctx context.Context, stored release.Schedule) ([]time.T
 			s.Logger.WarnContext(ctx, "cannot ask Temporal for the next fires of a schedule", "schedule", stored.Name, "error", err)
 		}
 	}
-	return schedule.InZone(stored.When, times[:min(len(times), NextShown)]), nil
+	return schedule.InZone(stored.When, times[:min(len(times), nextShown)]), nil
 }
 
 // Apply makes Temporal follow a schedule as it is stored now: creates, changes or deletes. After an error the reconciler does it.
