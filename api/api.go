@@ -128,9 +128,9 @@ type Config struct {
 	Jobs     Jobs     // Required.
 	// Schedules are required.
 	Schedules Schedules
-	Messages Messages // Required.
-	Bus      Bus      // Required.
-	Joins    Joins    // Required.
+	Messages  Messages // Required.
+	Bus       Bus      // Required.
+	Joins     Joins    // Required.
 
 	// Limits are the defaults and bounds of commands and batch jobs (batch.*). The zero value means those of the default
 	// configuration.
