@@ -263,7 +263,7 @@ func (c *cli) scheduleList() *cobra.Command {
 // fateOf says what became of a fire.
 func fateOf(f apiclient.Fire) string {
 	if f.State == "started" {
-		return cmp.Or(string(f.TaskStatus), "started")
+		return cmp.Or(f.TaskStatus, "started")
 	}
 	return string(f.State)
 }
