@@ -37,6 +37,7 @@ type Store interface {
 	MarkDispatched(ctx context.Context, taskID string, step release.StepName, clientIDs []string) (marked []string, halted bool, err error)
 	ConcludeSteps(ctx context.Context, conclusions []store.Conclusion) error
 	JobStore
+	ScheduleStore
 }
 
 var _ Store = (*store.Store)(nil)
@@ -156,6 +157,9 @@ func (a *Activities) Register(r worker.ActivityRegistry) {
 		workflows.ActivityCountJob:         a.CountJob,
 		workflows.ActivityRetryJob:         a.RetryJob,
 		workflows.ActivityAwaitJobHosts:    a.AwaitJobHosts,
+
+		workflows.ActivityFireSchedule: a.FireSchedule,
+		workflows.ActivityAwaitTask:    a.AwaitTask,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

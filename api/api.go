@@ -77,6 +77,13 @@ type Store interface {
 	LogHead(ctx context.Context, taskID string) (int64, error)
 	LogsComplete(ctx context.Context, taskID string) (complete bool, missing []string, err error)
 
+	CreateSchedule(ctx context.Context, s *release.Schedule) error
+	UpdateSchedule(ctx context.Context, s *release.Schedule, revision int64) error
+	DeleteSchedule(ctx context.Context, id string) error
+	Schedule(ctx context.Context, ref string) (release.Schedule, error)
+	Schedules(ctx context.Context, filter store.ScheduleFilter) ([]release.Schedule, int, error)
+	Fires(ctx context.Context, scheduleID string, filter store.FireFilter) ([]release.Fire, int, error)
+
 	Installations(ctx context.Context, filter store.InstallationFilter) ([]release.Installation, int, error)
 
 	CreateJob(ctx context.Context, j *job.Job, clientIDs []string) error
@@ -146,9 +153,11 @@ type Config struct {
 	Store    Store    // Required.
 	Rollouts Rollouts // Required.
 	Jobs     Jobs     // Required.
-	Messages Messages // Required.
-	Bus      Bus      // Required.
-	Joins    Joins    // Required.
+	// Schedules are required.
+	Schedules Schedules
+	Messages  Messages // Required.
+	Bus       Bus      // Required.
+	Joins     Joins    // Required.
 
 	// Limits are the defaults and bounds of commands and batch jobs (batch.*). The zero value means those of the default
 	// configuration.
@@ -188,6 +197,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("api: Config.Rollouts is missing")
 	case c.Jobs == nil:
 		return c, errors.New("api: Config.Jobs is missing")
+	case c.Schedules == nil:
+		return c, errors.New("api: Config.Schedules is missing")
 	case c.Messages == nil:
 		return c, errors.New("api: Config.Messages is missing")
 	case c.Bus == nil:
@@ -272,6 +283,7 @@ func (s *server) register(api huma.API) {
 	s.registerVariables(api)
 	s.registerTasks(api)
 	s.registerTaskControl(api)
+	s.registerSchedules(api)
 	s.registerLogs(api)
 	s.registerPreview(api)
 	s.registerInstallations(api)

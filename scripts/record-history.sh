@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Records the workflow history of a task, for the replay tests: every change of workflow logic comes with one.
-# Those of batch jobs come from a test: QUICFLOW_RECORD=1 go test ./internal/rollout -run TestRollouts
+# Those of batch jobs and schedules come from a test: QUICFLOW_RECORD=1 go test ./internal/rollout -run TestRollouts
 # usage: scripts/record-history.sh DATA_DIR TASK_ID NAME   (writes workflows/testdata/NAME.json)
 set -euo pipefail
 [ $# -eq 3 ] || { sed -n '2,4p' "$0"; exit 2; }

@@ -9,4 +9,5 @@ import (
 func Register(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(ReleaseWorkflow, workflow.RegisterOptions{Name: ReleaseWorkflowName})
 	r.RegisterWorkflowWithOptions(BatchJobWorkflow, workflow.RegisterOptions{Name: BatchJobWorkflowName})
+	r.RegisterWorkflowWithOptions(ScheduledReleaseWorkflow, workflow.RegisterOptions{Name: ScheduledReleaseWorkflowName})
 }

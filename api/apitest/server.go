@@ -36,13 +36,14 @@ const MaxLogBytes = 9000
 
 // Server is a running API.
 type Server struct {
-	URL      string
-	Token    string
-	Store    *store.Store
-	Bus      *bus.Bus
-	Rollouts *Rollouts
-	Jobs     *Jobs
-	Hub      *hub.Hub // does not listen before StartAgents
+	URL       string
+	Token     string
+	Store     *store.Store
+	Bus       *bus.Bus
+	Rollouts  *Rollouts
+	Jobs      *Jobs
+	Schedules *Schedules
+	Hub       *hub.Hub // does not listen before StartAgents
 
 	t        testing.TB
 	http     *httptest.Server
@@ -65,11 +66,11 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	_, err = db.EnsureAdminToken(t.Context(), Admin, hash)
 	require.NoError(t, err)
 
-	s := &Server{Token: token, Store: db, Bus: bus.New(bus.Config{}), Rollouts: &Rollouts{}, Jobs: &Jobs{}, t: t, position: map[string]uint64{}}
+	s := &Server{Token: token, Store: db, Bus: bus.New(bus.Config{}), Rollouts: &Rollouts{}, Jobs: &Jobs{}, Schedules: &Schedules{store: db}, t: t, position: map[string]uint64{}}
 	s.Hub = s.newHub()
 	t.Cleanup(s.Jobs.running.Wait)
 	config := api.Config{
-		Store: db, Rollouts: s.Rollouts, Jobs: s.Jobs, Messages: s.Hub, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
+		Store: db, Rollouts: s.Rollouts, Jobs: s.Jobs, Schedules: s.Schedules, Messages: s.Hub, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {

@@ -162,6 +162,17 @@ func (d *document) set(path string, value any) {
 	delete(d.nodes, path)
 }
 
+// merge puts the values of another document below a path.
+func (d *document) merge(path string, other map[string]any) {
+	for key, value := range other {
+		if inner, ok := value.(map[string]any); ok {
+			d.merge(path+"."+key, inner)
+		} else {
+			d.set(path+"."+key, value)
+		}
+	}
+}
+
 // take removes a text that belongs into the request's path.
 func (d *document) take(key string) string {
 	text, _ := d.values[key].(string)

@@ -101,7 +101,8 @@ func (c *cli) root() *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	c.options.register(root)
-	root.AddCommand(c.clients(), c.agent(), c.apply(), c.export(), c.project(), c.environment(), c.variable(), c.version(), c.task(), c.preview(), c.logs(), c.installations(), c.drift(),
+	root.AddCommand(c.clients(), c.agent(), c.apply(), c.export(), c.project(), c.environment(), c.variable(), c.version(), c.task(), c.schedule(),
+		c.preview(), c.logs(), c.installations(), c.drift(),
 		c.command(), c.batch(), c.send(), c.broadcast())
 	return root
 }

@@ -14,6 +14,7 @@ import (
 const taskExample = `  quic-ctl task create --project hello --version 2.0 --selector '*' --canary 20 --soak 10s --wait
   quic-ctl task create -f task.yaml --version 2.1 --watch
   quic-ctl task create --project hello --uninstall --targets web-1,web-2
+  quic-ctl task create -f task.yaml --at '2027-01-09 02:00'   # by a schedule; see: quic-ctl schedule
 
   # task.yaml
   project: hello
@@ -111,6 +112,7 @@ func (f *taskFlags) document(c *cli, flags *pflag.FlagSet) (*document, error) {
 
 func (c *cli) taskCreate() *cobra.Command {
 	var task taskFlags
+	var times timeFlags
 	var wait, watch bool
 	cmd := &cobra.Command{
 		Use: "create", Short: "Roll a version out", Example: taskExample, Args: cobra.NoArgs,
@@ -118,6 +120,12 @@ func (c *cli) taskCreate() *cobra.Command {
 			doc, err := task.document(c, cmd.Flags())
 			if err != nil {
 				return err
+			}
+			if times.at != "" || times.cron != "" {
+				if wait || watch {
+					return usagef("a task of a schedule cannot be waited for; follow it with: quic-ctl schedule get")
+				}
+				return c.scheduleTask(cmd.Context(), &times, cmd.Flags(), doc)
 			}
 			api, err := c.api()
 			if err != nil {
@@ -143,6 +151,7 @@ func (c *cli) taskCreate() *cobra.Command {
 		},
 	}
 	task.register(cmd.Flags())
+	times.register(cmd.Flags())
 	cmd.Flags().BoolVar(&wait, "wait", false, "show the progress and wait for the end; the exit code tells the outcome")
 	cmd.Flags().BoolVar(&watch, "watch", false, "as --wait, with live log lines")
 	return cmd

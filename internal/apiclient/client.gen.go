@@ -416,6 +416,33 @@ func (e ContainerSpecUpdate) Valid() bool {
 	}
 }
 
+// Defines values for FireState.
+const (
+	FireStateFailed    FireState = "failed"
+	FireStateMissed    FireState = "missed"
+	FireStateRequested FireState = "requested"
+	FireStateSkipped   FireState = "skipped"
+	FireStateStarted   FireState = "started"
+)
+
+// Valid indicates whether the value is a known member of the FireState enum.
+func (e FireState) Valid() bool {
+	switch e {
+	case FireStateFailed:
+		return true
+	case FireStateMissed:
+		return true
+	case FireStateRequested:
+		return true
+	case FireStateSkipped:
+		return true
+	case FireStateStarted:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HostDriftDrift.
 const (
 	HostDriftDriftChanged  HostDriftDrift = "changed"
@@ -1208,6 +1235,27 @@ func (e NewProjectType) Valid() bool {
 	}
 }
 
+// Defines values for NewScheduleOverlap.
+const (
+	NewScheduleOverlapAllow     NewScheduleOverlap = "allow"
+	NewScheduleOverlapBufferOne NewScheduleOverlap = "buffer_one"
+	NewScheduleOverlapSkip      NewScheduleOverlap = "skip"
+)
+
+// Valid indicates whether the value is a known member of the NewScheduleOverlap enum.
+func (e NewScheduleOverlap) Valid() bool {
+	switch e {
+	case NewScheduleOverlapAllow:
+		return true
+	case NewScheduleOverlapBufferOne:
+		return true
+	case NewScheduleOverlapSkip:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NewTaskAction.
 const (
 	NewTaskActionDeploy    NewTaskAction = "deploy"
@@ -1481,6 +1529,48 @@ func (e RunningType) Valid() bool {
 	case RunningTypeKubernetes:
 		return true
 	case RunningTypeScript:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ScheduleOverlap.
+const (
+	ScheduleOverlapAllow     ScheduleOverlap = "allow"
+	ScheduleOverlapBufferOne ScheduleOverlap = "buffer_one"
+	ScheduleOverlapSkip      ScheduleOverlap = "skip"
+)
+
+// Valid indicates whether the value is a known member of the ScheduleOverlap enum.
+func (e ScheduleOverlap) Valid() bool {
+	switch e {
+	case ScheduleOverlapAllow:
+		return true
+	case ScheduleOverlapBufferOne:
+		return true
+	case ScheduleOverlapSkip:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ScheduleChangeOverlap.
+const (
+	ScheduleChangeOverlapAllow     ScheduleChangeOverlap = "allow"
+	ScheduleChangeOverlapBufferOne ScheduleChangeOverlap = "buffer_one"
+	ScheduleChangeOverlapSkip      ScheduleChangeOverlap = "skip"
+)
+
+// Valid indicates whether the value is a known member of the ScheduleChangeOverlap enum.
+func (e ScheduleChangeOverlap) Valid() bool {
+	switch e {
+	case ScheduleChangeOverlapAllow:
+		return true
+	case ScheduleChangeOverlapBufferOne:
+		return true
+	case ScheduleChangeOverlapSkip:
 		return true
 	default:
 		return false
@@ -2045,6 +2135,33 @@ func (e ListRulesParamsType) Valid() bool {
 	case ListRulesParamsTypeKubernetes:
 		return true
 	case ListRulesParamsTypeScript:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListFiresParamsState.
+const (
+	ListFiresParamsStateFailed    ListFiresParamsState = "failed"
+	ListFiresParamsStateMissed    ListFiresParamsState = "missed"
+	ListFiresParamsStateRequested ListFiresParamsState = "requested"
+	ListFiresParamsStateSkipped   ListFiresParamsState = "skipped"
+	ListFiresParamsStateStarted   ListFiresParamsState = "started"
+)
+
+// Valid indicates whether the value is a known member of the ListFiresParamsState enum.
+func (e ListFiresParamsState) Valid() bool {
+	switch e {
+	case ListFiresParamsStateFailed:
+		return true
+	case ListFiresParamsStateMissed:
+		return true
+	case ListFiresParamsStateRequested:
+		return true
+	case ListFiresParamsStateSkipped:
+		return true
+	case ListFiresParamsStateStarted:
 		return true
 	default:
 		return false
@@ -2872,6 +2989,39 @@ type FailureList struct {
 	Groups []FailureGroup `json:"groups"`
 
 	// Total How many groups there are
+	Total int64 `json:"total"`
+}
+
+// Fire defines model for Fire.
+type Fire struct {
+	// At When that was recorded
+	At time.Time `json:"at"`
+
+	// By Who triggered it; empty if it was due by itself
+	By string `json:"by,omitempty,omitzero"`
+
+	// Due When it was due, without jitter; whole seconds
+	Due time.Time `json:"due"`
+
+	// Reason Why no task was made
+	Reason         string    `json:"reason,omitempty,omitzero"`
+	ScheduleID     string    `json:"schedule_id"`
+	State          FireState `json:"state"`
+	TaskFinishedAt time.Time `json:"task_finished_at,omitempty,omitzero"`
+	TaskID         string    `json:"task_id,omitempty,omitzero"`
+
+	// TaskStatus As it is now; empty if the task was deleted
+	TaskStatus string `json:"task_status,omitempty,omitzero"`
+}
+
+// FireState defines model for Fire.State.
+type FireState string
+
+// FireList defines model for FireList.
+type FireList struct {
+	Fires []Fire `json:"fires"`
+
+	// Total How many match, on all pages
 	Total int64 `json:"total"`
 }
 
@@ -3872,6 +4022,47 @@ type NewProject struct {
 // NewProjectType Defaults to that of the part that is given, else script
 type NewProjectType string
 
+// NewSchedule defines model for NewSchedule.
+type NewSchedule struct {
+	// At Once, at this time; whole seconds
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// CatchupWindow How late a fire may still start, after the server was down; 10m by default, 10s at least
+	//
+	// Examples: 1m30s
+	CatchupWindow string `json:"catchup_window,omitempty,omitzero"`
+
+	// Cron Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough
+	Cron string `json:"cron,omitempty,omitzero"`
+
+	// Jitter Each fire comes up to that much later, by chance
+	//
+	// Examples: 1m30s
+	Jitter string `json:"jitter,omitempty,omitzero"`
+
+	// Name Unique, DNS-like: lower case letters, digits, dots and dashes
+	Name string `json:"name"`
+
+	// Note For people: why it is paused, say
+	Note string `json:"note,omitempty,omitzero"`
+
+	// Overlap What happens to a fire while the rollout of an earlier one is at work
+	Overlap NewScheduleOverlap `json:"overlap,omitempty,omitzero"`
+
+	// Paused Whether it fires only when triggered
+	Paused bool `json:"paused,omitempty,omitzero"`
+
+	// Revision Of the schedule that is replaced: if it was changed since, the answer is 409. Left out: whatever it is by now
+	Revision int64   `json:"revision,omitempty,omitzero"`
+	Task     NewTask `json:"task"`
+
+	// Timezone IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC
+	Timezone string `json:"timezone,omitempty,omitzero"`
+}
+
+// NewScheduleOverlap What happens to a fire while the rollout of an earlier one is at work
+type NewScheduleOverlap string
+
 // NewTask defines model for NewTask.
 type NewTask struct {
 	Action NewTaskAction `json:"action,omitempty,omitzero"`
@@ -4178,6 +4369,139 @@ type RunningObject struct {
 	Name    string            `json:"name"`
 	Reason  string            `json:"reason,omitempty,omitzero"`
 	State   string            `json:"state"`
+}
+
+// Schedule defines model for Schedule.
+type Schedule struct {
+	// At Once, at this time; whole seconds
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// CatchupWindow How late a fire may still start, after the server was down; 10m by default, 10s at least
+	//
+	// Examples: 1m30s
+	CatchupWindow string    `json:"catchup_window,omitempty,omitzero"`
+	CreatedAt     time.Time `json:"created_at"`
+	CreatedBy     string    `json:"created_by"`
+
+	// Cron Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough
+	Cron string `json:"cron,omitempty,omitzero"`
+	ID   string `json:"id"`
+
+	// InEffect Whether Temporal has it as it is here; if not, it will within seconds
+	InEffect bool `json:"in_effect"`
+
+	// Jitter Each fire comes up to that much later, by chance
+	//
+	// Examples: 1m30s
+	Jitter string `json:"jitter,omitempty,omitzero"`
+
+	// Last The latest ten fires, the latest first
+	Last []Fire `json:"last"`
+
+	// Missed The latest ten fires that did not come about, because nothing ran at their time or within the catch-up window
+	Missed []Fire `json:"missed"`
+
+	// Name Unique, DNS-like: lower case letters, digits, dots and dashes
+	Name string `json:"name"`
+
+	// Next The next five fires, in the schedule's zone; none while it is paused or when it is over
+	Next []time.Time `json:"next"`
+
+	// Note For people: why it is paused, say
+	Note string `json:"note,omitempty,omitzero"`
+
+	// Overlap What happens to a fire while the rollout of an earlier one is at work
+	Overlap ScheduleOverlap `json:"overlap,omitempty,omitzero"`
+
+	// Paused Whether it fires only when triggered
+	Paused    bool   `json:"paused,omitempty,omitzero"`
+	Project   string `json:"project"`
+	ProjectID string `json:"project_id"`
+
+	// Revision Rises with each change
+	Revision int64 `json:"revision"`
+
+	// Since When its times last changed: nothing before is caught up with
+	Since time.Time `json:"since"`
+	Task  NewTask   `json:"task"`
+
+	// Timezone IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC
+	Timezone  string    `json:"timezone,omitempty,omitzero"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// ScheduleOverlap What happens to a fire while the rollout of an earlier one is at work
+type ScheduleOverlap string
+
+// ScheduleChange defines model for ScheduleChange.
+type ScheduleChange struct {
+	// At In place of cron
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// CatchupWindow Examples: 1m30s
+	CatchupWindow string `json:"catchup_window,omitempty,omitzero"`
+
+	// Cron In place of at
+	Cron string `json:"cron,omitempty,omitzero"`
+
+	// Jitter Examples: 1m30s
+	Jitter  string                `json:"jitter,omitempty,omitzero"`
+	Name    string                `json:"name,omitempty,omitzero"`
+	Note    string                `json:"note,omitempty,omitzero"`
+	Overlap ScheduleChangeOverlap `json:"overlap,omitempty,omitzero"`
+	Paused  bool                  `json:"paused,omitempty,omitzero"`
+
+	// Revision If it was changed since, the answer is 409
+	Revision int64   `json:"revision,omitempty,omitzero"`
+	Task     NewTask `json:"task,omitempty,omitzero"`
+	Timezone string  `json:"timezone,omitempty,omitzero"`
+}
+
+// ScheduleChangeOverlap defines model for ScheduleChange.Overlap.
+type ScheduleChangeOverlap string
+
+// ScheduleList defines model for ScheduleList.
+type ScheduleList struct {
+	Schedules []Schedule `json:"schedules"`
+
+	// Total How many match, on all pages
+	Total int64 `json:"total"`
+}
+
+// ScheduleNote defines model for ScheduleNote.
+type ScheduleNote struct {
+	// Note Kept with the schedule
+	Note string `json:"note,omitempty,omitzero"`
+}
+
+// SchedulePreview defines model for SchedulePreview.
+type SchedulePreview struct {
+	// At Once, at this time; whole seconds
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// Cron Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough
+	Cron string `json:"cron,omitempty,omitzero"`
+
+	// Next In the schedule's zone, without jitter: exactly when Temporal would fire
+	Next []time.Time `json:"next"`
+
+	// Timezone IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC
+	Timezone string `json:"timezone,omitempty,omitzero"`
+}
+
+// ScheduleTimes defines model for ScheduleTimes.
+type ScheduleTimes struct {
+	// After Defaults to now
+	After time.Time `json:"after,omitempty,omitzero"`
+
+	// At Once, at this time; whole seconds
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// Cron Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough
+	Cron string `json:"cron,omitempty,omitzero"`
+
+	// Timezone IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC
+	Timezone string `json:"timezone,omitempty,omitzero"`
 }
 
 // ScriptSpec defines model for ScriptSpec.
@@ -4842,6 +5166,38 @@ type ListRulesParams struct {
 // ListRulesParamsType defines parameters for ListRules.
 type ListRulesParamsType string
 
+// ListSchedulesParams defines parameters for ListSchedules.
+type ListSchedulesParams struct {
+	// Project Id or name
+	Project *string `form:"project,omitempty" json:"project,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// PreviewScheduleParams defines parameters for PreviewSchedule.
+type PreviewScheduleParams struct {
+	// Count How many fires
+	Count *int64 `form:"count,omitempty" json:"count,omitempty"`
+}
+
+// ListFiresParams defines parameters for ListFires.
+type ListFiresParams struct {
+	State *ListFiresParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// ListFiresParamsState defines parameters for ListFires.
+type ListFiresParamsState string
+
 // ListTasksParams defines parameters for ListTasks.
 type ListTasksParams struct {
 	// Project Id or name
@@ -5002,6 +5358,24 @@ type PutVariableJSONRequestBody = VariableContent
 
 // CreateVersionJSONRequestBody defines body for CreateVersion for application/json ContentType.
 type CreateVersionJSONRequestBody = NewVersion
+
+// CreateScheduleJSONRequestBody defines body for CreateSchedule for application/json ContentType.
+type CreateScheduleJSONRequestBody = NewSchedule
+
+// PreviewScheduleJSONRequestBody defines body for PreviewSchedule for application/json ContentType.
+type PreviewScheduleJSONRequestBody = ScheduleTimes
+
+// ChangeScheduleJSONRequestBody defines body for ChangeSchedule for application/json ContentType.
+type ChangeScheduleJSONRequestBody = ScheduleChange
+
+// ReplaceScheduleJSONRequestBody defines body for ReplaceSchedule for application/json ContentType.
+type ReplaceScheduleJSONRequestBody = NewSchedule
+
+// PauseScheduleJSONRequestBody defines body for PauseSchedule for application/json ContentType.
+type PauseScheduleJSONRequestBody = ScheduleNote
+
+// ResumeScheduleJSONRequestBody defines body for ResumeSchedule for application/json ContentType.
+type ResumeScheduleJSONRequestBody = ScheduleNote
 
 // CreateTaskJSONRequestBody defines body for CreateTask for application/json ContentType.
 type CreateTaskJSONRequestBody = NewTask
@@ -5592,6 +5966,135 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/release/rules (the `ListRules` operationId).
 	ListRules(ctx context.Context, params *ListRulesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSchedules List schedules
+	//
+	// The next fires are those of the expressions, without jitter; a single schedule has them as Temporal has.
+	//
+	// Corresponds with GET /api/release/schedules (the `ListSchedules` operationId).
+	ListSchedules(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateScheduleWithBody Make a schedule: a task once at a time, or by cron
+	//
+	// The schedule is stored before this answers, and then comes into effect by itself. Its task is checked now, and again at each fire.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/release/schedules (the `CreateSchedule` operationId).
+	CreateScheduleWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSchedule Make a schedule: a task once at a time, or by cron
+	//
+	// The schedule is stored before this answers, and then comes into effect by itself. Its task is checked now, and again at each fire.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/release/schedules (the `CreateSchedule` operationId).
+	CreateSchedule(ctx context.Context, body CreateScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewScheduleWithBody Show when a schedule would fire
+	//
+	// Nothing is stored or done.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/release/schedules/preview (the `PreviewSchedule` operationId).
+	PreviewScheduleWithBody(ctx context.Context, params *PreviewScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewSchedule Show when a schedule would fire
+	//
+	// Nothing is stored or done.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/release/schedules/preview (the `PreviewSchedule` operationId).
+	PreviewSchedule(ctx context.Context, params *PreviewScheduleParams, body PreviewScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSchedule Delete a schedule
+	//
+	// What it started goes on; its tasks stay.
+	//
+	// Corresponds with DELETE /api/release/schedules/{schedule} (the `DeleteSchedule` operationId).
+	DeleteSchedule(ctx context.Context, schedule string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSchedule Get a schedule, with its next and latest fires
+	//
+	// Corresponds with GET /api/release/schedules/{schedule} (the `GetSchedule` operationId).
+	GetSchedule(ctx context.Context, schedule string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeScheduleWithBody Change parts of a schedule
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /api/release/schedules/{schedule} (the `ChangeSchedule` operationId).
+	ChangeScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ChangeSchedule Change parts of a schedule
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /api/release/schedules/{schedule} (the `ChangeSchedule` operationId).
+	ChangeSchedule(ctx context.Context, schedule string, body ChangeScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplaceScheduleWithBody Put a schedule in the place of another
+	//
+	// It keeps its id and its fires.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/release/schedules/{schedule} (the `ReplaceSchedule` operationId).
+	ReplaceScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplaceSchedule Put a schedule in the place of another
+	//
+	// It keeps its id and its fires.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/release/schedules/{schedule} (the `ReplaceSchedule` operationId).
+	ReplaceSchedule(ctx context.Context, schedule string, body ReplaceScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListFires List the fires of a schedule, the latest first
+	//
+	// The latest 1,000 are kept.
+	//
+	// Corresponds with GET /api/release/schedules/{schedule}/fires (the `ListFires` operationId).
+	ListFires(ctx context.Context, schedule string, params *ListFiresParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseScheduleWithBody Let a schedule fire only when it is triggered
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/release/schedules/{schedule}/pause (the `PauseSchedule` operationId).
+	PauseScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseSchedule Let a schedule fire only when it is triggered
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/release/schedules/{schedule}/pause (the `PauseSchedule` operationId).
+	PauseSchedule(ctx context.Context, schedule string, body PauseScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeScheduleWithBody Let a paused schedule fire again; what was due meanwhile is left out
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/release/schedules/{schedule}/resume (the `ResumeSchedule` operationId).
+	ResumeScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeSchedule Let a paused schedule fire again; what was due meanwhile is left out
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/release/schedules/{schedule}/resume (the `ResumeSchedule` operationId).
+	ResumeSchedule(ctx context.Context, schedule string, body ResumeScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TriggerSchedule Let a schedule fire now, paused or not
+	//
+	// The fire is stored before this answers, and comes about by itself. Answers 409 while an earlier rollout is at work, where the overlap policy is skip.
+	//
+	// Corresponds with POST /api/release/schedules/{schedule}/trigger (the `TriggerSchedule` operationId).
+	TriggerSchedule(ctx context.Context, schedule string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTasks List tasks, the newest first
 	//
@@ -6991,6 +7494,305 @@ func (c *API) CreateVersion(ctx context.Context, project string, params *CreateV
 // Corresponds with GET /api/release/rules (the `ListRules` operationId).
 func (c *API) ListRules(ctx context.Context, params *ListRulesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListRulesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSchedules List schedules
+//
+// The next fires are those of the expressions, without jitter; a single schedule has them as Temporal has.
+//
+// Corresponds with GET /api/release/schedules (the `ListSchedules` operationId).
+func (c *API) ListSchedules(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSchedulesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateScheduleWithBody Make a schedule: a task once at a time, or by cron
+//
+// The schedule is stored before this answers, and then comes into effect by itself. Its task is checked now, and again at each fire.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/release/schedules (the `CreateSchedule` operationId).
+func (c *API) CreateScheduleWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateScheduleRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSchedule Make a schedule: a task once at a time, or by cron
+//
+// The schedule is stored before this answers, and then comes into effect by itself. Its task is checked now, and again at each fire.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/release/schedules (the `CreateSchedule` operationId).
+func (c *API) CreateSchedule(ctx context.Context, body CreateScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateScheduleRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewScheduleWithBody Show when a schedule would fire
+//
+// Nothing is stored or done.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/release/schedules/preview (the `PreviewSchedule` operationId).
+func (c *API) PreviewScheduleWithBody(ctx context.Context, params *PreviewScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewScheduleRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewSchedule Show when a schedule would fire
+//
+// Nothing is stored or done.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/release/schedules/preview (the `PreviewSchedule` operationId).
+func (c *API) PreviewSchedule(ctx context.Context, params *PreviewScheduleParams, body PreviewScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewScheduleRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSchedule Delete a schedule
+//
+// What it started goes on; its tasks stay.
+//
+// Corresponds with DELETE /api/release/schedules/{schedule} (the `DeleteSchedule` operationId).
+func (c *API) DeleteSchedule(ctx context.Context, schedule string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteScheduleRequest(c.Server, schedule)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSchedule Get a schedule, with its next and latest fires
+//
+// Corresponds with GET /api/release/schedules/{schedule} (the `GetSchedule` operationId).
+func (c *API) GetSchedule(ctx context.Context, schedule string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetScheduleRequest(c.Server, schedule)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeScheduleWithBody Change parts of a schedule
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /api/release/schedules/{schedule} (the `ChangeSchedule` operationId).
+func (c *API) ChangeScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeScheduleRequestWithBody(c.Server, schedule, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ChangeSchedule Change parts of a schedule
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /api/release/schedules/{schedule} (the `ChangeSchedule` operationId).
+func (c *API) ChangeSchedule(ctx context.Context, schedule string, body ChangeScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewChangeScheduleRequest(c.Server, schedule, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplaceScheduleWithBody Put a schedule in the place of another
+//
+// It keeps its id and its fires.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/release/schedules/{schedule} (the `ReplaceSchedule` operationId).
+func (c *API) ReplaceScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplaceScheduleRequestWithBody(c.Server, schedule, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplaceSchedule Put a schedule in the place of another
+//
+// It keeps its id and its fires.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/release/schedules/{schedule} (the `ReplaceSchedule` operationId).
+func (c *API) ReplaceSchedule(ctx context.Context, schedule string, body ReplaceScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplaceScheduleRequest(c.Server, schedule, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListFires List the fires of a schedule, the latest first
+//
+// The latest 1,000 are kept.
+//
+// Corresponds with GET /api/release/schedules/{schedule}/fires (the `ListFires` operationId).
+func (c *API) ListFires(ctx context.Context, schedule string, params *ListFiresParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListFiresRequest(c.Server, schedule, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseScheduleWithBody Let a schedule fire only when it is triggered
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/release/schedules/{schedule}/pause (the `PauseSchedule` operationId).
+func (c *API) PauseScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseScheduleRequestWithBody(c.Server, schedule, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseSchedule Let a schedule fire only when it is triggered
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/release/schedules/{schedule}/pause (the `PauseSchedule` operationId).
+func (c *API) PauseSchedule(ctx context.Context, schedule string, body PauseScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseScheduleRequest(c.Server, schedule, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeScheduleWithBody Let a paused schedule fire again; what was due meanwhile is left out
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/release/schedules/{schedule}/resume (the `ResumeSchedule` operationId).
+func (c *API) ResumeScheduleWithBody(ctx context.Context, schedule string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeScheduleRequestWithBody(c.Server, schedule, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeSchedule Let a paused schedule fire again; what was due meanwhile is left out
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/release/schedules/{schedule}/resume (the `ResumeSchedule` operationId).
+func (c *API) ResumeSchedule(ctx context.Context, schedule string, body ResumeScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeScheduleRequest(c.Server, schedule, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TriggerSchedule Let a schedule fire now, paused or not
+//
+// The fire is stored before this answers, and comes about by itself. Answers 409 while an earlier rollout is at work, where the overlap policy is skip.
+//
+// Corresponds with POST /api/release/schedules/{schedule}/trigger (the `TriggerSchedule` operationId).
+func (c *API) TriggerSchedule(ctx context.Context, schedule string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTriggerScheduleRequest(c.Server, schedule)
 	if err != nil {
 		return nil, err
 	}
@@ -10545,6 +11347,566 @@ func NewListRulesRequest(server string, params *ListRulesParams) (*http.Request,
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSchedulesRequest constructs an http.Request for the ListSchedules method
+func NewListSchedulesRequest(server string, params *ListSchedulesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Project != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "project", *params.Project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateScheduleRequest calls the generic CreateSchedule builder with application/json body
+func NewCreateScheduleRequest(server string, body CreateScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateScheduleRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateScheduleRequestWithBody constructs an http.Request for the CreateSchedule method, with any body, and a specified content type
+func NewCreateScheduleRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPreviewScheduleRequest calls the generic PreviewSchedule builder with application/json body
+func NewPreviewScheduleRequest(server string, params *PreviewScheduleParams, body PreviewScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPreviewScheduleRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewPreviewScheduleRequestWithBody constructs an http.Request for the PreviewSchedule method, with any body, and a specified content type
+func NewPreviewScheduleRequestWithBody(server string, params *PreviewScheduleParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/preview")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Count != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "count", *params.Count, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteScheduleRequest constructs an http.Request for the DeleteSchedule method
+func NewDeleteScheduleRequest(server string, schedule string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetScheduleRequest constructs an http.Request for the GetSchedule method
+func NewGetScheduleRequest(server string, schedule string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewChangeScheduleRequest calls the generic ChangeSchedule builder with application/json body
+func NewChangeScheduleRequest(server string, schedule string, body ChangeScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewChangeScheduleRequestWithBody(server, schedule, "application/json", bodyReader)
+}
+
+// NewChangeScheduleRequestWithBody constructs an http.Request for the ChangeSchedule method, with any body, and a specified content type
+func NewChangeScheduleRequestWithBody(server string, schedule string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplaceScheduleRequest calls the generic ReplaceSchedule builder with application/json body
+func NewReplaceScheduleRequest(server string, schedule string, body ReplaceScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplaceScheduleRequestWithBody(server, schedule, "application/json", bodyReader)
+}
+
+// NewReplaceScheduleRequestWithBody constructs an http.Request for the ReplaceSchedule method, with any body, and a specified content type
+func NewReplaceScheduleRequestWithBody(server string, schedule string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListFiresRequest constructs an http.Request for the ListFires method
+func NewListFiresRequest(server string, schedule string, params *ListFiresParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s/fires", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPauseScheduleRequest calls the generic PauseSchedule builder with application/json body
+func NewPauseScheduleRequest(server string, schedule string, body PauseScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseScheduleRequestWithBody(server, schedule, "application/json", bodyReader)
+}
+
+// NewPauseScheduleRequestWithBody constructs an http.Request for the PauseSchedule method, with any body, and a specified content type
+func NewPauseScheduleRequestWithBody(server string, schedule string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResumeScheduleRequest calls the generic ResumeSchedule builder with application/json body
+func NewResumeScheduleRequest(server string, schedule string, body ResumeScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeScheduleRequestWithBody(server, schedule, "application/json", bodyReader)
+}
+
+// NewResumeScheduleRequestWithBody constructs an http.Request for the ResumeSchedule method, with any body, and a specified content type
+func NewResumeScheduleRequestWithBody(server string, schedule string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewTriggerScheduleRequest constructs an http.Request for the TriggerSchedule method
+func NewTriggerScheduleRequest(server string, schedule string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "schedule", schedule, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/schedules/%s/trigger", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}

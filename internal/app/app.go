@@ -66,6 +66,7 @@ type App struct {
 	apiTLS     *tls.Config
 	rollouts   *rollout.Rollouts
 	jobs       *rollout.Jobs
+	schedules  *rollout.Schedules
 	results    activities.Results // what the hub stores, for the dispatches that wait for it
 
 	searchAttributes bool
@@ -293,6 +294,7 @@ func (a *App) startRollouts(ctx context.Context) (err error) {
 	cfg := rollout.Config{
 		Client:           a.temporal,
 		Store:            a.store,
+		Namespace:        a.cfg.Temporal.Namespace,
 		SearchAttributes: a.searchAttributes,
 		Logger:           a.logger,
 	}
@@ -300,6 +302,12 @@ func (a *App) startRollouts(ctx context.Context) (err error) {
 		return err
 	}
 	if a.jobs, err = rollout.NewJobs(cfg); err != nil {
+		return err
+	}
+	if a.schedules, err = rollout.NewSchedules(cfg); err != nil {
+		return err
+	}
+	if err := a.services.Start(ctx, service.Loop("reconciler of schedules", a.schedules.Reconcile)); err != nil {
 		return err
 	}
 	if err := a.services.Start(ctx, service.Loop("reconciler", a.rollouts.Reconcile)); err != nil {

@@ -60,6 +60,7 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		Store:         a.store,
 		Rollouts:      a.rollouts,
 		Jobs:          a.jobs,
+		Schedules:     a.schedules,
 		Messages:      a.hub,
 		Limits:        a.jobLimits(),
 		NoBatch:       !a.cfg.Batch.Enabled,

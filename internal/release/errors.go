@@ -98,3 +98,17 @@ func CodeOf(err error) Code {
 	}
 	return ""
 }
+
+// Under gives an error of a field as one of a field of the part that it belongs to: "version" becomes "task.version".
+func Under(part string, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	moved := *e
+	moved.Field = part
+	if e.Field != "" {
+		moved.Field += "." + e.Field
+	}
+	return &moved
+}

@@ -161,12 +161,21 @@ func (w *world) end(t *testing.T, id string) job.Job {
 	return w.until(t, id, func(j job.Job) bool { return j.Status.Terminal() })
 }
 
-// history gives the events of a workflow's latest run, and keeps them for the replay tests where QUICFLOW_RECORD is set.
+// history gives the events of a job's workflow, and keeps them as batch-NAME.
 func (w *world) history(t *testing.T, j job.Job, name string) []*historypb.HistoryEvent {
 	t.Helper()
-	require.NoError(t, w.client.GetWorkflow(t.Context(), j.WorkflowID, "").Get(t.Context(), nil))
+	if name != "" {
+		name = "batch-" + name
+	}
+	return w.events(t, j.WorkflowID, name)
+}
+
+// events gives the events of a workflow's latest run, and keeps them for the replay tests where QUICFLOW_RECORD is set.
+func (w *world) events(t *testing.T, workflowID, name string) []*historypb.HistoryEvent {
+	t.Helper()
+	require.NoError(t, w.client.GetWorkflow(t.Context(), workflowID, "").Get(t.Context(), nil))
 	all := &historypb.History{}
-	events := w.client.GetWorkflowHistory(t.Context(), j.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := w.client.GetWorkflowHistory(t.Context(), workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		require.NoError(t, err)
@@ -175,7 +184,7 @@ func (w *world) history(t *testing.T, j job.Job, name string) []*historypb.Histo
 	if name != "" && os.Getenv("QUICFLOW_RECORD") != "" {
 		text, err := protojson.Marshal(all)
 		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join("..", "..", "workflows", "testdata", "batch-"+name+".json"), append(text, '\n'), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join("..", "..", "workflows", "testdata", name+".json"), append(text, '\n'), 0o600))
 	}
 	return all.Events
 }

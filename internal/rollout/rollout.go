@@ -29,6 +29,8 @@ type Store interface {
 	Job(ctx context.Context, id string) (job.Job, error)
 	UnfinishedJobs(ctx context.Context) ([]job.Job, error)
 	SetJobProgress(ctx context.Context, jobID string, p store.JobProgress) error
+
+	ScheduleStore
 }
 
 var _ Store = (*store.Store)(nil)
@@ -37,6 +39,7 @@ var _ Store = (*store.Store)(nil)
 type Config struct {
 	Client           client.Client // required
 	Store            Store         // required
+	Namespace        string        // of Client. Defaults to "default"
 	SearchAttributes bool          // whether the namespace knows our search attributes
 	UpdateTimeout    time.Duration // how long a workflow may take to answer an update. Defaults to 10s
 	Logger           *slog.Logger  // Defaults to slog.Default()
@@ -48,6 +51,9 @@ type Rollouts struct{ Config }
 func (c Config) withDefaults() (Config, error) {
 	if c.Client == nil || c.Store == nil {
 		return c, errors.New("rollout: Client and Store are required")
+	}
+	if c.Namespace == "" {
+		c.Namespace = client.DefaultNamespace
 	}
 	if c.UpdateTimeout == 0 {
 		c.UpdateTimeout = 10 * time.Second

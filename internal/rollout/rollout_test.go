@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,10 +28,12 @@ type world struct {
 	*Rollouts
 	t          *testing.T
 	jobs       *Jobs
+	schedules  *Schedules
 	store      *store.Store
 	client     client.Client
 	stopWorker func()
 	task       release.Task // the latest
+	onFired    atomic.Pointer[func(workflows.FireReport)]
 	field
 }
 
@@ -58,6 +61,8 @@ func newWorld(t *testing.T) *world {
 	w.Rollouts, err = New(cfg)
 	require.NoError(t, err)
 	w.jobs, err = NewJobs(cfg)
+	require.NoError(t, err)
+	w.schedules, err = NewSchedules(cfg)
 	require.NoError(t, err)
 	w.startHub()
 	w.startWorker()
@@ -95,6 +100,7 @@ func (w *world) startWorker() {
 		return workflows.TargetCounts{All: done, ByWave: map[int]release.Counts{0: done}}, nil
 	})
 	w.registerJobs(register)
+	w.registerSchedules(register)
 	require.NoError(w.t, taker.Start())
 	w.stopWorker = sync.OnceFunc(taker.Stop)
 	w.t.Cleanup(w.stopWorker)
@@ -169,6 +175,8 @@ func TestRollouts(t *testing.T) {
 		require.Equal(t, release.StatusFailed, gone.Status)
 		require.Contains(t, gone.Reason, "ended from outside (Terminated)")
 	})
+
+	t.Run("schedules", func(t *testing.T) { testSchedules(t, w) })
 
 	t.Run("jobs", func(t *testing.T) { testJobs(t, w) })
 
