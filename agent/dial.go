@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/quicflow/quicflow/internal/wire"
 )
 
 const (
@@ -19,18 +21,22 @@ const (
 	initialPacketSize = 1200
 )
 
-// quicConfig keeps a connection small: what a hub sends an agent is few and short, and it opens no streams.
+// maxUniStreams is how many streams of artifacts a hub may have open. There is one at a time; others may be about to end.
+const maxUniStreams = 4
+
+// quicConfig keeps a connection small: what a hub sends an agent is few and short, but for artifacts. The window of the connection is
+// larger than that of a stream by so much that the control stream has room beside an artifact that a slow disk holds up.
 func quicConfig() *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout:           handshakeTimeout,
 		MaxIdleTimeout:                 idleTimeout,
 		InitialPacketSize:              initialPacketSize,
 		InitialStreamReceiveWindow:     64 << 10,
-		MaxStreamReceiveWindow:         2 << 20,
-		InitialConnectionReceiveWindow: 64 << 10,
+		MaxStreamReceiveWindow:         wire.ArtifactWindow,
+		InitialConnectionReceiveWindow: 192 << 10,
 		MaxConnectionReceiveWindow:     4 << 20,
 		MaxIncomingStreams:             -1,
-		MaxIncomingUniStreams:          -1,
+		MaxIncomingUniStreams:          maxUniStreams,
 	}
 }
 

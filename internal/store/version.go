@@ -34,7 +34,7 @@ func (r *versionRow) version() (release.Version, error) {
 }
 
 // CreateVersion stores a version of the project that ProjectID, or else Project, names. It fills both of these, and the
-// id and times where they are empty.
+// id and times where they are empty. A version with an artifact that was not uploaded, and has no URL, is release.ErrInvalid.
 func (s *Store) CreateVersion(ctx context.Context, v *release.Version) error {
 	row := *v
 	ref := row.ProjectID
@@ -64,7 +64,10 @@ func (s *Store) CreateVersion(ctx context.Context, v *release.Version) error {
 		if isDuplicate(err) {
 			return release.Conflict("version %q of %s exists already", row.Name, row.Project)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return tx.useArtifacts(ctx, row.ID, row.Spec, s.now())
 	})
 	if err == nil {
 		*v = row
