@@ -180,6 +180,8 @@ func (f *fetch) attempt() error {
 		return err
 	}
 	defer func() { _ = content.Close() }()
+	unwatch := context.AfterFunc(f.ctx, func() { _ = content.Close() }) // a wait for more ends
+	defer unwatch()
 	if from != f.have { // the server does not know how to resume
 		if err := f.restart(); err != nil {
 			return err
