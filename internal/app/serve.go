@@ -58,6 +58,7 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		NoBatch:       !a.cfg.Batch.Enabled,
 		Bus:           a.bus,
 		Joins:         a.joins,
+		Artifacts:     a.artifacts,
 		Revoked:       func(clientID string) { a.hub.Disconnect(clientID) },
 		TemporalUI:    a.temporalUI,
 		TemporalUIURL: a.cfg.Temporal.UIURL,
