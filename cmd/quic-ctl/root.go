@@ -37,6 +37,7 @@ Exit codes:
 const examples = `  quic-ctl clients
   quic-ctl agent token --uses 10
   quic-ctl project create -f project.yaml
+  quic-ctl artifact upload shop-2.0.tar.gz
   quic-ctl version create -f version.yaml
   quic-ctl task create --project hello --version 2.0 --selector 'env=prod' --canary 20 --soak 10s --wait
   quic-ctl logs -f TASK
@@ -101,7 +102,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetErr(c.err)
 	c.options.register(root)
 	root.AddCommand(c.clients(), c.agent(), c.project(), c.version(), c.task(), c.preview(), c.logs(), c.installations(),
-		c.command(), c.batch(), c.send(), c.broadcast())
+		c.command(), c.batch(), c.send(), c.broadcast(), c.artifact())
 	return root
 }
 
