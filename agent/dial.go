@@ -34,7 +34,7 @@ func quicConfig() *quic.Config {
 		InitialStreamReceiveWindow:     64 << 10,
 		MaxStreamReceiveWindow:         wire.ArtifactWindow,
 		InitialConnectionReceiveWindow: 192 << 10,
-		MaxConnectionReceiveWindow:     4 << 20,
+		MaxConnectionReceiveWindow:     3 * wire.ArtifactWindow,
 		MaxIncomingStreams:             -1,
 		MaxIncomingUniStreams:          maxUniStreams,
 	}

@@ -27,7 +27,7 @@ type Artifacts interface {
 const (
 	// maxFetches is how many artifacts a session may have asked for at a time. An agent of ours asks for one; another one may be
 	// about to end.
-	maxFetches = 4
+	maxFetches = 2
 	// artifactChunk is read and sent at a time, in bytes.
 	artifactChunk = 128 << 10
 	// transferBytes is what a transfer may take in the hub: a chunk, and what QUIC keeps until it is acknowledged.

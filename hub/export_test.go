@@ -97,3 +97,6 @@ func Throughput(each ...float64) float64 {
 	}
 	return t.rate(at, count)
 }
+
+// Transfers is the number of artifacts that wait for their turn, and of those that are being sent.
+func Transfers(h *Hub) (waiting, busy int) { return h.couriers.load() }

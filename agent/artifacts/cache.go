@@ -46,7 +46,7 @@ var errClosed = errors.New("the agent stops")
 
 // Config sets up a Cache.
 type Config struct {
-	// Dir is where the artifacts are kept; made if it is missing. Required.
+	// Dir is where the artifacts are kept; made with the first one. Required.
 	Dir string
 	// MaxBytes is what the artifacts that are not in use may take together with those that are; when there are more, those that were not
 	// used for longest go. Defaults to 10 GiB.
@@ -101,11 +101,8 @@ func New(cfg Config) (*Cache, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	c := &Cache{cfg: cfg, client: newClient(cfg.Client), attached: make(chan struct{}), files: make(map[string]*file), fetches: make(map[string]*fetch)}
 	c.life, c.end = context.WithCancelCause(context.Background())
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the directory of artifacts: %w", err)
-	}
 	entries, err := os.ReadDir(cfg.Dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read the directory of artifacts: %w", err)
 	}
 	for _, entry := range entries {

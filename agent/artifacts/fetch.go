@@ -137,6 +137,9 @@ func (f *fetch) waitForSource() {
 
 // openPart opens what there is, and takes its sum.
 func (f *fetch) openPart() (err error) {
+	if err := os.MkdirAll(f.cache.cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory of artifacts: %w", err)
+	}
 	f.file, err = os.OpenFile(f.cache.path(f.sum+partSuffix), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
