@@ -90,6 +90,9 @@ func (s *session) fetchArtifact(ctx context.Context, sha256 string, offset int64
 				return nil, 0, fetchError(response.GetFailure())
 			}
 		case a := <-arrived:
+			if a.stream == nil {
+				return nil, 0, errors.New("the hub gave up before it began to send")
+			}
 			if at := int64(a.header.GetOffset()); at != offset {
 				a.stream.CancelRead(unwanted)
 				return nil, 0, fmt.Errorf("the hub sends from offset %d, not %d", at, offset)
@@ -121,7 +124,17 @@ type arrivals struct {
 	waiting map[uint64]chan arrival // by request
 }
 
-// arrival is a stream that has come.
+// fail tells all who wait that nothing comes.
+func (a *arrivals) fail() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.waiting {
+		c <- arrival{}
+	}
+	clear(a.waiting)
+}
+
+// arrival is a stream that has come; without one, it was given up.
 type arrival struct {
 	header *quicflowv1.ArtifactHeader
 	stream *quic.ReceiveStream
@@ -143,7 +156,9 @@ func (a *arrivals) expect(id uint64) (arrived <-chan arrival, forget func()) {
 		a.mu.Unlock()
 		select {
 		case late := <-c:
-			late.stream.CancelRead(unwanted)
+			if late.stream != nil {
+				late.stream.CancelRead(unwanted)
+			}
 		default:
 		}
 	}
@@ -172,8 +187,10 @@ func (s *session) takeArtifacts(ctx context.Context) {
 		_ = stream.SetReadDeadline(time.Now().Add(headerTimeout))
 		header, reader := new(quicflowv1.ArtifactHeader), wire.NewReader(stream, wire.MaxHelloFrame)
 		if err := reader.Read(header); err != nil {
-			s.agent.cfg.Logger.Warn("a stream of the hub began with no header", "error", err)
+			// A hub that gives up at once takes the header back with the rest. Whose stream it was is not known: all ask again.
+			s.agent.cfg.Logger.Debug("a stream of the hub began with no header", "error", err)
 			stream.CancelRead(unwanted)
+			s.arrivals.fail()
 			continue
 		}
 		_ = stream.SetReadDeadline(time.Time{}) // the hub has others to serve, too; whether it lives heartbeats tell

@@ -408,6 +408,46 @@ func TestArtifactThatCannotBeRead(t *testing.T) {
 	require.Equal(t, release.ClientOnline, w.hub.Presence("a").Status)
 }
 
+// A storage that fails now and then, at the first byte too, is asked again.
+func TestArtifactOfAStorageThatFailsNowAndThen(t *testing.T) {
+	t.Parallel()
+	depot := newDepot(t)
+	failing := &failingDepot{depot: depot, fails: 6}
+	w := newWorld(t, func(c *hub.Config) { c.Artifacts = failing })
+	cfg, cache := w.cached("a")
+	w.connect(cfg)
+	sum := depot.put(9<<20, 1)
+	awaitArtifact(t, get(cache, sum), sum)
+	require.Zero(t, failing.fails)
+}
+
+// failingDepot fails some times: at once, or after some bytes.
+type failingDepot struct {
+	*depot
+	mu    sync.Mutex
+	fails int
+}
+
+// OpenArtifact implements hub.Artifacts.
+func (f *failingDepot) OpenArtifact(ctx context.Context, sum string, offset int64) (io.ReadCloser, int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	content, size, err := f.depot.OpenArtifact(ctx, sum, offset)
+	if err != nil || f.fails == 0 {
+		return content, size, err
+	}
+	f.fails--
+	good := int64(f.fails%2) << 20
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(io.LimitReader(content, good), badSector{}), content}, size, nil
+}
+
+type badSector struct{}
+
+func (badSector) Read([]byte) (int, error) { return 0, errors.New("bad sector") }
+
 func TestArtifactOfAHubWithoutAny(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
