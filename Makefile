@@ -123,6 +123,16 @@ bench-batch: build ## Measure batch jobs beside broadcasts and Ansible (BATCH=ba
 	@go build -o bin/bench/batch ./internal/bench/batch
 	@bin/bench/batch -run '$(BATCH)' -database '$(DATABASE)' -agents '$(AGENTS)' -rounds '$(ROUNDS)' -out bin/bench/batch.json
 
+# SIZE is in megabytes; DIR is where the files are written, as the disk is a part of it.
+SIZE ?= 200
+DIR  ?=
+
+.PHONY: bench-artifact
+bench-artifact: ## Measure an artifact on its way to agents beside an HTTPS download (AGENTS=20 SIZE=200 ROUNDS=3 DIR=…)
+	@mkdir -p bin/bench
+	@go build -o bin/bench/artifact ./internal/bench/artifact
+	@bin/bench/artifact -agents '$(if $(filter command line environment,$(origin AGENTS)),$(AGENTS),20)' -size '$(SIZE)' -rounds '$(ROUNDS)' -dir '$(DIR)' -out bin/bench/artifact.json
+
 ## --- source
 
 .PHONY: lint

@@ -41,12 +41,28 @@ func quicConfig() *quic.Config {
 }
 
 func (a *Agent) dial(ctx context.Context, server string, cfg *tls.Config) (*quic.Conn, error) {
-	if a.cfg.Transport == nil {
-		return quic.DialAddr(ctx, server, cfg, quicConfig())
-	}
 	address, err := net.ResolveUDPAddr("udp", server)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %s: %w", server, err)
 	}
-	return a.cfg.Transport.Dial(ctx, address, cfg, quicConfig())
+	if a.cfg.Transport != nil {
+		return a.cfg.Transport.Dial(ctx, address, cfg, quicConfig())
+	}
+	// As quic.DialAddr does, but with a socket that is read many packets at a time.
+	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4zero})
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	transport := &quic.Transport{Conn: wire.BulkSocket(socket)}
+	done := func() {
+		_ = transport.Close()
+		_ = socket.Close()
+	}
+	conn, err := transport.Dial(ctx, address, cfg, quicConfig())
+	if err != nil {
+		done()
+		return nil, err
+	}
+	context.AfterFunc(conn.Context(), done)
+	return conn, nil
 }
