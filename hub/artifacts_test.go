@@ -15,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
+	realagent "github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
@@ -87,10 +88,7 @@ func (b *bench) taker(id string) *agent {
 	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 	defer cancel()
 	conn, err := quic.DialAddr(ctx, b.Addr().String(), &tls.Config{
-		RootCAs: ca.Pool(), ServerName: pki.HubServerName, NextProtos: []string{wire.ALPN}, Certificates: []tls.Certificate{who.cert}}, &quic.Config{
-		MaxIncomingUniStreams: 4, InitialStreamReceiveWindow: 64 << 10, MaxStreamReceiveWindow: wire.ArtifactWindow,
-		InitialConnectionReceiveWindow: 192 << 10, MaxConnectionReceiveWindow: 3 * wire.ArtifactWindow,
-	})
+		RootCAs: ca.Pool(), ServerName: pki.HubServerName, NextProtos: []string{wire.ALPN}, Certificates: []tls.Certificate{who.cert}}, realagent.TransportConfig())
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() { conn.CloseWithError(wire.CloseNormal, "the test is over") })
 	stream, err := conn.OpenStream()
