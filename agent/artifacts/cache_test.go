@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,7 +13,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -447,9 +445,9 @@ func TestCloseEndsWaiting(t *testing.T) {
 	c.Close()
 	select {
 	case err := <-result:
-		require.True(t, errors.Is(err, errClosed), "%v", err)
+		require.ErrorIs(t, err, errClosed)
 	case <-time.After(patience):
 		require.Fail(t, "it still waits")
 	}
-	require.True(t, slices.Contains(names(t, c.cfg.Dir), sum+partSuffix))
+	require.Contains(t, names(t, c.cfg.Dir), sum+partSuffix)
 }

@@ -10,5 +10,5 @@ func freeBytes(dir string) int64 {
 	if err := syscall.Statfs(dir, &fs); err != nil {
 		return -1
 	}
-	return int64(fs.Bavail) * int64(fs.Bsize)
+	return int64(fs.Bavail) * int64(fs.Bsize) //nolint:unconvert // its type is not the same on every system
 }
