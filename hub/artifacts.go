@@ -51,6 +51,7 @@ var errStalled = errors.New("the agent takes nothing")
 type couriers struct {
 	hub   *Hub
 	slots int
+	bytes int64 // of a turn
 
 	mu    sync.Mutex
 	queue []*transfer // the one that waits longest first
@@ -71,7 +72,7 @@ type transfer struct {
 var chunks = sync.Pool{New: func() any { return new([artifactChunk]byte) }}
 
 func newCouriers(h *Hub) *couriers {
-	return &couriers{hub: h, slots: max(1, min(h.cfg.MaxTransfers, int(h.cfg.ArtifactBuffer/transferBytes)))}
+	return &couriers{hub: h, bytes: artifactTurn, slots: max(1, min(h.cfg.MaxTransfers, int(h.cfg.ArtifactBuffer/transferBytes)))}
 }
 
 // fetch takes a request of an agent. It never waits.
@@ -198,7 +199,7 @@ func (t *transfer) send(ctx context.Context, chunk []byte, alive func()) (again 
 	} else if size != t.size {
 		return false, fmt.Errorf("it has %d bytes now, and had %d", size, t.size)
 	}
-	for end := t.offset + artifactTurn; t.offset < t.size; {
+	for end := t.offset + h.couriers.bytes; t.offset < t.size; {
 		alive()
 		n, err := io.ReadFull(content, chunk[:min(int64(len(chunk)), t.size-t.offset)])
 		if err != nil {
