@@ -160,6 +160,16 @@ bench-container: ## Measure a container step beside `docker run` and waiting for
 	@scripts/install-deps.sh iproute2 util-linux iptables docker.io docker-registry busybox-static
 	go test -count=1 -run '^$$' -bench Install -benchtime 30x -timeout 10m ./internal/dockertest
 
+# SIZE is in megabytes; DIR is where the files are written, as the disk is a part of it.
+SIZE ?= 200
+DIR  ?=
+
+.PHONY: bench-artifact
+bench-artifact: ## Measure an artifact on its way to agents beside an HTTPS download (AGENTS=20 SIZE=200 ROUNDS=3 DIR=…)
+	@mkdir -p bin/bench
+	@go build -o bin/bench/artifact ./internal/bench/artifact
+	@bin/bench/artifact -agents '$(if $(filter command line environment,$(origin AGENTS)),$(AGENTS),20)' -size '$(SIZE)' -rounds '$(ROUNDS)' -dir '$(DIR)' -out bin/bench/artifact.json
+
 ## --- source
 
 .PHONY: lint

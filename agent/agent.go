@@ -110,6 +110,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.steps.stop()
+	if a.cfg.Artifacts != nil {
+		defer a.cfg.Artifacts.Attach(newArtifactSource(a))()
+	}
 
 	beside, cancel := context.WithCancelCause(ctx)
 	var group sync.WaitGroup

@@ -18,6 +18,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/quicflow/quicflow/agent/artifacts"
 	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/spool"
@@ -114,6 +115,8 @@ type Config struct {
 	Facts func(context.Context) Facts
 	// FactsInterval is how often the facts are looked at; changed ones are told. Defaults to 10m.
 	FactsInterval time.Duration
+	// Artifacts is the cache of artifacts, which gets from the hub what it does not have. Defaults to none.
+	Artifacts *artifacts.Cache
 	// Handlers answer messages by their type, beside the built-in ping and echo. Defaults to none.
 	Handlers map[string]Handler
 	// OnConnect and OnDisconnect, if set, are called when a session was accepted and when it has ended. They must not

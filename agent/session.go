@@ -63,6 +63,7 @@ type session struct {
 	writers  errgroup.Group // of out
 	requests chan struct{}  // a token for each request in work
 	calls    *calls         // messages of our own
+	arrivals arrivals       // of artifacts
 	credits  chan uint64    // what the hub granted for logs: at most one grant, as the shipper has at most one offer open
 
 	held     atomic.Bool   // results wait for room in out
@@ -178,6 +179,7 @@ func (s *session) run(ctx context.Context) error {
 	defer cancel(nil)
 	group, work := errgroup.WithContext(work)
 	group.Go(func() error { return s.read(work, group) })
+	group.Go(func() error { s.takeArtifacts(work); return nil })
 	network := watchNetwork(s.agent)
 	group.Go(func() error { network.run(work); return nil })
 	group.Go(func() error { return s.write(work, network.moved) })

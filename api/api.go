@@ -94,6 +94,9 @@ type Store interface {
 	JobFailures(ctx context.Context, jobID string, limit int) (groups []store.FailureGroup, total int, err error)
 	FinishedTargets(ctx context.Context, jobID string, after store.TargetCursor, limit int) ([]job.Target, store.TargetCursor, error)
 	Commands(ctx context.Context, filter store.CommandFilter) ([]store.Command, int, error)
+
+	Artifact(ctx context.Context, sha256 string) (release.StoredArtifact, error)
+	Artifacts(ctx context.Context, filter store.ArtifactFilter) ([]release.StoredArtifact, int, error)
 }
 
 var _ Store = (*store.Store)(nil)
@@ -159,6 +162,8 @@ type Config struct {
 	Bus       Bus      // Required.
 	Joins     Joins    // Required.
 
+	Artifacts Artifacts // Required.
+
 	// Limits are the defaults and bounds of commands and batch jobs (batch.*). The zero value means those of the default
 	// configuration.
 	Limits job.Limits
@@ -205,6 +210,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("api: Config.Bus is missing")
 	case c.Joins == nil:
 		return c, errors.New("api: Config.Joins is missing")
+	case c.Artifacts == nil:
+		return c, errors.New("api: Config.Artifacts is missing")
 	case len(c.SessionKey) != 0 && len(c.SessionKey) < minSessionKey:
 		return c, errors.New("api: Config.SessionKey is shorter than 32 bytes")
 	}
@@ -298,5 +305,6 @@ func (s *server) register(api huma.API) {
 	s.registerOverview(api)
 	s.registerTargetGrid(api)
 	s.registerSession(api)
+	s.registerArtifacts(api)
 	describeLogin(api.OpenAPI())
 }

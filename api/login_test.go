@@ -88,7 +88,7 @@ func TestLoginSurvivesARestartWithItsKey(t *testing.T) {
 
 	s := apitest.Start(t, func(c *api.Config) { c.SessionKey = key })
 	cookie := logIn(t, s)
-	second, err := api.New(api.Config{Store: s.Store, Rollouts: s.Rollouts, Jobs: s.Jobs, Schedules: s.Schedules, Messages: s.Hub, Bus: s.Bus, Joins: joins{}, SessionKey: key})
+	second, err := api.New(api.Config{Store: s.Store, Rollouts: s.Rollouts, Jobs: s.Jobs, Schedules: s.Schedules, Messages: s.Hub, Bus: s.Bus, Joins: joins{}, Artifacts: noArtifacts{}, SessionKey: key})
 	require.NoError(t, err)
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "/api/clients", nil)
 	require.NoError(t, err)

@@ -30,6 +30,10 @@ var statusOf = map[release.Code]int{
 // place is where the field of a release.Error is: "body" or "query".
 func (s *server) problem(ctx context.Context, operation, place string, err error) error {
 	var known *release.Error
+	var told huma.StatusError
+	if errors.As(err, &told) {
+		return told // the operation knows best
+	}
 	if !errors.As(err, &known) {
 		if ctx.Err() != nil {
 			return huma.NewError(http.StatusServiceUnavailable, "the request was given up")

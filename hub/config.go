@@ -98,6 +98,11 @@ type Config struct {
 	LogCredit      int64         // bytes of log frames that an agent is granted at a time, at most; not less than 64 KiB. Defaults to 256 KiB.
 	LogIdleTimeout time.Duration // credit that is neither used nor given back for longer ends its session. Defaults to 1 min.
 
+	// Artifacts are what agents may fetch: any of them that is asked for by its SHA-256. Defaults to none.
+	Artifacts      Artifacts
+	MaxTransfers   int   // artifacts that are sent at a time; other agents wait, and are served in turns. Defaults to 64.
+	ArtifactBuffer int64 // bytes of artifacts on their way: there are no more transfers than fit into it, at about 2 MiB each. Defaults to 256 MiB.
+
 	// QUIC tunes the transport: idle timeout, windows, streams. Defaults to quic-go's values, and an idle timeout of 60 s.
 	// The idle timeout is raised where it would end a session before MaxTimeoutCount strikes do. The number of unidirectional
 	// streams is lowered to 4, or less: to what the connection's window holds, as log streams that are not read must not block
@@ -158,6 +163,8 @@ func (c Config) validate() (Config, error) {
 	setDefault(&c.LogBuffer, 256<<20)
 	setDefault(&c.LogCredit, 256<<10)
 	setDefault(&c.LogIdleTimeout, time.Minute)
+	setDefault(&c.MaxTransfers, 64)
+	setDefault(&c.ArtifactBuffer, 256<<20)
 	setDefault(&c.Logger, slog.Default())
 	if c.Now == nil {
 		c.Now = time.Now
@@ -179,6 +186,7 @@ func (c Config) validate() (Config, error) {
 		"PromiseWarnThreshold": c.PromiseWarnThreshold, "LogBuffer": int(c.LogBuffer), "MaxHandshakes": c.MaxHandshakes,
 		"MaxAdmissions": c.MaxAdmissions, "MaxEnrolments": c.MaxEnrolments,
 		"WorkerCount": c.WorkerCount, "QueueSize": c.QueueSize,
+		"MaxTransfers": c.MaxTransfers, "ArtifactBuffer": int(c.ArtifactBuffer),
 	} {
 		if n < 0 {
 			return c, fmt.Errorf("hub: %s is negative", name)

@@ -97,3 +97,9 @@ func Throughput(each ...float64) float64 {
 	}
 	return t.rate(at, count)
 }
+
+// Transfers is the number of artifacts that wait for their turn, and of those that are being sent.
+func Transfers(h *Hub) (waiting, busy int) { return h.couriers.load() }
+
+// SetArtifactTurn changes how many bytes a transfer may send in its turn, before any is asked for.
+func SetArtifactTurn(h *Hub, bytes int64) { h.couriers.bytes = bytes }

@@ -49,6 +49,7 @@ type Hub struct {
 	facts     *factsIntake
 	credits   *credits // for logs
 	messages  *dispatcher
+	couriers  *couriers // of artifacts
 
 	resultRoom *room
 
@@ -100,6 +101,7 @@ func New(cfg Config) (*Hub, error) {
 	h.logs = newIntake(h, h.storeLogs, h.credits.stored)
 	h.facts = newFactsIntake(h)
 	h.messages = newDispatcher(h)
+	h.couriers = newCouriers(h)
 	return h, nil
 }
 

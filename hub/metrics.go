@@ -27,6 +27,7 @@ type Metrics struct {
 	results, logRecords, logBytes, storeErrors         prometheus.Counter
 	encodingErrors, decodingErrors, networkErrors      prometheus.Counter
 	messagesRejected                                   prometheus.Counter
+	transfers, transfersFailed, transferBytes          prometheus.Counter
 	handlerDuration                                    prometheus.Histogram
 	requestDuration                                    timing
 	throughput                                         throughput
@@ -60,6 +61,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		}),
 		m.gauge(telemetry.DispatcherQueueDepth, "Messages of agents that wait for a worker.", func(h *Hub) float64 { queued, _ := h.messages.load(); return float64(queued) }),
 		m.gauge(telemetry.DispatcherWorkersBusy, "Handlers of messages that have not returned.", func(h *Hub) float64 { _, busy := h.messages.load(); return float64(busy) }),
+		m.gauge(telemetry.ArtifactTransfersActive, "Artifacts that are being sent.", func(h *Hub) float64 { _, busy := h.couriers.load(); return float64(busy) }),
+		m.gauge(telemetry.ArtifactTransfersWaiting, "Artifacts that agents asked for and that wait for their turn.", func(h *Hub) float64 { waiting, _ := h.couriers.load(); return float64(waiting) }),
 		m.gauge(telemetry.UptimeSeconds, "Time since the hub started.", func(h *Hub) float64 { return h.cfg.Now().Sub(h.startedAt).Seconds() }),
 	}
 	counter := func(field *prometheus.Counter, name, help string) {
@@ -93,6 +96,9 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	counter(&m.decodingErrors, telemetry.DecodingErrorsTotal, "Frames too large, truncated or malformed.")
 	counter(&m.networkErrors, telemetry.NetworkErrorsTotal, "Accepted sessions that ended without a goodbye by fault of the network or the agent.")
 	counter(&m.messagesRejected, telemetry.DispatcherRejectedTotal, "Messages of agents answered as overloaded, or that met a stopping hub.")
+	counter(&m.transfers, telemetry.ArtifactTransfersTotal, "Artifacts sent to agents, to their end.")
+	counter(&m.transfersFailed, telemetry.ArtifactTransfersFailed, "Artifacts that agents asked for and did not get, or not to their end; they ask again.")
+	counter(&m.transferBytes, telemetry.ArtifactBytesSentTotal, "Bytes of artifacts sent to agents.")
 	m.refusalsBy = prometheus.NewCounterVec(prometheus.CounterOpts{Name: telemetry.RefusalsTotal,
 		Help: "Connections, sessions and enrolments refused, by reason."}, []string{telemetry.LabelReason})
 	for _, reason := range refusalReasons() {

@@ -39,6 +39,7 @@ type session struct {
 	frames   *wire.Reader // of the control stream
 	out      *wire.Outbox
 	offering offering // of logs; guarded by hub.credits
+	fetches  int      // artifacts that it asked for and does not have; guarded by hub.couriers
 
 	mu      sync.Mutex
 	cause   *endError  // why it ends; the first one counts
@@ -101,6 +102,9 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 		return s.hub.credits.offer(s, body.LogOffer.GetBytes())
 	case *quicflowv1.ToHub_Request:
 		s.received("request")
+		if want := body.Request.GetFetchArtifact(); want != nil {
+			return s.hub.couriers.fetch(s, body.Request.GetId(), want)
+		}
 		return s.hub.messages.dispatch(s, body.Request)
 	case *quicflowv1.ToHub_Facts:
 		s.received("facts")

@@ -31,6 +31,8 @@ func Settings(c config.Config) Config {
 		DefaultTimeout:         message.DefaultMessageTimeout.Std(),
 		LogBuffer:              int64(c.Logs.MaxBufferedBytes),
 		LogCredit:              int64(c.Logs.CreditBytes),
+		MaxTransfers:           c.Artifacts.MaxTransfers,
+		ArtifactBuffer:         int64(c.Artifacts.MaxBufferedBytes),
 		QUIC: &quic.Config{
 			MaxIdleTimeout:                 q.MaxIdleTimeout.Std(),
 			MaxIncomingStreams:             int64(q.MaxIncomingStreams),

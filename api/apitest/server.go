@@ -20,6 +20,7 @@ import (
 
 	"github.com/quicflow/quicflow/api"
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/artifact"
 	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/pki"
@@ -33,6 +34,9 @@ const Admin = "admin"
 
 // MaxLogBytes is how much a log may have before Store.TrimLogs cuts it.
 const MaxLogBytes = 9000
+
+// MaxArtifact is how large an artifact may be, in bytes.
+const MaxArtifact = 4 << 20
 
 // Server is a running API.
 type Server struct {
@@ -69,8 +73,11 @@ func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	s := &Server{Token: token, Store: db, Bus: bus.New(bus.Config{}), Rollouts: &Rollouts{}, Jobs: &Jobs{}, Schedules: &Schedules{store: db}, t: t, position: map[string]uint64{}}
 	s.Hub = s.newHub()
 	t.Cleanup(s.Jobs.running.Wait)
+	artifacts, err := artifact.Open(artifact.Config{Dir: t.TempDir(), Index: db, MaxBytes: MaxArtifact, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
 	config := api.Config{
-		Store: db, Rollouts: s.Rollouts, Jobs: s.Jobs, Schedules: s.Schedules, Messages: s.Hub, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
+		Artifacts: artifacts,
+		Store:     db, Rollouts: s.Rollouts, Jobs: s.Jobs, Schedules: s.Schedules, Messages: s.Hub, Bus: s.Bus, Joins: fingerprint{1, 2, 3}, Version: "test",
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/agent/artifacts"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/container"
 	"github.com/quicflow/quicflow/agent/executor/git"
@@ -32,6 +33,7 @@ const (
 	defaultJoinTimeout = 30 * time.Second
 	defaultMaxSteps    = 16
 	defaultMaxJournal  = 10_000
+	defaultCache       = 10 << 30
 	defaultLogLevel    = "info"
 	tokenVariable      = "QUIC_JOIN_TOKEN"
 )
@@ -50,6 +52,7 @@ type options struct {
 	retryLimit    int
 	maxSteps      int
 	maxJournal    int
+	artifactCache int64
 	joinTimeout   time.Duration
 	joined        func() // to be called when there is an identity
 	logLevel      string
@@ -68,6 +71,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.IntVar(&o.retryLimit, "retry-limit", 0, "exit after so many failed attempts to connect in a row; 0 is no limit")
 	flags.IntVar(&o.maxSteps, "max-steps", defaultMaxSteps, "steps that may run at the same time")
 	flags.IntVar(&o.maxJournal, "max-journal", defaultMaxJournal, "steps whose result or output the server has not confirmed; more are refused as journal_full")
+	flags.Int64Var(&o.artifactCache, "artifact-cache", defaultCache, "bytes that the artifacts kept on this host may take; those in use stay in any case")
 	flags.StringVar(&o.logLevel, "log-level", defaultLogLevel, "debug, info, warn or error")
 }
 
@@ -116,6 +120,10 @@ func (o *options) config() (agent.Config, error) {
 	if cfg.DataDir, err = o.directory(); err != nil {
 		return cfg, err
 	}
+	cfg.Artifacts, err = artifacts.New(artifacts.Config{Dir: filepath.Join(cfg.DataDir, "artifacts"), MaxBytes: o.artifactCache, Logger: o.logger})
+	if err != nil {
+		return cfg, err
+	}
 	cfg.Executor, err = o.executors(cfg)
 	return cfg, err
 }
@@ -129,7 +137,7 @@ func workers() []executor.Worker {
 func (o *options) executors(cfg agent.Config) (*executor.Set, error) {
 	var all []executor.Executor
 	for _, w := range workers() {
-		x, err := wrapper.New(wrapper.Config{Worker: w, Logger: o.logger})
+		x, err := wrapper.New(wrapper.Config{Worker: w, Fetcher: cfg.Artifacts, Logger: o.logger})
 		if err != nil {
 			return nil, err
 		}
@@ -191,6 +199,7 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer cfg.Artifacts.Close()
 	ctx, over := onTrial(ctx, &cfg)
 	defer over()
 	a, err := o.agent(ctx, cfg)

@@ -37,6 +37,7 @@ Exit codes:
 const examples = `  quic-ctl clients
   quic-ctl agent token --uses 10
   quic-ctl project create -f project.yaml
+  quic-ctl artifact upload shop-2.0.tar.gz
   quic-ctl version create -f version.yaml
   quic-ctl task create --project hello --version 2.0 --selector 'env=prod' --canary 20 --soak 10s --wait
   quic-ctl logs -f TASK
@@ -101,7 +102,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	c.options.register(root)
-	root.AddCommand(c.clients(), c.agent(), c.apply(), c.export(), c.project(), c.environment(), c.variable(), c.version(), c.task(), c.schedule(),
+	root.AddCommand(c.clients(), c.agent(), c.apply(), c.export(), c.project(), c.environment(), c.variable(), c.artifact(), c.version(), c.task(), c.schedule(),
 		c.preview(), c.logs(), c.installations(), c.drift(),
 		c.command(), c.batch(), c.send(), c.broadcast())
 	return root

@@ -2301,6 +2301,14 @@ type Artifact struct {
 // ArtifactUnpack Archive format to unpack into the release directory. Left out: it stays a file
 type ArtifactUnpack string
 
+// ArtifactList defines model for ArtifactList.
+type ArtifactList struct {
+	Artifacts []StoredArtifact `json:"artifacts"`
+
+	// Total How many match, on all pages
+	Total int64 `json:"total"`
+}
+
 // BatchAnswer defines model for BatchAnswer.
 type BatchAnswer struct {
 	CommandType string    `json:"command_type"`
@@ -4584,6 +4592,27 @@ type Snapshot struct {
 // SnapshotType defines model for Snapshot.Type.
 type SnapshotType string
 
+// StoredArtifact defines model for StoredArtifact.
+type StoredArtifact struct {
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by,omitempty,omitzero"`
+
+	// LastUsed Uploaded, named by a version, or fetched by an agent; to the hour
+	LastUsed time.Time `json:"last_used"`
+
+	// Name As it was uploaded
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Sha256 Of its content; it is named by this
+	Sha256 string `json:"sha256"`
+
+	// Size In bytes
+	Size int64 `json:"size"`
+
+	// Versions How many versions use it. It can be deleted when none does
+	Versions int64 `json:"versions"`
+}
+
 // Strategy defines model for Strategy.
 type Strategy struct {
 	Canary Canary `json:"canary,omitempty,omitzero"`
@@ -5007,6 +5036,30 @@ type ListCommandsParams struct {
 
 // ListCommandsParamsStatus defines parameters for ListCommands.
 type ListCommandsParamsStatus string
+
+// ListArtifactsParams defines parameters for ListArtifacts.
+type ListArtifactsParams struct {
+	// Search Part of a name, or the beginning of a SHA-256
+	Search *string `form:"search,omitempty" json:"search,omitempty"`
+
+	// Unused Only those that no version uses
+	Unused *bool `form:"unused,omitempty" json:"unused,omitempty"`
+
+	// Limit How many at most
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Offset How many to pass over
+	Offset *int64 `form:"offset,omitempty" json:"offset,omitempty"`
+}
+
+// UploadArtifactParams defines parameters for UploadArtifact.
+type UploadArtifactParams struct {
+	// Name For people, such as the name of the file
+	Name *string `form:"name,omitempty" json:"name,omitempty"`
+
+	// Sha256 What the content must have. Another one is refused, and nothing is stored
+	Sha256 *string `form:"sha256,omitempty" json:"sha256,omitempty"`
+}
 
 // ListInstallationsParams defines parameters for ListInstallations.
 type ListInstallationsParams struct {
@@ -5757,6 +5810,39 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/overview (the `Overview` operationId).
 	Overview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListArtifacts List artifacts, the newest first
+	//
+	// Corresponds with GET /api/release/artifacts (the `ListArtifacts` operationId).
+	ListArtifacts(ctx context.Context, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UploadArtifactWithBody Upload an artifact
+	//
+	// The body is its content. It is stored under its SHA-256, once it has come in full; what was there before under it stays, and takes the new name. 413: it is larger than artifacts.max_bytes.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/release/artifacts (the `UploadArtifact` operationId).
+	UploadArtifactWithBody(ctx context.Context, params *UploadArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteArtifact Delete an artifact
+	//
+	// 409: a version uses it.
+	//
+	// Corresponds with DELETE /api/release/artifacts/{sha256} (the `DeleteArtifact` operationId).
+	DeleteArtifact(ctx context.Context, sha256 string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetArtifact Get what is known of an artifact
+	//
+	// Corresponds with GET /api/release/artifacts/{sha256} (the `GetArtifact` operationId).
+	GetArtifact(ctx context.Context, sha256 string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DownloadArtifact Download an artifact
+	//
+	// Ranges are supported.
+	//
+	// Corresponds with GET /api/release/artifacts/{sha256}/content (the `DownloadArtifact` operationId).
+	DownloadArtifact(ctx context.Context, sha256 string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetConfig A configuration as a task deployed it
 	//
@@ -6995,6 +7081,89 @@ func (c *API) Events(ctx context.Context, reqEditors ...RequestEditorFn) (*http.
 // Corresponds with GET /api/overview (the `Overview` operationId).
 func (c *API) Overview(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewOverviewRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListArtifacts List artifacts, the newest first
+//
+// Corresponds with GET /api/release/artifacts (the `ListArtifacts` operationId).
+func (c *API) ListArtifacts(ctx context.Context, params *ListArtifactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListArtifactsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UploadArtifactWithBody Upload an artifact
+//
+// The body is its content. It is stored under its SHA-256, once it has come in full; what was there before under it stays, and takes the new name. 413: it is larger than artifacts.max_bytes.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/release/artifacts (the `UploadArtifact` operationId).
+func (c *API) UploadArtifactWithBody(ctx context.Context, params *UploadArtifactParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUploadArtifactRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteArtifact Delete an artifact
+//
+// 409: a version uses it.
+//
+// Corresponds with DELETE /api/release/artifacts/{sha256} (the `DeleteArtifact` operationId).
+func (c *API) DeleteArtifact(ctx context.Context, sha256 string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteArtifactRequest(c.Server, sha256)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetArtifact Get what is known of an artifact
+//
+// Corresponds with GET /api/release/artifacts/{sha256} (the `GetArtifact` operationId).
+func (c *API) GetArtifact(ctx context.Context, sha256 string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetArtifactRequest(c.Server, sha256)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DownloadArtifact Download an artifact
+//
+// Ranges are supported.
+//
+// Corresponds with GET /api/release/artifacts/{sha256}/content (the `DownloadArtifact` operationId).
+func (c *API) DownloadArtifact(ctx context.Context, sha256 string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDownloadArtifactRequest(c.Server, sha256)
 	if err != nil {
 		return nil, err
 	}
@@ -9833,6 +10002,266 @@ func NewOverviewRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/overview")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListArtifactsRequest constructs an http.Request for the ListArtifacts method
+func NewListArtifactsRequest(server string, params *ListArtifactsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/artifacts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Search != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Unused != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "unused", *params.Unused, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Offset != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "offset", *params.Offset, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUploadArtifactRequestWithBody constructs an http.Request for the UploadArtifact method, with any body, and a specified content type
+func NewUploadArtifactRequestWithBody(server string, params *UploadArtifactParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/artifacts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sha256 != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "sha256", *params.Sha256, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteArtifactRequest constructs an http.Request for the DeleteArtifact method
+func NewDeleteArtifactRequest(server string, sha256 string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "sha256", sha256, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/artifacts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetArtifactRequest constructs an http.Request for the GetArtifact method
+func NewGetArtifactRequest(server string, sha256 string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "sha256", sha256, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/artifacts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDownloadArtifactRequest constructs an http.Request for the DownloadArtifact method
+func NewDownloadArtifactRequest(server string, sha256 string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "sha256", sha256, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/artifacts/%s/content", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}

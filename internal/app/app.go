@@ -19,6 +19,7 @@ import (
 
 	"github.com/quicflow/quicflow/activities"
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/artifact"
 	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/config"
@@ -57,6 +58,7 @@ type App struct {
 	dir        *directory
 	nodeID     string
 	store      *store.Store
+	artifacts  *artifact.Store
 	bus        *bus.Bus
 	registry   *prometheus.Registry
 	hub        *hub.Hub
@@ -143,6 +145,9 @@ func (a *App) start(ctx context.Context) error {
 		return err
 	}
 	if err := a.openStore(ctx); err != nil {
+		return err
+	}
+	if err := a.openArtifacts(ctx); err != nil {
 		return err
 	}
 	token, err := ensureAdminToken(ctx, a.dir, a.store, a.nodeID)
@@ -270,6 +275,7 @@ func (a *App) startHub(ctx context.Context) error {
 	cfg.NodeID = a.nodeID
 	cfg.CA, cfg.Certificate, cfg.ServerCAs = ca, a.joins.certificate, a.joins.authorities
 	cfg.Registry, cfg.Sink, cfg.Enroller = noticedRegistry{a.store, a.bus}, a.store, a.store
+	cfg.Artifacts = a.artifacts
 	cfg.OnStored = func(taskID string) { a.bus.Notify(bus.Task(taskID)) }
 	cfg.OnResults = a.results.Stored
 	cfg.Metrics, cfg.Logger = metrics, a.logger

@@ -66,6 +66,7 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		NoBatch:       !a.cfg.Batch.Enabled,
 		Bus:           a.bus,
 		Joins:         a.joins,
+		Artifacts:     a.artifacts,
 		Revoked:       func(clientID string) { a.hub.Disconnect(clientID) },
 		TemporalUI:    a.temporalUI,
 		TemporalUIURL: a.cfg.Temporal.UIURL,
@@ -73,10 +74,10 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		TemporalNamespace: a.cfg.Temporal.Namespace,
 		AgentPort:         port(a.hub.Addr()),
 
-		Checks:        map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
-		SessionKey:    sessionKey,
-		Version:       a.cfg.Version,
-		Logger:        a.logger,
+		Checks:     map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
+		SessionKey: sessionKey,
+		Version:    a.cfg.Version,
+		Logger:     a.logger,
 	})
 	if err != nil {
 		return err

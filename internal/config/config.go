@@ -21,6 +21,8 @@ type Config struct {
 	Temporal Temporal `key:"temporal" doc:"The Temporal cluster. The default is a Temporal server inside this process, its state beside the database."`
 	Logs     Logs     `key:"logs" doc:"Logs of deployments and commands."`
 	Metrics  Metrics  `key:"metrics" doc:"Prometheus metrics."`
+
+	Artifacts Artifacts `key:"artifacts" doc:"Files that are uploaded for versions, and delivered to agents."`
 }
 
 // Server is section server.
@@ -143,6 +145,28 @@ type Metrics struct {
 	Addr string `key:"addr" doc:"Where /metrics is served. An empty host means loopback; any other address wants server.api_tls_cert_file. Empty means nowhere."`
 }
 
+// Artifacts is section artifacts.
+type Artifacts struct {
+	Store            string      `key:"store" doc:"disk or s3."`
+	Dir              string      `key:"dir" doc:"Where they are kept, or, with s3, uploads that are not complete. Empty means artifacts in the data directory."`
+	S3               ArtifactsS3 `key:"s3" doc:"The S3-compatible storage."`
+	MaxBytes         int         `key:"max_bytes" doc:"Size of one artifact. A larger upload is refused."`
+	Retention        Duration    `key:"retention" doc:"An artifact that no version uses is kept this long after it was used last."`
+	MaxTransfers     int         `key:"max_transfers" doc:"Agents that are sent an artifact at a time; others wait, and are served in turns."`
+	MaxBufferedBytes int         `key:"max_buffered_bytes" doc:"Memory for artifacts on their way: there are no more transfers than fit into it, at about 2 MiB each."`
+}
+
+// ArtifactsS3 is section artifacts.s3.
+type ArtifactsS3 struct {
+	Endpoint      string `key:"endpoint" doc:"Host, or host:port."`
+	Bucket        string `key:"bucket" doc:"Bucket. It must exist."`
+	Region        string `key:"region" doc:"Region. Empty means that the storage is asked."`
+	Prefix        string `key:"prefix" doc:"What the names of objects begin with."`
+	AccessKey     string `key:"access_key" doc:"Access key. Empty means AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, or the role of the machine."`
+	SecretKeyFile string `key:"secret_key_file" doc:"File that holds the secret key of access_key."`
+	Insecure      bool   `key:"insecure" doc:"Plain HTTP, without TLS."`
+}
+
 // Standard is the preset for up to 10,000 agents, and the default.
 func Standard() Config {
 	return Config{
@@ -198,6 +222,9 @@ func Standard() Config {
 		Temporal: Temporal{Namespace: "default"},
 		Logs:     Logs{MaxBufferedBytes: 256 << 20, CreditBytes: 256 << 10, Retention: seconds(30 * 24 * 3600), MaxBytes: 1 << 30},
 		Metrics:  Metrics{Addr: ":9090"},
+		Artifacts: Artifacts{
+			Store: "disk", MaxBytes: 10 << 30, Retention: seconds(30 * 24 * 3600), MaxTransfers: 64, MaxBufferedBytes: 256 << 20,
+		},
 	}
 }
 

@@ -21,6 +21,7 @@ func (c Config) Validate() error {
 	c.validateTransport(v)
 	c.validateWork(v)
 	c.validateBackends(v)
+	c.validateArtifacts(v)
 	return errors.Join(v.errs...)
 }
 
@@ -190,6 +191,28 @@ func (c Config) validateBackends(v *validation) {
 		if t.Address == "" {
 			v.fail("temporal.ui_url", "is for a Temporal cluster, and temporal.address is empty")
 		}
+	}
+}
+
+func (c Config) validateArtifacts(v *validation) {
+	a := c.Artifacts
+	v.oneOf("artifacts.store", a.Store, "disk", "s3")
+	v.between("artifacts.max_bytes", a.MaxBytes, 1, maxBytes)
+	v.duration("artifacts.retention", a.Retention, time.Hour, 100*365*day)
+	v.between("artifacts.max_transfers", a.MaxTransfers, 1, 10_000)
+	v.between("artifacts.max_buffered_bytes", a.MaxBufferedBytes, 4<<20, maxBytes)
+	if a.Store != "s3" {
+		if a.S3 != (ArtifactsS3{}) {
+			v.fail("artifacts.s3", "is given, but artifacts.store is %s", a.Store)
+		}
+		return
+	}
+	v.together("artifacts.store s3", a.Store, "artifacts.s3.endpoint", a.S3.Endpoint)
+	v.together("artifacts.store s3", a.Store, "artifacts.s3.bucket", a.S3.Bucket)
+	v.together("artifacts.s3.access_key", a.S3.AccessKey, "artifacts.s3.secret_key_file", a.S3.SecretKeyFile)
+	v.together("artifacts.s3.secret_key_file", a.S3.SecretKeyFile, "artifacts.s3.access_key", a.S3.AccessKey)
+	if strings.Contains(a.S3.Endpoint, "/") {
+		v.fail("artifacts.s3.endpoint", "%q is not host or host:port; http:// is said by artifacts.s3.insecure", a.S3.Endpoint)
 	}
 }
 

@@ -36,7 +36,7 @@ func TestConformance(t *testing.T) {
 		t.Run(string(driver), func(t *testing.T) {
 			for _, group := range []map[string]func(*fixture){
 				tokenTests, joinTests, sessionTests, factsTests, clientTests, projectTests, taskTests, chunkTests, stepTests, resultTests, logTests,
-				retentionTests, statsTests, manageTests, snapshotTests, scheduleTests, jobTests, jobResultTests, jobRetryTests, jobReadTests, gridTests,
+				retentionTests, statsTests, manageTests, snapshotTests, scheduleTests, artifactTests, jobTests, jobResultTests, jobRetryTests, jobReadTests, gridTests,
 			} {
 				for name, test := range group {
 					t.Run(name, func(t *testing.T) {

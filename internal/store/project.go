@@ -178,6 +178,9 @@ func (s *Store) DeleteProject(ctx context.Context, id string, g Guard) error {
 				return err
 			}
 		}
+		if _, err := tx.exec(ctx, `DELETE FROM version_artifacts WHERE version_id IN (SELECT id FROM versions WHERE project_id = ?)`, p.ID); err != nil {
+			return err
+		}
 		_, err = tx.exec(ctx, `DELETE FROM variables WHERE project_id = ?`, p.ID)
 		return err
 	})

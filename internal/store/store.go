@@ -6,7 +6,7 @@
 // Locks are taken in one order, so that PostgreSQL does not run into deadlocks: projects, versions, environments, clients, tasks, targets, installations, jobs;
 // and several rows of a table in the order of their key. Whoever writes a target or a step of it holds the row of the
 // target. Whoever writes a target of a job holds the row of the job, which is why it may count and number them. Logs are apart from
-// all that: their only lock is the head of the task or job.
+// all that: their only lock is the head of the task or job. So are artifacts, which are locked in the order of their SHA-256.
 package store
 
 import (

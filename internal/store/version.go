@@ -35,7 +35,7 @@ func (r *versionRow) version() (release.Version, error) {
 }
 
 // CreateVersion stores a version of the project that ProjectID, or else Project, names. It fills both of these, and the
-// id, revision and times where they are empty.
+// id, revision and times where they are empty. A version with an artifact that was not uploaded, and has no URL, is release.ErrInvalid.
 func (s *Store) CreateVersion(ctx context.Context, v *release.Version, g ...Guard) error {
 	row := *v
 	ref := row.ProjectID
@@ -66,7 +66,10 @@ func (s *Store) CreateVersion(ctx context.Context, v *release.Version, g ...Guar
 		if isDuplicate(err) {
 			return release.Conflict("version %q of %s exists already", row.Name, row.Project)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return tx.useArtifacts(ctx, row.ID, row.Spec, s.now())
 	})
 	if err == nil {
 		*v = row
@@ -212,7 +215,10 @@ func (s *Store) changeVersion(ctx context.Context, id string, g Guard, change fu
 		if isDuplicate(err) {
 			return release.Conflict("version %q of %s exists already", next.Name, now.Project)
 		}
-		return err
+		if err != nil || same {
+			return err
+		}
+		return tx.useArtifacts(ctx, id, next.Spec, s.now())
 	})
 	return next, err
 }
@@ -232,6 +238,9 @@ func (s *Store) DeleteVersion(ctx context.Context, id string, g Guard) error {
 			use{unfinished, `(t.version_id = ? OR t.id IN (SELECT task_id FROM task_targets WHERE previous_version_id = ?))`, []any{id, id}},
 			use{installedOn, `i.project_id = ? AND (i.version_id = ? OR i.attempted_id = ?)`, []any{v.ProjectID, id, id}})
 		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `DELETE FROM version_artifacts WHERE version_id = ?`, id); err != nil {
 			return err
 		}
 		_, err = tx.exec(ctx, `UPDATE versions SET deleted_at = ?, former_name = name, name = ? WHERE id = ?`, micros(s.now()), buried(id), id)

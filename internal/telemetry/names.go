@@ -53,6 +53,12 @@ const (
 	DispatcherWorkersBusy   = "quic_backbone_dispatcher_workers_busy"
 	DispatcherRejectedTotal = "quic_backbone_dispatcher_rejected_total"
 	HandlerDuration         = "quic_backbone_handler_duration_seconds"
+
+	ArtifactTransfersActive  = "quic_backbone_artifact_transfers_active"
+	ArtifactTransfersWaiting = "quic_backbone_artifact_transfers_waiting"
+	ArtifactTransfersTotal   = "quic_backbone_artifact_transfers_total"
+	ArtifactTransfersFailed  = "quic_backbone_artifact_transfers_failed_total"
+	ArtifactBytesSentTotal   = "quic_backbone_artifact_bytes_sent_total"
 )
 
 // LabelReason is the label of RefusalsTotal.

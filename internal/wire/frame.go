@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -115,6 +116,11 @@ func (r *Reader) Read(m Message) error {
 		return decode(r.ahead[r.from-size:r.from], m)
 	}
 	return r.readLong(int(length), m)
+}
+
+// Rest gives what follows the frames that were read, as it comes. Read must not be called again.
+func (r *Reader) Rest() io.Reader {
+	return io.MultiReader(bytes.NewReader(r.ahead[r.from:r.to]), r.r)
 }
 
 // readLong reads a payload that is not worth to be held.

@@ -24,6 +24,10 @@ const (
 // MinLogCredit is the least that a LogCredit grants, in bytes: two log frames.
 const MinLogCredit = 2 * (MaxLogFrame + HeaderSize)
 
+// ArtifactWindow is what a hub may send of an artifact before its agent has read it, in bytes. It is a third of what an agent's connection
+// may hold, so that the control stream has room beside it.
+const ArtifactWindow = 2 << 20
+
 // Close codes: why one side closed a connection. The reason phrase beside the code is for people.
 const (
 	CloseNormal        quic.ApplicationErrorCode = 0 // on purpose, after a Goodbye

@@ -17,6 +17,10 @@
 //     a stream that has credit, it ends the session.
 //   - A hub with little room left grants what was asked for, and no more.
 //
+// Artifacts travel on unidirectional streams that the hub opens, one for each FetchArtifact it carries out: an ArtifactHeader frame,
+// then the bytes of the content from the offset on, then the end. An agent always reads them, or stops the stream; it asks for one at a
+// time, so that QUIC's flow control of that one stream leaves the connection's window room for the control stream.
+//
 // Enrolment ALPN: on each bidirectional stream the agent sends one EnrolRequest and reads one EnrolResponse.
 //
 // Every frame is a 4-byte big-endian length followed by that many bytes of protobuf.
@@ -118,6 +122,7 @@ const (
 	FailureCode_FAILURE_CODE_UNSUPPORTED  FailureCode = 4 // unknown message or step type
 	FailureCode_FAILURE_CODE_INTERNAL     FailureCode = 5
 	FailureCode_FAILURE_CODE_TIMEOUT      FailureCode = 6 // its handler did not end in time; what it did is not known
+	FailureCode_FAILURE_CODE_NOT_FOUND    FailureCode = 7 // what was asked for does not exist
 )
 
 // Enum value maps for FailureCode.
@@ -130,6 +135,7 @@ var (
 		4: "FAILURE_CODE_UNSUPPORTED",
 		5: "FAILURE_CODE_INTERNAL",
 		6: "FAILURE_CODE_TIMEOUT",
+		7: "FAILURE_CODE_NOT_FOUND",
 	}
 	FailureCode_value = map[string]int32{
 		"FAILURE_CODE_UNSPECIFIED":  0,
@@ -139,6 +145,7 @@ var (
 		"FAILURE_CODE_UNSUPPORTED":  4,
 		"FAILURE_CODE_INTERNAL":     5,
 		"FAILURE_CODE_TIMEOUT":      6,
+		"FAILURE_CODE_NOT_FOUND":    7,
 	}
 )
 
@@ -553,7 +560,7 @@ type ToHub_Goodbye struct {
 }
 
 type ToHub_Request struct {
-	Request *Request `protobuf:"bytes,6,opt,name=request,proto3,oneof"` // of a Message, for the hub's handlers
+	Request *Request `protobuf:"bytes,6,opt,name=request,proto3,oneof"` // of a Message, for the hub's handlers, or of a FetchArtifact
 }
 
 type ToHub_LogOffer struct {
@@ -1235,6 +1242,7 @@ type Request struct {
 	//	*Request_CancelStep
 	//	*Request_Message
 	//	*Request_Describe
+	//	*Request_FetchArtifact
 	Body          isRequest_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1320,6 +1328,15 @@ func (x *Request) GetDescribe() *Describe {
 	return nil
 }
 
+func (x *Request) GetFetchArtifact() *FetchArtifact {
+	if x != nil {
+		if x, ok := x.Body.(*Request_FetchArtifact); ok {
+			return x.FetchArtifact
+		}
+	}
+	return nil
+}
+
 type isRequest_Body interface {
 	isRequest_Body()
 }
@@ -1340,6 +1357,10 @@ type Request_Describe struct {
 	Describe *Describe `protobuf:"bytes,5,opt,name=describe,proto3,oneof"` // to an agent
 }
 
+type Request_FetchArtifact struct {
+	FetchArtifact *FetchArtifact `protobuf:"bytes,10,opt,name=fetch_artifact,json=fetchArtifact,proto3,oneof"` // to a hub
+}
+
 func (*Request_Step) isRequest_Body() {}
 
 func (*Request_CancelStep) isRequest_Body() {}
@@ -1347,6 +1368,8 @@ func (*Request_CancelStep) isRequest_Body() {}
 func (*Request_Message) isRequest_Body() {}
 
 func (*Request_Describe) isRequest_Body() {}
+
+func (*Request_FetchArtifact) isRequest_Body() {}
 
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1357,6 +1380,7 @@ type Response struct {
 	//	*Response_Message
 	//	*Response_Failure
 	//	*Response_Described
+	//	*Response_Artifact
 	Body          isResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1442,6 +1466,15 @@ func (x *Response) GetDescribed() *Described {
 	return nil
 }
 
+func (x *Response) GetArtifact() *ArtifactFound {
+	if x != nil {
+		if x, ok := x.Body.(*Response_Artifact); ok {
+			return x.Artifact
+		}
+	}
+	return nil
+}
+
 type isResponse_Body interface {
 	isResponse_Body()
 }
@@ -1462,6 +1495,10 @@ type Response_Described struct {
 	Described *Described `protobuf:"bytes,5,opt,name=described,proto3,oneof"`
 }
 
+type Response_Artifact struct {
+	Artifact *ArtifactFound `protobuf:"bytes,10,opt,name=artifact,proto3,oneof"`
+}
+
 func (*Response_Step) isResponse_Body() {}
 
 func (*Response_Message) isResponse_Body() {}
@@ -1469,6 +1506,168 @@ func (*Response_Message) isResponse_Body() {}
 func (*Response_Failure) isResponse_Body() {}
 
 func (*Response_Described) isResponse_Body() {}
+
+func (*Response_Artifact) isResponse_Body() {}
+
+// FetchArtifact asks for the content of an artifact. It is answered when its turn has come: with ArtifactFound and a stream, or with
+// a Failure: NOT_FOUND, INVALID (an offset beyond the end), OVERLOADED (too many are asked for in this session), INTERNAL.
+// A hub resets a stream that it cannot finish; the agent asks again, from where it is.
+type FetchArtifact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        string                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`  // 64 hexadecimal digits, small letters
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // of the first byte that is wanted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchArtifact) Reset() {
+	*x = FetchArtifact{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchArtifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchArtifact) ProtoMessage() {}
+
+func (x *FetchArtifact) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchArtifact.ProtoReflect.Descriptor instead.
+func (*FetchArtifact) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *FetchArtifact) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *FetchArtifact) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type ArtifactFound struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Size          uint64                 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"` // of the whole content
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactFound) Reset() {
+	*x = ArtifactFound{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactFound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactFound) ProtoMessage() {}
+
+func (x *ArtifactFound) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactFound.ProtoReflect.Descriptor instead.
+func (*ArtifactFound) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ArtifactFound) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// ArtifactHeader is the first frame of an artifact's stream. What follows it are the content's bytes from the offset to size.
+type ArtifactHeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     uint64                 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // of the Request with FetchArtifact
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"` // of the whole content
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArtifactHeader) Reset() {
+	*x = ArtifactHeader{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArtifactHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArtifactHeader) ProtoMessage() {}
+
+func (x *ArtifactHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArtifactHeader.ProtoReflect.Descriptor instead.
+func (*ArtifactHeader) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ArtifactHeader) GetRequestId() uint64 {
+	if x != nil {
+		return x.RequestId
+	}
+	return 0
+}
+
+func (x *ArtifactHeader) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ArtifactHeader) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
 
 // Describe asks what runs on the host of some projects.
 type Describe struct {
@@ -1480,7 +1679,7 @@ type Describe struct {
 
 func (x *Describe) Reset() {
 	*x = Describe{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1691,7 @@ func (x *Describe) String() string {
 func (*Describe) ProtoMessage() {}
 
 func (x *Describe) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1704,7 @@ func (x *Describe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Describe.ProtoReflect.Descriptor instead.
 func (*Describe) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Describe) GetProjects() []*DescribeProject {
@@ -1525,7 +1724,7 @@ type DescribeProject struct {
 
 func (x *DescribeProject) Reset() {
 	*x = DescribeProject{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1736,7 @@ func (x *DescribeProject) String() string {
 func (*DescribeProject) ProtoMessage() {}
 
 func (x *DescribeProject) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1749,7 @@ func (x *DescribeProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeProject.ProtoReflect.Descriptor instead.
 func (*DescribeProject) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DescribeProject) GetProject() string {
@@ -1576,7 +1775,7 @@ type Described struct {
 
 func (x *Described) Reset() {
 	*x = Described{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1787,7 @@ func (x *Described) String() string {
 func (*Described) ProtoMessage() {}
 
 func (x *Described) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1800,7 @@ func (x *Described) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Described.ProtoReflect.Descriptor instead.
 func (*Described) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Described) GetRunning() [][]byte {
@@ -1622,7 +1821,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1833,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1846,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -1675,7 +1874,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1886,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1899,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Message) GetType() string {
@@ -1738,7 +1937,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1949,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1962,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StepRequest) GetStepId() string {
@@ -1871,7 +2070,7 @@ type TailLogs struct {
 
 func (x *TailLogs) Reset() {
 	*x = TailLogs{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2082,7 @@ func (x *TailLogs) String() string {
 func (*TailLogs) ProtoMessage() {}
 
 func (x *TailLogs) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2095,7 @@ func (x *TailLogs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailLogs.ProtoReflect.Descriptor instead.
 func (*TailLogs) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TailLogs) GetWhat() *DescribeProject {
@@ -1944,7 +2143,7 @@ type TailData struct {
 
 func (x *TailData) Reset() {
 	*x = TailData{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2155,7 @@ func (x *TailData) String() string {
 func (*TailData) ProtoMessage() {}
 
 func (x *TailData) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2168,7 @@ func (x *TailData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailData.ProtoReflect.Descriptor instead.
 func (*TailData) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TailData) GetData() []byte {
@@ -1998,7 +2197,7 @@ type CommandStep struct {
 
 func (x *CommandStep) Reset() {
 	*x = CommandStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2209,7 @@ func (x *CommandStep) String() string {
 func (*CommandStep) ProtoMessage() {}
 
 func (x *CommandStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2222,7 @@ func (x *CommandStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandStep.ProtoReflect.Descriptor instead.
 func (*CommandStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CommandStep) GetType() string {
@@ -2066,7 +2265,7 @@ type DeployStep struct {
 
 func (x *DeployStep) Reset() {
 	*x = DeployStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2277,7 @@ func (x *DeployStep) String() string {
 func (*DeployStep) ProtoMessage() {}
 
 func (x *DeployStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2290,7 @@ func (x *DeployStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployStep.ProtoReflect.Descriptor instead.
 func (*DeployStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeployStep) GetType() string {
@@ -2140,7 +2339,7 @@ type CancelStep struct {
 
 func (x *CancelStep) Reset() {
 	*x = CancelStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2351,7 @@ func (x *CancelStep) String() string {
 func (*CancelStep) ProtoMessage() {}
 
 func (x *CancelStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2364,7 @@ func (x *CancelStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelStep.ProtoReflect.Descriptor instead.
 func (*CancelStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelStep) GetStepId() string {
@@ -2194,7 +2393,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2405,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2418,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StepStatus) GetStepId() string {
@@ -2267,7 +2466,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2478,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2491,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StepResult) GetStepId() string {
@@ -2410,7 +2609,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2621,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2634,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResultAck) GetStepId() string {
@@ -2461,7 +2660,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2672,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2685,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogChunk) GetStepId() string {
@@ -2551,7 +2750,7 @@ type LogOffer struct {
 
 func (x *LogOffer) Reset() {
 	*x = LogOffer{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2762,7 @@ func (x *LogOffer) String() string {
 func (*LogOffer) ProtoMessage() {}
 
 func (x *LogOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2775,7 @@ func (x *LogOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOffer.ProtoReflect.Descriptor instead.
 func (*LogOffer) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogOffer) GetBytes() uint64 {
@@ -2596,7 +2795,7 @@ type LogCredit struct {
 
 func (x *LogCredit) Reset() {
 	*x = LogCredit{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2807,7 @@ func (x *LogCredit) String() string {
 func (*LogCredit) ProtoMessage() {}
 
 func (x *LogCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2820,7 @@ func (x *LogCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCredit.ProtoReflect.Descriptor instead.
 func (*LogCredit) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogCredit) GetBytes() uint64 {
@@ -2642,7 +2841,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +2853,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +2866,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LogAck) GetStepId() string {
@@ -2697,7 +2896,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2709,7 +2908,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2722,7 +2921,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *EnrolRequest) GetTokenSecret() string {
@@ -2764,7 +2963,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2975,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +2988,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *EnrolResponse) GetCertificateDer() []byte {
@@ -2824,7 +3023,7 @@ type EnrolError struct {
 
 func (x *EnrolError) Reset() {
 	*x = EnrolError{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +3035,7 @@ func (x *EnrolError) String() string {
 func (*EnrolError) ProtoMessage() {}
 
 func (x *EnrolError) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +3048,7 @@ func (x *EnrolError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolError.ProtoReflect.Descriptor instead.
 func (*EnrolError) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EnrolError) GetCode() EnrolErrorCode {
@@ -2940,22 +3139,36 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"?\n" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1c\n" +
-	"\talternate\x18\x02 \x01(\tR\talternate\"\xf4\x01\n" +
+	"\talternate\x18\x02 \x01(\tR\talternate\"\xb9\x02\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x04step\x18\x02 \x01(\v2\x18.quicflow.v1.StepRequestH\x00R\x04step\x12:\n" +
 	"\vcancel_step\x18\x03 \x01(\v2\x17.quicflow.v1.CancelStepH\x00R\n" +
 	"cancelStep\x120\n" +
 	"\amessage\x18\x04 \x01(\v2\x14.quicflow.v1.MessageH\x00R\amessage\x123\n" +
-	"\bdescribe\x18\x05 \x01(\v2\x15.quicflow.v1.DescribeH\x00R\bdescribeB\x06\n" +
-	"\x04body\"\xed\x01\n" +
+	"\bdescribe\x18\x05 \x01(\v2\x15.quicflow.v1.DescribeH\x00R\bdescribe\x12C\n" +
+	"\x0efetch_artifact\x18\n" +
+	" \x01(\v2\x1a.quicflow.v1.FetchArtifactH\x00R\rfetchArtifactB\x06\n" +
+	"\x04body\"\xa7\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12-\n" +
 	"\x04step\x18\x02 \x01(\v2\x17.quicflow.v1.StepStatusH\x00R\x04step\x120\n" +
 	"\amessage\x18\x03 \x01(\v2\x14.quicflow.v1.MessageH\x00R\amessage\x120\n" +
 	"\afailure\x18\x04 \x01(\v2\x14.quicflow.v1.FailureH\x00R\afailure\x126\n" +
-	"\tdescribed\x18\x05 \x01(\v2\x16.quicflow.v1.DescribedH\x00R\tdescribedB\x06\n" +
-	"\x04body\"D\n" +
+	"\tdescribed\x18\x05 \x01(\v2\x16.quicflow.v1.DescribedH\x00R\tdescribed\x128\n" +
+	"\bartifact\x18\n" +
+	" \x01(\v2\x1a.quicflow.v1.ArtifactFoundH\x00R\bartifactB\x06\n" +
+	"\x04body\"?\n" +
+	"\rFetchArtifact\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"#\n" +
+	"\rArtifactFound\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\"[\n" +
+	"\x0eArtifactHeader\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\x04R\trequestId\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\"D\n" +
 	"\bDescribe\x128\n" +
 	"\bprojects\x18\x01 \x03(\v2\x1c.quicflow.v1.DescribeProjectR\bprojects\"\\\n" +
 	"\x0fDescribeProject\x12\x18\n" +
@@ -3076,7 +3289,7 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x11REFUSAL_CODE_FULL\x10\x04\x12\x19\n" +
 	"\x15REFUSAL_CODE_DRAINING\x10\x05\x12\x19\n" +
 	"\x15REFUSAL_CODE_INTERNAL\x10\x06\x12\x1b\n" +
-	"\x17REFUSAL_CODE_OVERLOADED\x10\a*\xd4\x01\n" +
+	"\x17REFUSAL_CODE_OVERLOADED\x10\a*\xf0\x01\n" +
 	"\vFailureCode\x12\x1c\n" +
 	"\x18FAILURE_CODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FAILURE_CODE_INVALID\x10\x01\x12\x1b\n" +
@@ -3084,7 +3297,8 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\x19FAILURE_CODE_JOURNAL_FULL\x10\x03\x12\x1c\n" +
 	"\x18FAILURE_CODE_UNSUPPORTED\x10\x04\x12\x19\n" +
 	"\x15FAILURE_CODE_INTERNAL\x10\x05\x12\x18\n" +
-	"\x14FAILURE_CODE_TIMEOUT\x10\x06*Y\n" +
+	"\x14FAILURE_CODE_TIMEOUT\x10\x06\x12\x1a\n" +
+	"\x16FAILURE_CODE_NOT_FOUND\x10\a*Y\n" +
 	"\tStepState\x12\x1a\n" +
 	"\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13STEP_STATE_ACCEPTED\x10\x01\x12\x17\n" +
@@ -3128,7 +3342,7 @@ func file_quicflow_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_quicflow_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_quicflow_v1_agent_proto_goTypes = []any{
 	(RefusalCode)(0),        // 0: quicflow.v1.RefusalCode
 	(FailureCode)(0),        // 1: quicflow.v1.FailureCode
@@ -3147,77 +3361,82 @@ var file_quicflow_v1_agent_proto_goTypes = []any{
 	(*Goodbye)(nil),         // 14: quicflow.v1.Goodbye
 	(*Request)(nil),         // 15: quicflow.v1.Request
 	(*Response)(nil),        // 16: quicflow.v1.Response
-	(*Describe)(nil),        // 17: quicflow.v1.Describe
-	(*DescribeProject)(nil), // 18: quicflow.v1.DescribeProject
-	(*Described)(nil),       // 19: quicflow.v1.Described
-	(*Failure)(nil),         // 20: quicflow.v1.Failure
-	(*Message)(nil),         // 21: quicflow.v1.Message
-	(*StepRequest)(nil),     // 22: quicflow.v1.StepRequest
-	(*TailLogs)(nil),        // 23: quicflow.v1.TailLogs
-	(*TailData)(nil),        // 24: quicflow.v1.TailData
-	(*CommandStep)(nil),     // 25: quicflow.v1.CommandStep
-	(*DeployStep)(nil),      // 26: quicflow.v1.DeployStep
-	(*CancelStep)(nil),      // 27: quicflow.v1.CancelStep
-	(*StepStatus)(nil),      // 28: quicflow.v1.StepStatus
-	(*StepResult)(nil),      // 29: quicflow.v1.StepResult
-	(*ResultAck)(nil),       // 30: quicflow.v1.ResultAck
-	(*LogChunk)(nil),        // 31: quicflow.v1.LogChunk
-	(*LogOffer)(nil),        // 32: quicflow.v1.LogOffer
-	(*LogCredit)(nil),       // 33: quicflow.v1.LogCredit
-	(*LogAck)(nil),          // 34: quicflow.v1.LogAck
-	(*EnrolRequest)(nil),    // 35: quicflow.v1.EnrolRequest
-	(*EnrolResponse)(nil),   // 36: quicflow.v1.EnrolResponse
-	(*EnrolError)(nil),      // 37: quicflow.v1.EnrolError
-	nil,                     // 38: quicflow.v1.Hello.LabelsEntry
-	nil,                     // 39: quicflow.v1.DeployStep.SecretsEntry
+	(*FetchArtifact)(nil),   // 17: quicflow.v1.FetchArtifact
+	(*ArtifactFound)(nil),   // 18: quicflow.v1.ArtifactFound
+	(*ArtifactHeader)(nil),  // 19: quicflow.v1.ArtifactHeader
+	(*Describe)(nil),        // 20: quicflow.v1.Describe
+	(*DescribeProject)(nil), // 21: quicflow.v1.DescribeProject
+	(*Described)(nil),       // 22: quicflow.v1.Described
+	(*Failure)(nil),         // 23: quicflow.v1.Failure
+	(*Message)(nil),         // 24: quicflow.v1.Message
+	(*StepRequest)(nil),     // 25: quicflow.v1.StepRequest
+	(*TailLogs)(nil),        // 26: quicflow.v1.TailLogs
+	(*TailData)(nil),        // 27: quicflow.v1.TailData
+	(*CommandStep)(nil),     // 28: quicflow.v1.CommandStep
+	(*DeployStep)(nil),      // 29: quicflow.v1.DeployStep
+	(*CancelStep)(nil),      // 30: quicflow.v1.CancelStep
+	(*StepStatus)(nil),      // 31: quicflow.v1.StepStatus
+	(*StepResult)(nil),      // 32: quicflow.v1.StepResult
+	(*ResultAck)(nil),       // 33: quicflow.v1.ResultAck
+	(*LogChunk)(nil),        // 34: quicflow.v1.LogChunk
+	(*LogOffer)(nil),        // 35: quicflow.v1.LogOffer
+	(*LogCredit)(nil),       // 36: quicflow.v1.LogCredit
+	(*LogAck)(nil),          // 37: quicflow.v1.LogAck
+	(*EnrolRequest)(nil),    // 38: quicflow.v1.EnrolRequest
+	(*EnrolResponse)(nil),   // 39: quicflow.v1.EnrolResponse
+	(*EnrolError)(nil),      // 40: quicflow.v1.EnrolError
+	nil,                     // 41: quicflow.v1.Hello.LabelsEntry
+	nil,                     // 42: quicflow.v1.DeployStep.SecretsEntry
 }
 var file_quicflow_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: quicflow.v1.ToHub.hello:type_name -> quicflow.v1.Hello
 	12, // 1: quicflow.v1.ToHub.heartbeat:type_name -> quicflow.v1.Heartbeat
 	16, // 2: quicflow.v1.ToHub.response:type_name -> quicflow.v1.Response
-	29, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
+	32, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
 	14, // 4: quicflow.v1.ToHub.goodbye:type_name -> quicflow.v1.Goodbye
 	15, // 5: quicflow.v1.ToHub.request:type_name -> quicflow.v1.Request
-	32, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
+	35, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
 	10, // 7: quicflow.v1.ToHub.facts:type_name -> quicflow.v1.Facts
 	9,  // 8: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
 	11, // 9: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
 	13, // 10: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
 	15, // 11: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
-	30, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
-	34, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
+	33, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
+	37, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
 	14, // 14: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
 	16, // 15: quicflow.v1.ToAgent.response:type_name -> quicflow.v1.Response
-	33, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
-	38, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
+	36, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
+	41, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
 	0,  // 18: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
-	22, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
-	27, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
-	21, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
-	17, // 22: quicflow.v1.Request.describe:type_name -> quicflow.v1.Describe
-	28, // 23: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
-	21, // 24: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
-	20, // 25: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
-	19, // 26: quicflow.v1.Response.described:type_name -> quicflow.v1.Described
-	18, // 27: quicflow.v1.Describe.projects:type_name -> quicflow.v1.DescribeProject
-	26, // 28: quicflow.v1.DescribeProject.deploy:type_name -> quicflow.v1.DeployStep
-	1,  // 29: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
-	25, // 30: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
-	26, // 31: quicflow.v1.StepRequest.deploy:type_name -> quicflow.v1.DeployStep
-	18, // 32: quicflow.v1.TailLogs.what:type_name -> quicflow.v1.DescribeProject
-	20, // 33: quicflow.v1.TailData.failure:type_name -> quicflow.v1.Failure
-	39, // 34: quicflow.v1.DeployStep.secrets:type_name -> quicflow.v1.DeployStep.SecretsEntry
-	2,  // 35: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
-	29, // 36: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
-	3,  // 37: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
-	4,  // 38: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
-	37, // 39: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
-	5,  // 40: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	25, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
+	30, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
+	24, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
+	20, // 22: quicflow.v1.Request.describe:type_name -> quicflow.v1.Describe
+	17, // 23: quicflow.v1.Request.fetch_artifact:type_name -> quicflow.v1.FetchArtifact
+	31, // 24: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
+	24, // 25: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
+	23, // 26: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
+	22, // 27: quicflow.v1.Response.described:type_name -> quicflow.v1.Described
+	18, // 28: quicflow.v1.Response.artifact:type_name -> quicflow.v1.ArtifactFound
+	21, // 29: quicflow.v1.Describe.projects:type_name -> quicflow.v1.DescribeProject
+	29, // 30: quicflow.v1.DescribeProject.deploy:type_name -> quicflow.v1.DeployStep
+	1,  // 31: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
+	28, // 32: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
+	29, // 33: quicflow.v1.StepRequest.deploy:type_name -> quicflow.v1.DeployStep
+	21, // 34: quicflow.v1.TailLogs.what:type_name -> quicflow.v1.DescribeProject
+	23, // 35: quicflow.v1.TailData.failure:type_name -> quicflow.v1.Failure
+	42, // 36: quicflow.v1.DeployStep.secrets:type_name -> quicflow.v1.DeployStep.SecretsEntry
+	2,  // 37: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
+	32, // 38: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
+	3,  // 39: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
+	4,  // 40: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
+	40, // 41: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
+	5,  // 42: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_quicflow_v1_agent_proto_init() }
@@ -3251,14 +3470,16 @@ func file_quicflow_v1_agent_proto_init() {
 		(*Request_CancelStep)(nil),
 		(*Request_Message)(nil),
 		(*Request_Describe)(nil),
+		(*Request_FetchArtifact)(nil),
 	}
 	file_quicflow_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
 		(*Response_Step)(nil),
 		(*Response_Message)(nil),
 		(*Response_Failure)(nil),
 		(*Response_Described)(nil),
+		(*Response_Artifact)(nil),
 	}
-	file_quicflow_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_quicflow_v1_agent_proto_msgTypes[19].OneofWrappers = []any{
 		(*StepRequest_Command)(nil),
 		(*StepRequest_Deploy)(nil),
 	}
@@ -3268,7 +3489,7 @@ func file_quicflow_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quicflow_v1_agent_proto_rawDesc), len(file_quicflow_v1_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
