@@ -150,6 +150,11 @@ bench-batch: build ## Measure batch jobs beside broadcasts and Ansible (BATCH=ba
 	@go build -o bin/bench/batch ./internal/bench/batch
 	@bin/bench/batch -run '$(BATCH)' -database '$(DATABASE)' -agents '$(AGENTS)' -rounds '$(ROUNDS)' -out bin/bench/batch.json
 
+.PHONY: bench-container
+bench-container: ## Measure a container step beside `docker run` and waiting for its health (as root, on Linux)
+	@scripts/install-deps.sh iproute2 util-linux iptables docker.io docker-registry busybox-static
+	go test -count=1 -run '^$$' -bench Install -benchtime 30x -timeout 10m ./internal/dockertest
+
 ## --- source
 
 .PHONY: lint

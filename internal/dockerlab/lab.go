@@ -1,10 +1,5 @@
 //go:build linux
 
-// Package dockerlab runs a private Docker engine and image registries for tests, as root on Linux.
-//
-// All of it lives in a network namespace of its own, so that ports, bridges and packet filter rules of the host are neither used nor
-// changed, and several labs, and the host's own engine, do not know of each other. What a lab that was killed left behind, the next
-// one removes. The host reaches published ports at Address.
 package dockerlab
 
 import (
@@ -35,11 +30,12 @@ const (
 	stopTimeout  = 15 * time.Second // until what is asked to end is killed
 	slots        = 64               // labs at a time on one machine
 	poll         = 20 * time.Millisecond
+)
 
-	// Registry holds the images of App and takes anyone; AuthRegistry holds the same, and wants User and Password. Their
-	// addresses are within the lab's network.
-	Registry     = "127.0.0.1:5000"
-	AuthRegistry = "127.0.0.1:5001"
+// The addresses of the registries, within the lab's network, and what they hold.
+const (
+	Registry     = "127.0.0.1:5000" // takes anyone
+	AuthRegistry = "127.0.0.1:5001" // holds the same images, and wants User and Password
 	User         = "lab"
 	Password     = "correct horse"
 

@@ -360,6 +360,11 @@ func TestLeftovers(t *testing.T) {
 	require.Equal(t, errKilled, p.inChild(lostStep, false, "container.started"))
 	p.deploy("v3")
 	require.Len(t, p.containers(), 2)
+
+	// The old one has the name of a kept one already, and still runs.
+	lostStep = p.step(release.StepUpdate, "v2")
+	require.Equal(t, errKilled, p.inChild(lostStep, false, "container.renamed"))
+	p.deploy("v3")
 	p.do(p.step(release.StepUninstall, ""))
 	require.Empty(t, p.containers())
 }

@@ -42,7 +42,7 @@ type project struct {
 	t    *testing.T
 	name string
 	port int
-	host string // of the engine
+	host string // of the engine; empty: it is gone
 	api  *client.Client
 	spec release.ContainerSpec // of the project
 }
@@ -68,7 +68,9 @@ func projectOn(t *testing.T, host string) *project {
 		},
 	}}
 	t.Cleanup(func() {
-		p.removeAll()
+		if p.host != "" {
+			p.removeAll()
+		}
 		api.Close()
 	})
 	return p

@@ -18,6 +18,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
 		os.Exit(child())
 	}
+	if os.Getenv(labVariable) != "" {
+		os.Exit(labChild())
+	}
 	os.Exit(run(m))
 }
 

@@ -83,8 +83,11 @@ func (p *project) watch() (stop func() (answers int, misses []string)) {
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			// A container that was listed may be replaced before it is asked; then the next list has its successor.
-			if ask() || ask() {
+			answered := ask()
+			if !answered { // what was listed may be replaced before it is asked; then the next list has its successor
+				answered = ask()
+			}
+			if answered {
 				answers++
 			} else if ctx.Err() == nil {
 				misses = append(misses, time.Now().Format(time.StampMilli))
@@ -165,7 +168,7 @@ func TestScripts(t *testing.T) {
 	t.Parallel()
 	p := newProject(t).with(func(s *release.ContainerSpec) {
 		s.PreScript = `echo "pre $QUICFLOW_VERSION"`
-		s.PostScript = fmt.Sprintf(`echo "post $QUICFLOW_CONTAINER_NAME $QUICFLOW_PORT_8080 $A"`)
+		s.PostScript = `echo "post $QUICFLOW_CONTAINER_NAME $QUICFLOW_PORT_8080 $A"`
 		s.Env = map[string]string{"A": "a b"}
 	})
 	step := p.step(release.StepInstall, "v1")

@@ -57,8 +57,7 @@ func (r retreat) error() error {
 
 // goBack removes the step's container and sees that the one before runs again. It gives why, and what went wrong on the way.
 func (d *deployment) goBack(ctx context.Context, r retreat, why error) error {
-	stops := d.spec.StopTimeout.Std()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backTime+stops)
+	ctx, cancel := d.lastly(ctx)
 	defer cancel()
 	if err := d.Tools.Keep(keptBack, r); err != nil {
 		return fmt.Errorf("%w; the way back cannot be kept: %w", why, err)

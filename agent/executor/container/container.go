@@ -9,9 +9,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
@@ -47,34 +44,15 @@ func (*Worker) Type() release.Type { return release.TypeContainer }
 
 // Check is that of executor.Worker.
 func (w *Worker) Check(step *executor.Step) error {
-	if step.Config.Container == nil {
+	switch {
+	case step.Config.Container == nil:
 		return release.Invalid("container", "the step has no configuration of a container")
-	}
-	config, err := step.Config.Expand(variables(step), true)
-	if err != nil {
-		return err
-	}
-	if step.Action == release.StepUninstall {
+	case step.Action == release.StepUninstall:
 		return nil
 	}
-	_, err = build(config.Container, identify(step), nil)
+	_, err := build(step.Config.Container, identify(step), nil)
 	return err
 }
-
-// variables are those whose values only the host knows.
-func variables(step *executor.Step) release.Lookup {
-	values := map[string]string{release.VarTarget: step.Host.ClientID, release.VarPrevious: step.Previous}
-	for label, value := range step.Host.Labels {
-		values[release.VarLabel+noVariable.ReplaceAllString(strings.ToUpper(label), "_")] = value
-	}
-	maps.Copy(values, step.Secrets)
-	return func(name string) (release.Value, bool) {
-		text, ok := values[name]
-		return release.Value{Text: text}, ok
-	}
-}
-
-var noVariable = regexp.MustCompile(`[^A-Z0-9]`)
 
 // Work is that of executor.Worker.
 func (w *Worker) Work(ctx context.Context, run *executor.Run) error {

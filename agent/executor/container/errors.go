@@ -97,7 +97,8 @@ func lastPart(text string) string {
 	return firstLine(text[strings.LastIndex(text, ": ")+1:])
 }
 
-var portInError = regexp.MustCompile(`(?:Bind for|listen (?:tcp|udp|sctp)[46]?) (\S*):(\d+)`)
+// Engines before 28, and those since.
+var portInError = regexp.MustCompile(`(?:Bind for|listen (?:tcp|udp|sctp)[46]?|bind host port(?: for)?) \S*?:(\d+)(?:[/: ]|$)`)
 
 // portTaken gives the port that a container did not get.
 func portTaken(err error) (port string, taken bool) {
@@ -105,12 +106,12 @@ func portTaken(err error) (port string, taken bool) {
 		return "", false
 	}
 	if m := portInError.FindStringSubmatch(err.Error()); m != nil {
-		return m[2], true
+		return m[1], true
 	}
 	var p *problem
 	if errors.As(err, &p) && p.cause != nil {
 		if m := portInError.FindStringSubmatch(p.cause.Error()); m != nil {
-			return m[2], true
+			return m[1], true
 		}
 	}
 	return "", false

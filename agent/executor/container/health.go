@@ -16,7 +16,10 @@ import (
 )
 
 const (
-	healthPoll  = 100 * time.Millisecond
+	// Between two looks at a container: a twentieth of the time that it has taken so far, within these bounds.
+	minHealthPoll = 20 * time.Millisecond
+	maxHealthPoll = 500 * time.Millisecond
+
 	maxRestarts = 3 // of a new container, by the engine, until it counts as failed
 )
 
@@ -24,9 +27,11 @@ var listRunning = client.ContainerListOptions{}
 
 // awaitHealth waits until a container is healthy by the engine's check, or, without one, has run for the time to settle.
 func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error) {
-	tick := time.NewTicker(healthPoll)
-	defer tick.Stop()
-	told := false
+	begun, told := time.Now(), false
+	var started string // as the engine says, whose clock may be another
+	var since time.Time
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
 		c, err := d.engine.inspect(ctx, id)
 		if err != nil {
@@ -35,7 +40,10 @@ func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error)
 		if c == nil {
 			return nil, errors.New("the new container is gone: someone removed it")
 		}
-		done, err := d.judge(c, time.Now())
+		if c.State.StartedAt != started {
+			started, since = c.State.StartedAt, time.Now()
+		}
+		done, err := d.judge(c, time.Since(since))
 		if err != nil {
 			d.logOutput(ctx, c)
 			return nil, d.withOutput(ctx, c, err)
@@ -50,16 +58,17 @@ func (d *deployment) awaitHealth(ctx context.Context, id string) (*found, error)
 			told = true
 			d.Tools.Printf("waiting for the health check of container %s", c.name())
 		}
+		next.Reset(min(max(time.Since(begun)/20, minHealthPoll), maxHealthPoll))
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-// judge says whether a container counts as started; the error says why it never will.
-func (d *deployment) judge(c *found, now time.Time) (bool, error) {
+// judge says whether a container that has run for some time counts as started; the error says why it never will.
+func (d *deployment) judge(c *found, ran time.Duration) (bool, error) {
 	s := c.State
 	switch {
 	case c.RestartCount >= maxRestarts:
@@ -84,11 +93,7 @@ func (d *deployment) judge(c *found, now time.Time) (bool, error) {
 		}
 		return s.Health.Status == container.Healthy, nil
 	}
-	since, err := time.Parse(time.RFC3339Nano, s.StartedAt)
-	if err != nil {
-		return false, fmt.Errorf("the engine says when the container started as %q", s.StartedAt)
-	}
-	return now.Sub(since) >= d.spec.Settle.Std(), nil
+	return ran >= d.spec.Settle.Std(), nil
 }
 
 // ending says how a container ended.

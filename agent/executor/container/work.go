@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -227,7 +226,17 @@ func (d *deployment) clearLeftovers(ctx context.Context) error {
 		return err
 	}
 	for _, c := range all {
-		if c.inPlace() || c.kept() || c.label(labelStep) == d.ID || c.ID == d.plan.Restore || d.plan.Old != nil && c.ID == d.plan.Old.ID {
+		if c.inPlace() || c.kept() && !c.State.Running || c.label(labelStep) == d.ID || c.ID == d.plan.Restore || d.plan.Old != nil && c.ID == d.plan.Old.ID {
+			continue
+		}
+		if c.kept() {
+			d.Tools.Printf("stopping container %s, which was replaced and still runs", c.name())
+			if err := d.engine.setRestart(ctx, c, container.RestartPolicy{Name: container.RestartPolicyDisabled}); err != nil {
+				return err
+			}
+			if err := d.engine.stop(ctx, c.ID); err != nil {
+				return err
+			}
 			continue
 		}
 		d.Tools.Printf("removing container %s, which step %s left behind", c.name(), c.label(labelStep))
@@ -476,7 +485,7 @@ func (d *deployment) takeOver(ctx context.Context, c *found) error {
 
 // finish does what is left once the new container is in place. Nothing stops it: a Cancelled comes too late.
 func (d *deployment) finish(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backTime+d.spec.StopTimeout.Std())
+	ctx, cancel := d.lastly(ctx)
 	defer cancel()
 	if err := d.retire(ctx); err != nil {
 		return fmt.Errorf("version %s runs, but the container of version %s cannot be stopped: %w", d.Version, d.plan.Old.Version, err)
@@ -494,6 +503,20 @@ func (d *deployment) finish(ctx context.Context, id string) error {
 	d.Tools.Report(running)
 	d.Tools.Printf("container %s runs version %s", d.wanted.name, d.Version)
 	return nil
+}
+
+// lastly gives a context for what has to be done whatever happened, with the time that the project's containers may take to stop.
+func (d *deployment) lastly(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	longest := d.spec.StopTimeout.Std()
+	if all, err := d.engine.containersOf(ctx, d.Project, d.Host.ClientID); err == nil {
+		for _, c := range all {
+			if c.Config.StopTimeout != nil {
+				longest = max(longest, time.Duration(*c.Config.StopTimeout)*time.Second)
+			}
+		}
+	}
+	return context.WithTimeout(ctx, backTime+longest)
 }
 
 // prune removes containers of earlier versions beyond those that are kept, the oldest first.
@@ -515,78 +538,4 @@ func (d *deployment) prune(ctx context.Context, id string) error {
 		}
 	}
 	return nil
-}
-
-// claim is what a container wants for itself while it runs.
-type claim struct {
-	ports     []claimedPort
-	host      bool   // the host's network
-	shared    string // container whose network it uses
-	addresses map[string][]netip.Addr
-}
-
-type claimedPort struct {
-	number   uint16
-	protocol string
-	address  netip.Addr
-}
-
-// overlaps says whether both cannot be had: an address that is not given is all of them.
-func (p claimedPort) overlaps(o claimedPort) bool {
-	all := func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }
-	return p.number != 0 && p.number == o.number && p.protocol == o.protocol && (all(p.address) || all(o.address) || p.address == o.address)
-}
-
-func claims(host *container.HostConfig, networks []endpoint) claim {
-	c := claim{host: host.NetworkMode.IsHost(), shared: host.NetworkMode.ConnectedContainer(), addresses: map[string][]netip.Addr{}}
-	for port, bindings := range host.PortBindings {
-		for _, b := range bindings {
-			if number, err := strconv.ParseUint(b.HostPort, 10, 16); err == nil && number > 0 {
-				c.ports = append(c.ports, claimedPort{uint16(number), string(port.Proto()), b.HostIP})
-			}
-		}
-	}
-	for _, n := range networks {
-		if n.endpoint != nil && n.endpoint.IPAMConfig != nil {
-			for _, a := range []netip.Addr{n.endpoint.IPAMConfig.IPv4Address, n.endpoint.IPAMConfig.IPv6Address} {
-				if a.IsValid() {
-					c.addresses[n.name] = append(c.addresses[n.name], a)
-				}
-			}
-		}
-	}
-	return c
-}
-
-func claimsOf(c *found) claim {
-	var networks []endpoint
-	for name, e := range c.NetworkSettings.Networks {
-		networks = append(networks, endpoint{name, e})
-	}
-	return claims(c.HostConfig, networks)
-}
-
-// clash names something that both want, "" if there is nothing.
-func (c claim) clash(o claim) string {
-	switch {
-	case c.host && o.host:
-		return "the host's network"
-	case c.shared != "" && c.shared == o.shared:
-		return "the network of container " + c.shared
-	}
-	for _, p := range c.ports {
-		for _, q := range o.ports {
-			if p.overlaps(q) {
-				return fmt.Sprintf("port %d/%s", p.number, p.protocol)
-			}
-		}
-	}
-	for name, addresses := range c.addresses {
-		for _, a := range addresses {
-			if slices.Contains(o.addresses[name], a) {
-				return fmt.Sprintf("address %s of network %s", a, name)
-			}
-		}
-	}
-	return ""
 }
