@@ -287,6 +287,7 @@ const childVariable = "QUICFLOW_TEST_CONTAINER"
 type childJob struct {
 	Host  string
 	Step  *executor.Step
+	Dir   string // the step's, which is not in its JSON
 	Again bool
 }
 
@@ -296,7 +297,7 @@ func child() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	job.Step.Config.Type = release.TypeContainer
+	job.Step.Dir = job.Dir
 	if err := work(context.Background(), job.Host, job.Step, job.Again, &tools{step: job.Step}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -309,7 +310,7 @@ var errKilled = errors.New("killed")
 // inChild runs a step's work in a process that dies at a failpoint, or lives.
 func (p *project) inChild(step *executor.Step, again bool, failpoint string) error {
 	p.t.Helper()
-	text, err := json.Marshal(childJob{p.host, step, again})
+	text, err := json.Marshal(childJob{p.host, step, step.Dir, again})
 	require.NoError(p.t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

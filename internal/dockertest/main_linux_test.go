@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	worker "github.com/quicflow/quicflow/agent/executor/container"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/dockerlab"
 )
 
@@ -15,6 +17,7 @@ import (
 var lab *dockerlab.Lab
 
 func TestMain(m *testing.M) {
+	wrapper.MaybeRun(worker.New(worker.Config{}))
 	if os.Getenv(childVariable) != "" {
 		os.Exit(child())
 	}
