@@ -69,17 +69,21 @@ func kubernetesKind(t *testing.T) kind {
 			for _, s := range services.Items {
 				names = append(names, "service "+s.Name)
 			}
-			maps, err := client.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{})
+			secrets, err := client.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{})
 			require.NoError(t, err)
-			for _, m := range maps.Items {
-				if m.Name != "kube-root-ca.crt" {
-					names = append(names, "config map "+m.Name)
-				}
+			for _, s := range secrets.Items { // the inventory is one
+				names = append(names, "secret "+s.Name)
+			}
+			pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+			require.NoError(t, err)
+			for _, pod := range pods.Items {
+				names = append(names, "pod "+pod.Name)
 			}
 			return names
 		},
 		lines: map[string][]string{
-			"update":    {"kubernetes.recorded", "kubernetes.applied", "kubernetes.waiting", "kubernetes.ready", "kubernetes.pruned"},
+			"update": {"kubernetes.checked", "kubernetes.recorded", "kubernetes.applying", "kubernetes.applied", "kubernetes.waiting", "kubernetes.ready",
+				"kubernetes.pruned", "kubernetes.done"},
 			"broken":    {"kubernetes.failed", "kubernetes.back"},
 			"rollback":  {"kubernetes.applied"},
 			"uninstall": {"kubernetes.deleting", "kubernetes.deleted"},

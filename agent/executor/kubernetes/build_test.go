@@ -223,13 +223,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Variables of the host are not known when a step is checked.
-func TestCheckBeforeExpansion(t *testing.T) {
-	require.NoError(t, New().Check(step(&release.KubernetesSpec{Image: "shop", ImageTag: "v1", Resources: &release.KubeResources{
-		Limits: map[string]string{"cpu": "${CPUS}"}}})))
-	require.NoError(t, New().Check(&executor.Step{Action: release.StepUninstall, Config: release.Merged{Spec: release.Spec{Kubernetes: &release.KubernetesSpec{}}}}))
-}
-
 func TestInventoryDropsOldRevisions(t *testing.T) {
 	inv := &inventory{Project: "shop", sets: map[int][]byte{}}
 	for range 5 {

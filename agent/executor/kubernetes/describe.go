@@ -25,8 +25,8 @@ const (
 )
 
 // Describe says what runs of a project, by its inventory and what the cluster has of that.
-func (w *Worker) Describe(ctx context.Context, what executor.Deployed) (executor.Running, error) {
-	d, inv, err := w.open(ctx, what)
+func (*Worker) Describe(ctx context.Context, what executor.Deployed) (executor.Running, error) {
+	d, inv, err := open(ctx, what)
 	if err != nil {
 		return executor.Running{Project: what.Project, Type: release.TypeKubernetes, State: executor.RunUnknown, Reason: oneLine(err.Error())}, nil
 	}
@@ -34,10 +34,10 @@ func (w *Worker) Describe(ctx context.Context, what executor.Deployed) (executor
 }
 
 // open connects to the cluster that a project was deployed to.
-func (w *Worker) open(ctx context.Context, what executor.Deployed) (*deployment, *inventory, error) {
-	spec, err := placeOf(what)
-	if err != nil {
-		return nil, nil, err
+func open(ctx context.Context, what executor.Deployed) (*deployment, *inventory, error) {
+	spec := what.Config.Kubernetes
+	if spec == nil {
+		spec = &release.KubernetesSpec{}
 	}
 	c, err := connect(ctx, spec, nil)
 	if err != nil {
@@ -46,49 +46,6 @@ func (w *Worker) open(ctx context.Context, what executor.Deployed) (*deployment,
 	step := &executor.Step{Project: what.Project, Host: what.Host}
 	inv, err := c.loadInventory(ctx, what.Project)
 	return &deployment{Run: &executor.Run{Step: step}, spec: spec, cluster: c}, inv, err
-}
-
-// placeOf gives what a configuration says of the cluster, with this host's variables in it.
-func placeOf(what executor.Deployed) (*release.KubernetesSpec, error) {
-	spec := &release.KubernetesSpec{}
-	if what.Config.Kubernetes != nil {
-		from := what.Config.Kubernetes
-		spec.Kubeconfig, spec.Context, spec.Namespace = from.Kubeconfig, from.Context, from.Namespace
-	}
-	for _, text := range []*string{&spec.Kubeconfig, &spec.Context, &spec.Namespace} {
-		expanded, err := release.ExpandText(*text, func(name string) (release.Value, bool) { return hostVariable(what.Host, name) }, true)
-		if err != nil {
-			return nil, err
-		}
-		*text = expanded
-	}
-	return spec, nil
-}
-
-func hostVariable(host executor.Host, name string) (release.Value, bool) {
-	if name == release.VarTarget {
-		return release.Value{Text: host.ClientID}, true
-	}
-	for label, value := range host.Labels {
-		upper := strings.Map(func(r rune) rune {
-			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-				return r
-			}
-			return '_'
-		}, strings.ToUpper(label))
-		if name == release.VarLabel+upper {
-			return release.Value{Text: value}, true
-		}
-	}
-	return release.Value{}, false
-}
-
-// unexpanded says whether a variable is left in a configuration, or what looks like one.
-func unexpanded(spec *release.KubernetesSpec) bool {
-	rest := *spec
-	rest.PreScript, rest.PostScript, rest.Health = "", "", nil // they have a meaning of their own for it
-	text, err := json.Marshal(rest)
-	return err == nil && strings.Contains(string(text), "${")
 }
 
 // describe looks at all objects of the revision that serves.
@@ -132,6 +89,7 @@ type sight struct {
 	missing, changed, degraded []string // why
 	compared, there, bytes     int
 	workloads                  []string
+	idle                       bool // a workload is missing
 	good, desired              int32
 }
 
@@ -147,6 +105,7 @@ func (s *sight) see(ctx context.Context, o *object) error {
 	}
 	if live == nil {
 		s.missing = append(s.missing, r.String()+" is not there")
+		s.idle = s.idle || isWorkload(r)
 		return nil
 	}
 	s.there++
@@ -313,6 +272,8 @@ func (s *sight) conclude(n int) {
 	switch {
 	case s.there == 0 && n > 0:
 		s.running.Reason = "all of its objects are gone"
+	case s.idle && len(s.workloads) == 0: // nothing runs, whatever else is there
+		first(executor.RunMissing, s.missing)
 	case first(executor.RunChanged, s.missing), first(executor.RunChanged, s.changed), first(executor.RunDegraded, s.degraded):
 	case len(s.workloads) > 0 && s.desired == 0:
 		s.running.State, s.running.Reason = executor.RunStopped, "it is scaled to 0 pods"

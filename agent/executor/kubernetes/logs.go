@@ -30,8 +30,8 @@ const (
 
 // Logs writes the logs of all pods of a project's workloads, one pod after the other, each line with the pod's name before it; with
 // Follow those of new pods, too, as they are written. Tail is of each container.
-func (w *Worker) Logs(ctx context.Context, what executor.Deployed, options executor.LogOptions, out io.Writer) error {
-	d, inv, err := w.open(ctx, what)
+func (*Worker) Logs(ctx context.Context, what executor.Deployed, options executor.LogOptions, out io.Writer) error {
+	d, inv, err := open(ctx, what)
 	if err != nil {
 		return err
 	}

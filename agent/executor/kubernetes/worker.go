@@ -22,20 +22,10 @@ func New() *Worker { return &Worker{} }
 // Type is what it carries out.
 func (*Worker) Type() release.Type { return release.TypeKubernetes }
 
-// Check makes the objects of the step, in which variables may still stand for something else.
+// Check makes the objects of the step.
 func (*Worker) Check(step *executor.Step) error {
-	if step.Config.Kubernetes == nil {
-		return release.Invalid("kubernetes", "the step has no configuration of this type")
-	}
 	if step.Action == release.StepUninstall {
 		return nil
-	}
-	if len(step.Config.Kubernetes.Manifest) > release.MaxManifestBytes {
-		_, err := parseManifest(step.Config.Kubernetes.Manifest)
-		return err
-	}
-	if unexpanded(step.Config.Kubernetes) {
-		return nil // Work will check it
 	}
 	_, err := build(step)
 	return err

@@ -130,14 +130,6 @@ func TestDescribe(t *testing.T) {
 	require.Len(t, is.Objects, 2)
 	require.Equal(t, "ready", is.Objects[0].State)
 
-	// A namespace may name its host.
-	what := w.deployed(spec)
-	what.Host.Labels = map[string]string{"where": strings.TrimPrefix(w.namespace, "testd")}
-	what.Config.Kubernetes.Namespace = "testd${QUICFLOW_LABEL_WHERE}"
-	is, err := kubernetes.New().Describe(t.Context(), what)
-	require.NoError(t, err)
-	require.Equal(t, executor.RunOK, is.State, is.Reason)
-
 	// Someone else's image: changed, and by whom.
 	w.edit("kubectl-set", `{"metadata":{"labels":{"quicflow/project":"shop"}},"spec":{"template":{"spec":{"containers":[{"name":"shop","image":"evil:v1"}]}}}}`)
 	is = w.describe(spec)
@@ -145,11 +137,17 @@ func TestDescribe(t *testing.T) {
 	require.Contains(t, is.Reason, `was changed by "kubectl-set"`)
 	w.deploy(release.StepUpdate, "v1", func() release.KubernetesSpec { forced := spec; forced.Force = true; return forced }())
 
+	// Without its Service it is changed, without its Deployment nothing runs.
 	require.NoError(t, client.CoreV1().Services(w.namespace).Delete(t.Context(), "shop", metav1.DeleteOptions{}))
 	is = w.describe(spec)
 	require.Equal(t, executor.RunChanged, is.State)
 	require.Equal(t, "service "+w.namespace+"/shop is not there", is.Reason)
+	w.deploy(release.StepUpdate, "v1", spec)
 	require.NoError(t, client.AppsV1().Deployments(w.namespace).Delete(t.Context(), "shop", metav1.DeleteOptions{}))
+	is = w.describe(spec)
+	require.Equal(t, executor.RunMissing, is.State)
+	require.Equal(t, "deployment "+w.namespace+"/shop is not there", is.Reason)
+	require.NoError(t, client.CoreV1().Services(w.namespace).Delete(t.Context(), "shop", metav1.DeleteOptions{}))
 	require.Equal(t, executor.RunMissing, w.describe(spec).State)
 
 	// It cannot be told without the cluster.

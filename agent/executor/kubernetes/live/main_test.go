@@ -7,18 +7,21 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
-	"k8s.io/client-go/kubernetes"
+	kubeclient "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/quicflow/quicflow/agent/executor/kubernetes"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/lab/kube"
 )
 
 var (
 	lab    *kube.Cluster
-	client *kubernetes.Clientset // the administrator's
+	client *kubeclient.Clientset // the administrator's
 )
 
 func TestMain(m *testing.M) {
+	wrapper.MaybeRun(kubernetes.New())
 	if path := os.Getenv(childVariable); path != "" {
 		os.Exit(child(path))
 	}
@@ -42,7 +45,7 @@ func run(m *testing.M) int {
 	config, err := clientcmd.BuildConfigFromFlags("", lab.Kubeconfig)
 	if err == nil {
 		config.QPS, config.Burst = 200, 400
-		client, err = kubernetes.NewForConfig(config)
+		client, err = kubeclient.NewForConfig(config)
 	}
 	if err == nil {
 		code = m.Run()
