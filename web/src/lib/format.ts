@@ -1,4 +1,4 @@
-import { i18n } from '@/i18n'
+import { global } from '@/i18n'
 import { duration } from './time'
 
 const formats = new Map<string, Intl.NumberFormat>()
@@ -12,7 +12,7 @@ function numbers(locale: string, options: Intl.NumberFormatOptions = {}): Intl.N
 
 /** Numbers and durations in the language of the page. */
 export function useFormat() {
-  const { t, locale } = i18n.global
+  const { t, locale } = global
   const tag = () => (locale.value === 'zh' ? 'zh-CN' : 'en')
   return {
     tag,
