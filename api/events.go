@@ -99,4 +99,3 @@ func (s *server) serveEvents(r *http.Request, out *eventWriter) {
 		}
 	}
 }
-

@@ -178,4 +178,3 @@ func TestGridAndFailures(t *testing.T) {
 		require.Equal(t, 404, status, path)
 	}
 }
-

@@ -72,10 +72,10 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		TemporalNamespace: a.cfg.Temporal.Namespace,
 		AgentPort:         port(a.hub.Addr()),
 
-		Checks:        map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
-		SessionKey:    sessionKey,
-		Version:       a.cfg.Version,
-		Logger:        a.logger,
+		Checks:     map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
+		SessionKey: sessionKey,
+		Version:    a.cfg.Version,
+		Logger:     a.logger,
 	})
 	if err != nil {
 		return err
