@@ -92,7 +92,7 @@ func (d *demo) sum(ctx context.Context) error {
 // invite says how to look around, and what to try.
 func (d *demo) invite() {
 	fmt.Printf(`
-API          http://%[1]s/
+Console      http://%[1]s/
 Temporal UI  http://%[1]s/temporal/
 Log in with  %[2]s
              (the token in %[3]s)

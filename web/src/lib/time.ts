@@ -15,10 +15,15 @@ const units: [Intl.RelativeTimeFormatUnit, number][] = [
   ['year', 31_536_000], ['month', 2_592_000], ['day', 86_400], ['hour', 3600], ['minute', 60], ['second', 1],
 ]
 
+// Making a format costs far more than using it.
+const relatives = new Map<string, Intl.RelativeTimeFormat>()
+const exacts = new Map<string, Intl.DateTimeFormat>()
+
 /** relative says when something was or will be, as "3 minutes ago". */
 export function relative(at: number, now: number, locale: string): string {
   const seconds = Math.round((at - now) / 1000)
-  const format = new Intl.RelativeTimeFormat(locale, { numeric: 'auto', style: 'short' })
+  let format = relatives.get(locale)
+  if (!format) relatives.set(locale, (format = new Intl.RelativeTimeFormat(locale, { numeric: 'auto', style: 'short' })))
   for (const [unit, size] of units) {
     if (Math.abs(seconds) >= size) return format.format(Math.trunc(seconds / size), unit)
   }
@@ -27,7 +32,9 @@ export function relative(at: number, now: number, locale: string): string {
 
 /** exact is the same as a date and a time, to the second, with the zone. */
 export function exact(at: number, locale: string): string {
-  return new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'long' }).format(at)
+  let format = exacts.get(locale)
+  if (!format) exacts.set(locale, (format = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'long' })))
+  return format.format(at)
 }
 
 /** clockTime is the time of day, of logs. */
