@@ -105,6 +105,15 @@ func unfinished(ctx context.Context, tx conn, condition string, args ...any) (st
 	return "task " + ids[0] + " has not ended", nil
 }
 
+// scheduled names a schedule, by a condition on schedules as s; it is empty if there is none.
+func scheduled(ctx context.Context, tx conn, condition string, args ...any) (string, error) {
+	var names []string
+	if err := tx.list(ctx, &names, `SELECT s.name FROM schedules s WHERE s.deleted_at = 0 AND `+condition+` ORDER BY s.name LIMIT 1`, args...); err != nil || len(names) == 0 {
+		return "", err
+	}
+	return "schedule " + names[0] + " deploys it", nil
+}
+
 // use is a way in which something may be in use.
 type use struct {
 	of   func(ctx context.Context, tx conn, condition string, args ...any) (string, error)

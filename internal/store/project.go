@@ -188,7 +188,8 @@ func (s *Store) DeleteProject(ctx context.Context, id string, g Guard) error {
 
 func projectInUse(ctx context.Context, tx conn, p release.Project, remedy string) error {
 	return inUse(ctx, tx, "project "+p.Name, remedy,
-		use{unfinished, `t.project_id = ?`, []any{p.ID}}, use{installedOn, `i.project_id = ?`, []any{p.ID}})
+		use{unfinished, `t.project_id = ?`, []any{p.ID}}, use{installedOn, `i.project_id = ?`, []any{p.ID}},
+		use{scheduled, `s.project_id = ?`, []any{p.ID}})
 }
 
 // fillID gives an id to what has none.
