@@ -28,7 +28,7 @@ func (c *cli) installations() *cobra.Command {
 				return err
 			}
 			return list(c, found, []string{"PROJECT", "CLIENT", "VERSION", "STATE", "ATTEMPTED", "SINCE"}, func(i apiclient.Installation) []string {
-				return []string{i.Project, i.ClientID, i.Version, string(i.State), i.Attempted, ago(i.UpdatedAt)}
+				return []string{i.Project, i.ClientID, i.Version, string(i.State), i.Attempted, ago(i.InstalledAt)}
 			})
 		},
 	}

@@ -3155,8 +3155,14 @@ type HostDrift struct {
 	// ConfigID Of the configuration that runs; see get-config
 	ConfigID string         `json:"config_id,omitempty,omitzero"`
 	Drift    HostDriftDrift `json:"drift"`
-	Project  string         `json:"project"`
-	Reached  bool           `json:"reached"`
+
+	// InstalledAt Since when the version runs
+	InstalledAt time.Time `json:"installed_at,omitempty,omitzero"`
+
+	// InstalledBy The task that installed it
+	InstalledBy string `json:"installed_by,omitempty,omitzero"`
+	Project     string `json:"project"`
+	Reached     bool   `json:"reached"`
 
 	// Reason One line
 	Reason    string         `json:"reason,omitempty,omitzero"`
@@ -3203,11 +3209,18 @@ type Installation struct {
 	ClientID  string `json:"client_id"`
 
 	// ConfigID Of the configuration that runs; see get-config
-	ConfigID  string            `json:"config_id,omitempty,omitzero"`
-	Project   string            `json:"project"`
-	State     InstallationState `json:"state"`
-	TaskID    string            `json:"task_id"`
-	UpdatedAt time.Time         `json:"updated_at"`
+	ConfigID string `json:"config_id,omitempty,omitzero"`
+
+	// InstalledAt Since when the version runs
+	InstalledAt time.Time `json:"installed_at,omitempty,omitzero"`
+
+	// InstalledBy The task that installed it
+	InstalledBy string            `json:"installed_by,omitempty,omitzero"`
+	Project     string            `json:"project"`
+	Running     Running           `json:"running,omitempty,omitzero"`
+	State       InstallationState `json:"state"`
+	TaskID      string            `json:"task_id"`
+	UpdatedAt   time.Time         `json:"updated_at"`
 
 	// Version Empty if nothing was ever installed
 	Version string `json:"version"`

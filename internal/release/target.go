@@ -27,6 +27,10 @@ type Installation struct {
 	TaskID    string            `json:"task_id"`
 	ConfigID  string            `json:"config_id,omitempty" doc:"Of the configuration that runs; see get-config"`
 	UpdatedAt time.Time         `json:"updated_at"`
+
+	InstalledAt *time.Time `json:"installed_at,omitempty" doc:"Since when the version runs"`
+	InstalledBy string     `json:"installed_by,omitempty" doc:"The task that installed it"`
+	Running     *Running   `json:"running,omitempty" doc:"What its agent reported then; ask for a drift check to know what runs now"`
 }
 
 // InstallationState says how far an Installation can be believed.

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -20,6 +21,7 @@ type installationChange struct {
 	projectID, clientID, taskID string
 	state, versionID, attempted string
 	config, attemptedConfig     string
+	running                     string
 	asOf, at                    int64
 }
 
@@ -34,9 +36,9 @@ func installationAfter(step *stepRow, before release.StepState, o outcome) (inst
 	}
 	switch o.state {
 	case release.StepSucceeded:
-		c.state, c.versionID, c.config = string(release.InstallationInstalled), step.VersionID, step.ConfigID
+		c.state, c.versionID, c.config, c.running = string(release.InstallationInstalled), step.VersionID, step.ConfigID, o.running
 		if step.VersionID == "" {
-			c.state, c.config = installationRemoved, ""
+			c.state, c.config, c.running = installationRemoved, "", ""
 		}
 	case release.StepFailed, release.StepCancelled:
 		c.state, c.attempted = string(release.InstallationFailed), step.VersionID
@@ -82,16 +84,20 @@ func writeInstallations(ctx context.Context, tx conn, changes []installationChan
 func upsertInstallations(ctx context.Context, tx conn, changes []installationChange) error {
 	rows := make([][]any, len(changes))
 	for i, c := range changes {
-		rows[i] = []any{c.projectID, c.clientID, c.versionID, c.state, c.attempted, c.taskID, c.asOf, c.at, c.config, c.attemptedConfig}
+		rows[i] = []any{c.projectID, c.clientID, c.versionID, c.state, c.attempted, c.taskID, c.asOf, c.at, c.config, c.attemptedConfig, c.running}
 	}
-	with, args := tx.dialect.input("project TEXT, client TEXT, version TEXT, how TEXT, tried TEXT, task TEXT, dispatched BIGINT, at BIGINT, config TEXT, tried_config TEXT", rows)
+	with, args := tx.dialect.input("project TEXT, client TEXT, version TEXT, how TEXT, tried TEXT, task TEXT, dispatched BIGINT, at BIGINT, config TEXT, tried_config TEXT, running TEXT", rows)
 	_, err := tx.exec(ctx, with+`INSERT INTO installations (project_id, client_id, version_id, state, attempted_id, task_id, as_of, updated_at,
-			config_id, attempted_config_id)
-		SELECT project, client, version, how, tried, task, dispatched, at, config, tried_config FROM input WHERE TRUE
+			config_id, attempted_config_id, running, installed_at, installed_by)
+		SELECT project, client, version, how, tried, task, dispatched, at, config, tried_config, running,
+			CASE WHEN how = 'installed' THEN at ELSE 0 END, CASE WHEN how = 'installed' THEN task ELSE '' END FROM input WHERE TRUE
 		ON CONFLICT (project_id, client_id) DO UPDATE SET
 			version_id = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.version_id ELSE installations.version_id END,
 			state = CASE WHEN excluded.state <> 'untouched' THEN excluded.state WHEN installations.version_id = '' THEN 'removed' ELSE 'installed' END,
 			config_id = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.config_id ELSE installations.config_id END,
+			running = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.running ELSE installations.running END,
+			installed_at = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.installed_at ELSE installations.installed_at END,
+			installed_by = CASE WHEN excluded.state IN ('installed', 'removed') THEN excluded.installed_by ELSE installations.installed_by END,
 			-- An uninstall that went wrong attempts no version: what was there in part still is.
 			attempted_id = CASE WHEN excluded.state IN ('failed', 'unknown') AND excluded.attempted_id = '' THEN installations.attempted_id ELSE excluded.attempted_id END,
 			attempted_config_id = CASE WHEN excluded.state IN ('failed', 'unknown') AND excluded.attempted_id = '' THEN installations.attempted_config_id
@@ -138,9 +144,13 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 		TaskID    string `db:"task_id"`
 		ConfigID  string `db:"config_id"`
 		UpdatedAt int64  `db:"updated_at"`
+
+		InstalledAt int64  `db:"installed_at"`
+		InstalledBy string `db:"installed_by"`
+		Running     string `db:"running"`
 	}
 	if err := s.read().list(ctx, &rows, `SELECT i.project_id, p.name AS project, i.client_id, i.version_id, COALESCE(v.name, '') AS version,
-		i.state, COALESCE(a.name, '') AS attempted, i.task_id, i.config_id, i.updated_at
+		i.state, COALESCE(a.name, '') AS attempted, i.task_id, i.config_id, i.updated_at, i.installed_at, i.installed_by, i.running
 		FROM installations i JOIN projects p ON p.id = i.project_id
 		LEFT JOIN versions v ON v.id = i.version_id LEFT JOIN versions a ON a.id = i.attempted_id`+w.String()+`
 		ORDER BY p.name, i.client_id LIMIT ? OFFSET ?`, w.page(f.Limit, f.Offset)...); err != nil {
@@ -151,6 +161,14 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 		installations[i] = release.Installation{
 			ProjectID: r.ProjectID, Project: r.Project, ClientID: r.ClientID, VersionID: r.VersionID, Version: r.Version,
 			State: release.InstallationState(r.State), Attempted: r.Attempted, TaskID: r.TaskID, ConfigID: r.ConfigID, UpdatedAt: fromMicros(r.UpdatedAt),
+			InstalledBy: r.InstalledBy,
+		}
+		if r.InstalledAt != 0 {
+			at := fromMicros(r.InstalledAt)
+			installations[i].InstalledAt = &at
+		}
+		if running := new(release.Running); r.Running != "" && json.Unmarshal([]byte(r.Running), running) == nil {
+			installations[i].Running = running
 		}
 	}
 	return installations, total, nil

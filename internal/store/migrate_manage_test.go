@@ -62,7 +62,7 @@ func TestMigrateManage(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, list, 1)
 			require.Equal(t, release.Installation{ProjectID: "p", Project: "shop", ClientID: "c", VersionID: "v", Version: "1.0",
-				State: release.InstallationInstalled, TaskID: "t", UpdatedAt: list[0].UpdatedAt}, list[0])
+				State: release.InstallationInstalled, TaskID: "t", UpdatedAt: list[0].UpdatedAt, InstalledAt: &list[0].UpdatedAt, InstalledBy: "t"}, list[0])
 		})
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
@@ -49,7 +50,7 @@ func (s *Store) RecordResults(ctx context.Context, results []release.StepResult)
 			}
 			return outcome{
 				state: r.State, err: r.Error, exit: r.ExitCode, stdout: r.StdoutTail, stderr: r.StderrTail,
-				started: r.StartedAt, finished: s.orNow(r.FinishedAt), logEnd: r.LogEnd, final: r.State.Final(),
+				started: r.StartedAt, finished: s.orNow(r.FinishedAt), logEnd: r.LogEnd, final: r.State.Final(), running: runningOf(r.Result),
 			}, true
 		})
 		if err != nil || len(commands) == 0 {
@@ -67,4 +68,12 @@ func (s *Store) RecordResults(ctx context.Context, results []release.StepResult)
 		return nil, err
 	}
 	return recorded, nil
+}
+
+// runningOf gives what a step's result says to run, if it does.
+func runningOf(result []byte) string {
+	if len(result) == 0 || json.Unmarshal(result, new(release.Running)) != nil {
+		return ""
+	}
+	return clean(string(result))
 }

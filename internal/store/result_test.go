@@ -192,6 +192,45 @@ var resultTests = map[string]func(*fixture){
 		require.NoError(f, err)
 		require.Equal(f, len(ids), total)
 	},
+	"since when, and what its agent said": func(f *fixture) {
+		id := f.join(1)[0]
+		f.connect("node", id)
+		versions := f.project("shop", "1.0", "2.0")
+		v1, v2 := versions["1.0"], versions["2.0"]
+		of := func() release.Installation {
+			list, _, err := f.Installations(f.ctx(), store.InstallationFilter{Project: "shop"})
+			require.NoError(f, err)
+			require.Len(f, list, 1)
+			return list[0]
+		}
+		task := f.deploy("shop", &v1, id)
+		steps := f.dispatch(task, release.StepDeploy, id)
+		installed := f.now()
+		_, err := f.RecordResults(f.ctx(), []release.StepResult{{StepID: steps[id].ID, ClientID: id, State: release.StepSucceeded, FinishedAt: installed,
+			Result: []byte(`{"project":"shop","type":"script","state":"ok","version":"1.0","details":{"path":"/srv/1.0"}}`)}})
+		require.NoError(f, err)
+		i := of()
+		require.Equal(f, installed, *i.InstalledAt)
+		require.Equal(f, task.ID, i.InstalledBy)
+		require.Equal(f, "/srv/1.0", i.Running.Details["path"])
+
+		f.advance(time.Hour)
+		failed := f.deploy("shop", &v2, id)
+		f.report(f.dispatch(failed, release.StepDeploy, id)[id], release.StepFailed)
+		i = of()
+		require.Equal(f, "1.0 failed 2.0", i.Version+" "+string(i.State)+" "+i.Attempted)
+		require.Equal(f, failed.ID, i.TaskID)
+		require.Equal(f, installed, *i.InstalledAt, "since when it runs is not when another one failed")
+		require.Equal(f, task.ID, i.InstalledBy)
+		require.Equal(f, "/srv/1.0", i.Running.Details["path"])
+
+		f.advance(time.Hour)
+		second := f.release("shop", &v2, id)
+		i = of()
+		require.Equal(f, second.ID, i.InstalledBy)
+		require.True(f, i.InstalledAt.After(installed))
+		require.Nil(f, i.Running, "its agent said nothing")
+	},
 	"everyone writes at once": func(f *fixture) {
 		ids := f.join(60)
 		f.connect("node", ids...)

@@ -22,7 +22,8 @@ type outcome struct {
 	started        time.Time
 	finished       time.Time
 	logEnd         uint64
-	final          bool // the agent decided it
+	running        string // JSON of what its agent reported to run; empty if it did not
+	final          bool   // the agent decided it
 }
 
 // stepRow is a step with all that its outcome touches.
