@@ -61,7 +61,7 @@ test-race: ## Run the concurrent packages' tests under the race detector
 	CGO_ENABLED=1 go test -race $(RACE)
 
 .PHONY: test-integration
-test-integration: test-weaknet test-git test-docker test-kubernetes ## Run all tests on real networks, engines and clusters (as root, on Linux)
+test-integration: test-weaknet test-git test-docker test-kubernetes test-deploy ## Run all tests on real networks, engines and clusters (as root, on Linux)
 
 .PHONY: test-weaknet
 test-weaknet: ## Run the tests on weak networks: loss, delay, partitions, moving hosts
@@ -76,17 +76,25 @@ test-git: ## Run the tests of git over ssh and with LFS, killed at every stage
 .PHONY: test-docker
 test-docker: ## Run the tests on a real Docker engine with a registry
 	@scripts/install-deps.sh iproute2 util-linux iptables docker.io docker-registry busybox-static
-	go test -count=1 -v -timeout 8m -parallel 4 -tags failpoint ./internal/dockertest/...
+	go test -count=1 -v -timeout 8m -parallel 4 -tags failpoint ./agent/executor/container/live
 
 # From nothing the control plane takes 6 to 12 minutes to compile; the program is kept in .cache/bin.
 .PHONY: test-kubernetes
 test-kubernetes: ## Run the tests on a real Kubernetes control plane, which is built at the first time
 	go test -count=1 -timeout 30m -tags failpoint ./internal/lab/kube/... ./agent/executor/kubernetes/live
 
+.PHONY: test-deploy
+test-deploy: ## Run deployments of git, Docker and Kubernetes through the whole product, killed at every stage
+	@scripts/install-deps.sh git iproute2 util-linux iptables docker.io docker-registry busybox-static
+	go test -count=1 -parallel 2 -timeout 25m -run '$(DEPLOY)' ./internal/e2e
+
+# End-to-end tests that need an engine or a cluster.
+DEPLOY = ^(TestDeploy|TestContainerLogs)
+
 .PHONY: e2e
 e2e: ## Run the end-to-end tests: real processes, killed at their worst moments
 	@scripts/install-deps.sh postgresql
-	go test -count=1 -parallel 4 -timeout 20m ./internal/e2e/...
+	go test -count=1 -parallel 4 -timeout 20m -skip '$(DEPLOY)' ./internal/e2e
 
 .PHONY: test-web
 test-web: ## Run the console's own tests
@@ -158,7 +166,7 @@ bench-batch: build ## Measure batch jobs beside broadcasts and Ansible (BATCH=ba
 .PHONY: bench-container
 bench-container: ## Measure a container step beside `docker run` and waiting for its health (as root, on Linux)
 	@scripts/install-deps.sh iproute2 util-linux iptables docker.io docker-registry busybox-static
-	go test -count=1 -run '^$$' -bench Install -benchtime 30x -timeout 10m ./internal/dockertest
+	go test -count=1 -run '^$$' -bench Install -benchtime 30x -timeout 10m ./agent/executor/container/live
 
 # SIZE is in megabytes; DIR is where the files are written, as the disk is a part of it.
 SIZE ?= 200

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=$(go list ./... | grep -vE '/internal/(dockertest|e2e|weaknet)$|/executor/kubernetes/live$' | sort)
+packages=$(go list ./... | grep -vE '/internal/(e2e|weaknet)$|/executor/[a-z]+/live$' | sort)
 heavy=$(go list -test -f '{{.ImportPath}} {{join .Deps " "}}' ./... |
 	grep ' go\.temporal\.io/server/' | cut -d' ' -f1 | sed 's/\.test$//' | sort -u)
 case ${1-} in

@@ -11,7 +11,7 @@ import (
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
 
-	"github.com/quicflow/quicflow/internal/dockerlab"
+	dockerlab "github.com/quicflow/quicflow/internal/lab/docker"
 	"github.com/quicflow/quicflow/internal/release"
 )
 

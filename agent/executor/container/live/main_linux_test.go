@@ -1,4 +1,4 @@
-package dockertest
+package live
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	worker "github.com/quicflow/quicflow/agent/executor/container"
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
-	"github.com/quicflow/quicflow/internal/dockerlab"
+	dockerlab "github.com/quicflow/quicflow/internal/lab/docker"
 )
 
 // lab is what all tests share; each has a project, ports and networks of its own.

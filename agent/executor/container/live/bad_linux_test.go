@@ -1,4 +1,4 @@
-package dockertest
+package live
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/agent/executor"
-	"github.com/quicflow/quicflow/internal/dockerlab"
+	dockerlab "github.com/quicflow/quicflow/internal/lab/docker"
 	"github.com/quicflow/quicflow/internal/release"
 )
 

@@ -1,6 +1,6 @@
 //go:build linux
 
-package dockerlab
+package docker
 
 import (
 	"bytes"

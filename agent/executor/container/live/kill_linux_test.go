@@ -1,4 +1,4 @@
-package dockertest
+package live
 
 import (
 	"os"
@@ -9,7 +9,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/stretchr/testify/require"
 
-	"github.com/quicflow/quicflow/internal/dockerlab"
+	dockerlab "github.com/quicflow/quicflow/internal/lab/docker"
 	"github.com/quicflow/quicflow/internal/release"
 )
 

@@ -1,4 +1,4 @@
-package dockertest
+package live
 
 import (
 	"bufio"
@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/quicflow/quicflow/internal/dockerlab"
+	dockerlab "github.com/quicflow/quicflow/internal/lab/docker"
 )
 
 // labVariable turns the test's binary into one that starts a lab, which serves the images in this directory, and waits to be killed.

@@ -1,4 +1,4 @@
-package dockertest
+package live
 
 import (
 	"context"
@@ -22,7 +22,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent/executor"
 	worker "github.com/quicflow/quicflow/agent/executor/container"
-	"github.com/quicflow/quicflow/internal/dockerlab"
+	dockerlab "github.com/quicflow/quicflow/internal/lab/docker"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
