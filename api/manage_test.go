@@ -187,7 +187,7 @@ func TestWrongManagedThings(t *testing.T) {
 // The whole way of a variable: from the project to what runs, and nowhere else if it is secret.
 func TestVariablesInATask(t *testing.T) {
 	s := apitest.Start(t)
-	s.AddClients(2, map[string]string{"env": "prod"})
+	s.CanDeploy(s.AddClients(2, map[string]string{"env": "prod"})...)
 	const project = "/api/release/projects/shop"
 	want(t, s, 201, "POST", "/api/release/projects", `{"name":"shop","type":"container","container":{"image":"${REGISTRY}/shop","name":"${QUICFLOW_PROJECT}-${QUICFLOW_ENVIRONMENT}",
 		"registry":{"username":"ci","password":"${TOKEN}"},"labels":{"task":"${QUICFLOW_RELEASE}","host":"${QUICFLOW_TARGET}"}}}`)
@@ -260,6 +260,7 @@ func TestVariablesInATask(t *testing.T) {
 func TestPreviewJoinsGroups(t *testing.T) {
 	s := apitest.Start(t)
 	clients := s.AddClients(9, nil)
+	s.CanDeploy(clients...)
 	want(t, s, 201, "POST", "/api/release/projects", `{"name":"shop","type":"git","git":{"repository":"https://example.com/x.git","ref":"main"}}`)
 	want(t, s, 201, "POST", "/api/release/projects/shop/versions", `{"version":"1","status":"active","git":{}}`)
 	for i, client := range clients[:6] {

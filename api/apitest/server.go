@@ -5,6 +5,7 @@ package apitest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -150,6 +151,22 @@ func (s *Server) AddClients(n int, labels map[string]string) []string {
 	_, err := s.Store.ConnectClients(ctx, sessions)
 	require.NoError(s.t, err)
 	return ids
+}
+
+// CanDeploy has agents say that their hosts can do all deployment types.
+func (s *Server) CanDeploy(ids ...string) {
+	s.t.Helper()
+	var able []string
+	for _, of := range release.Types {
+		able = append(able, release.Capability(of))
+	}
+	text, err := json.Marshal(map[string]any{"capabilities": able})
+	require.NoError(s.t, err)
+	facts := make([]release.ClientFacts, len(ids))
+	for i, id := range ids {
+		facts[i] = release.ClientFacts{ClientID: id, Hash: 1, JSON: text}
+	}
+	require.NoError(s.t, s.Store.StoreFacts(s.t.Context(), facts))
 }
 
 // AddVersion makes a project, unless it is there, and an active version of it.

@@ -205,6 +205,7 @@ func editor(t *testing.T, from, to string) string {
 func TestManageByHand(t *testing.T) {
 	s := apitest.Start(t)
 	clients := s.AddClients(1, map[string]string{"env": "prod"})
+	s.CanDeploy(clients...)
 	require.Zero(t, quicCtl(t, s, "apply", "-f", file(t, shopFile)).code)
 	r := quicCtl(t, s, "environment", "create", "-f", file(t, "project: shop\nname: dev\nselector: env=dev\n"))
 	require.Zero(t, r.code, r.err)
