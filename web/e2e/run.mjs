@@ -285,7 +285,7 @@ const scenarios = {
   },
 
   async 'keyboard, language, phone'() {
-    await world.makeVersion('shop', '7.0', 'echo up; sleep 30')
+    await world.makeVersion('shop', '7.0', 'echo up; sleep 8')
     await world.makeTask('shop', '7.0', { strategy: { canary: { percent: 25, soak: '1h' }, max_parallel: 2 } })
     await page.goto(`${world.url}/`)
     await page.getByText('Rolling out now').waitFor()
