@@ -2661,6 +2661,8 @@ type TaskList struct {
 
 // UserSession defines model for UserSession.
 type UserSession struct {
+	// AgentPort UDP port at which agents connect
+	AgentPort         int64  `json:"agent_port,omitempty,omitzero"`
 	BatchEnabled      bool   `json:"batch_enabled"`
 	TemporalNamespace string `json:"temporal_namespace,omitempty,omitzero"`
 
