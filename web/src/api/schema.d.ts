@@ -474,6 +474,108 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/release/artifacts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List artifacts, the newest first */
+        get: operations["list-artifacts"];
+        put?: never;
+        /**
+         * Upload an artifact
+         * @description The body is its content. It is stored under its SHA-256, once it has come in full; what was there before under it stays, and takes the new name. 413: it is larger than artifacts.max_bytes.
+         */
+        post: operations["upload-artifact"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/artifacts/{sha256}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get what is known of an artifact */
+        get: operations["get-artifact"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete an artifact
+         * @description 409: a version uses it.
+         */
+        delete: operations["delete-artifact"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/artifacts/{sha256}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download an artifact
+         * @description Ranges are supported.
+         */
+        get: operations["download-artifact"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/configs/{config_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A configuration as a task deployed it
+         * @description Merged, with its variables in it, but secrets, and what only a host knows, as ${NAME}.
+         */
+        get: operations["get-config"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/drift": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask agents what runs, and tell where that differs from what was deployed
+         * @description Nothing is changed. Only agents that are connected to this server are asked.
+         */
+        post: operations["check-drift"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/release/installations": {
         parameters: {
             query?: never;
@@ -518,7 +620,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List projects */
+        /** List projects, in the order of their names */
         get: operations["list-projects"];
         put?: never;
         /** Make a project */
@@ -538,9 +640,105 @@ export interface paths {
         };
         /** Get a project */
         get: operations["get-project"];
+        /**
+         * Replace what a project says
+         * @description What is left out is removed. What changes nothing leaves the revision.
+         */
+        put: operations["update-project"];
+        post?: never;
+        /**
+         * Delete a project with its versions, environments and variables
+         * @description Answers 409 while it is in use. The history of its tasks stays; its name is free again.
+         */
+        delete: operations["delete-project"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/projects/{project}/environments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the environments of a project, in the order of their names */
+        get: operations["list-environments"];
+        put?: never;
+        /** Make an environment */
+        post: operations["create-environment"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/projects/{project}/environments/{environment}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get an environment */
+        get: operations["get-environment"];
+        /**
+         * Replace what an environment says
+         * @description What is left out is removed; its variables stay. What changes nothing leaves the revision.
+         */
+        put: operations["update-environment"];
+        post?: never;
+        /**
+         * Delete an environment with its variables
+         * @description Answers 409 while it is in use.
+         */
+        delete: operations["delete-environment"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/projects/{project}/variables": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the variables of a project, or of one of its environments
+         * @description In the order of their names; secrets without their values.
+         */
+        get: operations["list-variables"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/projects/{project}/variables/{variable}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get a variable; a secret without its value */
+        get: operations["get-variable"];
+        /**
+         * Make a variable, or change it
+         * @description Answers 201 if it is new. What changes nothing leaves the revision. Tasks that were made already keep the value that they were made with, but for secrets.
+         */
+        put: operations["put-variable"];
+        post?: never;
+        /**
+         * Delete a variable
+         * @description Answers 409 for a secret that a configuration refers to which runs somewhere.
+         */
+        delete: operations["delete-variable"];
         options?: never;
         head?: never;
         patch?: never;
@@ -553,11 +751,175 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List the versions of a project */
+        /** List the versions of a project, the newest first */
         get: operations["list-versions"];
         put?: never;
         /** Make a version */
         post: operations["create-version"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The fields of a deployment type, and the rules by which layers become one
+         * @description In the order of the fields.
+         */
+        get: operations["list-rules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List schedules
+         * @description The next fires are those of the expressions, without jitter; a single schedule has them as Temporal has.
+         */
+        get: operations["list-schedules"];
+        put?: never;
+        /**
+         * Make a schedule: a task once at a time, or by cron
+         * @description The schedule is stored before this answers, and then comes into effect by itself. Its task is checked now, and again at each fire.
+         */
+        post: operations["create-schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/schedules/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Show when a schedule would fire
+         * @description Nothing is stored or done.
+         */
+        post: operations["preview-schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/schedules/{schedule}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get a schedule, with its next and latest fires */
+        get: operations["get-schedule"];
+        /**
+         * Put a schedule in the place of another
+         * @description It keeps its id and its fires.
+         */
+        put: operations["replace-schedule"];
+        post?: never;
+        /**
+         * Delete a schedule
+         * @description What it started goes on; its tasks stay.
+         */
+        delete: operations["delete-schedule"];
+        options?: never;
+        head?: never;
+        /** Change parts of a schedule */
+        patch: operations["change-schedule"];
+        trace?: never;
+    };
+    "/api/release/schedules/{schedule}/fires": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the fires of a schedule, the latest first
+         * @description The latest 1,000 are kept.
+         */
+        get: operations["list-fires"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/schedules/{schedule}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let a schedule fire only when it is triggered */
+        post: operations["pause-schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/schedules/{schedule}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let a paused schedule fire again; what was due meanwhile is left out */
+        post: operations["resume-schedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/release/schedules/{schedule}/trigger": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a schedule fire now, paused or not
+         * @description The fire is stored before this answers, and comes about by itself. Answers 409 while an earlier rollout is at work, where the overlap policy is skip.
+         */
+        post: operations["trigger-schedule"];
         delete?: never;
         options?: never;
         head?: never;
@@ -773,6 +1135,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/release/tasks/{task_id}/targets/{client_id}/container-logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The output of what runs of the task's project on a host
+         * @description Of a container project that of its container, of a Kubernetes project that of its pods. It is read on the host now, not stored; a last line that begins with `quicflow: ` says why there is no more.
+         */
+        get: operations["container-logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/release/versions/{version_id}": {
         parameters: {
             query?: never;
@@ -782,9 +1164,17 @@ export interface paths {
         };
         /** Get a version */
         get: operations["get-version"];
-        put?: never;
+        /**
+         * Replace what a version says
+         * @description What is left out is removed, but for the name and the status. What changes nothing leaves the revision. Answers 409 if it was ever deployed and more than its status would change.
+         */
+        put: operations["update-version"];
         post?: never;
-        delete?: never;
+        /**
+         * Delete a version
+         * @description Answers 409 while it is in use. The history of its tasks stays; its name is free again.
+         */
+        delete: operations["delete-version"];
         options?: never;
         head?: never;
         /** Change the status of a version */
@@ -968,6 +1358,43 @@ export interface components {
             /** Format: int64 */
             uses: number;
         };
+        Artifact: {
+            /**
+             * @description Of a file, octal. Defaults to 0644
+             * @example 0755
+             */
+            mode?: string;
+            /**
+             * @description File name below the release directory; for an archive that is unpacked, a name for messages
+             * @example app.tar.gz
+             */
+            name: string;
+            /**
+             * @description Of its content, 64 hexadecimal digits
+             * @example 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+             */
+            sha256: string;
+            /**
+             * Format: int64
+             * @description Leading directories to leave out of an archive's paths
+             */
+            strip?: number;
+            /**
+             * @description Archive format to unpack into the release directory. Left out: it stays a file
+             * @enum {string}
+             */
+            unpack?: "tar" | "tar.gz" | "tar.zst" | "zip" | "";
+            /** @description http or https address to fetch it from. Left out: it was uploaded to the server */
+            url?: string;
+        };
+        ArtifactList: {
+            artifacts: components["schemas"]["StoredArtifact"][];
+            /**
+             * Format: int64
+             * @description How many match, on all pages
+             */
+            total: number;
+        };
         BatchAnswer: {
             command_type: string;
             /** @description The same by the states of hosts */
@@ -1102,6 +1529,17 @@ export interface components {
              */
             soak?: string;
         };
+        Change: {
+            /** @description Empty if it is not set */
+            after: string;
+            /** @description Empty if it was not set */
+            before: string;
+            /**
+             * @description Within the type's part of the configuration
+             * @example env.PORT
+             */
+            path: string;
+        };
         Client: {
             address: string;
             agent_version: string;
@@ -1218,6 +1656,248 @@ export interface components {
              */
             total: number;
         };
+        ConfigValue: {
+            /** @enum {string} */
+            layer: "default" | "project" | "version" | "task";
+            /**
+             * @description Within the type's part of the configuration
+             * @example env.PORT
+             */
+            path: string;
+            value: string;
+        };
+        ContainerHealth: {
+            /** @description Do without the image's check */
+            disable?: boolean;
+            /**
+             * @description Defaults to the engine's 30s
+             * @example 1m30s
+             */
+            interval?: string;
+            /**
+             * Format: int64
+             * @description Defaults to the engine's 3
+             */
+            retries?: number;
+            /** @description Line for the container's shell, instead of test */
+            shell?: string;
+            /**
+             * @description Within the start period; engines before 25 refuse it
+             * @example 1m30s
+             */
+            start_interval?: string;
+            /** @example 1m30s */
+            start_period?: string;
+            /**
+             * @description Command, without a shell
+             * @example [
+             *       "curl",
+             *       "-f",
+             *       "http://localhost/"
+             *     ]
+             */
+            test?: string[];
+            /**
+             * @description Defaults to the engine's 30s
+             * @example 1m30s
+             */
+            timeout?: string;
+        };
+        ContainerLog: {
+            /** @example json-file */
+            driver: string;
+            options?: {
+                [key: string]: string;
+            };
+        };
+        ContainerNetwork: {
+            /** @description Further names of the container on it */
+            aliases?: string[];
+            /** @description Fixed address */
+            ipv4?: string;
+            /** @description Fixed address */
+            ipv6?: string;
+            name: string;
+        };
+        ContainerResources: {
+            /** Format: int64 */
+            blkio_weight?: number;
+            /** Format: int64 */
+            cpu_shares?: number;
+            /**
+             * Format: double
+             * @description Such as 1.5
+             */
+            cpus?: number;
+            /** @description Such as 0-3,5 */
+            cpuset?: string;
+            /** @description Such as 512m */
+            memory?: string;
+            memory_reservation?: string;
+            /** @description Memory and swap together, such as 1g; -1 is without limit */
+            memory_swap?: string;
+            /**
+             * Format: int64
+             * @description Processes
+             */
+            pids?: number;
+        };
+        ContainerSpec: {
+            /** @description Passed to the runtime */
+            annotations?: {
+                [key: string]: string;
+            };
+            cap_add?: string[];
+            cap_drop?: string[];
+            cgroup_parent?: string;
+            /** @description Instead of the image's */
+            command?: string[];
+            devices?: components["schemas"]["Device"][];
+            /** @description Addresses of name servers */
+            dns?: string[];
+            dns_options?: string[];
+            dns_search?: string[];
+            domainname?: string;
+            /** @description Instead of the image's */
+            entrypoint?: string[];
+            /** @description Environment of the container, beside QUICFLOW_… */
+            env?: {
+                [key: string]: string;
+            };
+            /** @description Address by host name; host-gateway is the host's */
+            extra_hosts?: {
+                [key: string]: string;
+            };
+            /** @description all, a number, or device=ID,ID */
+            gpus?: string;
+            /** @description Further groups of the user */
+            group_add?: string[];
+            /** @description Check by the agent, from the host, after the engine's. A version's replaces the project's as a whole */
+            health?: components["schemas"]["Health"];
+            /** @description By the engine, within the container. A version's replaces the project's as a whole. Defaults to the image's */
+            health_check?: components["schemas"]["ContainerHealth"];
+            /** @description Defaults to the engine's choice */
+            hostname?: string;
+            /**
+             * @description Repository, without tag
+             * @example registry.example.com/team/app
+             */
+            image?: string;
+            /**
+             * @description Tag, or digest (sha256:…). A version must have one
+             * @example 1.4.2
+             */
+            image_tag?: string;
+            /** @description Runs an init process that reaps the others */
+            init?: boolean;
+            /** @description Program that runs pre_script and post_script on the host. Defaults to /bin/sh */
+            interpreter?: string;
+            /** @description none, private, shareable, host or container:NAME */
+            ipc_mode?: string;
+            /**
+             * Format: int64
+             * @description Stopped containers of earlier versions to keep for a rollback. Defaults to 1
+             */
+            keep_old?: number;
+            /** @description Of the container; those below quicflow. are QuicFlow's own */
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description Defaults to the engine's own */
+            log?: components["schemas"]["ContainerLog"];
+            /**
+             * @description Of the container. Defaults to the project's
+             * @example ${QUICFLOW_PROJECT}-${QUICFLOW_ENVIRONMENT}
+             */
+            name?: string;
+            /** @description host, none, bridge or container:NAME, instead of networks */
+            network_mode?: string;
+            /** @description Existing networks to join. Defaults to bridge */
+            networks?: components["schemas"]["ContainerNetwork"][];
+            /** Format: int64 */
+            oom_score_adj?: number;
+            /** @description host or container:NAME */
+            pid_mode?: string;
+            /**
+             * @description Such as linux/arm64. Defaults to the engine's own
+             * @example linux/amd64
+             */
+            platform?: string;
+            /** @description Published on the host */
+            ports?: components["schemas"]["Port"][];
+            /** @description Runs on the host when the new container is healthy; if it fails, the old one comes back. A version's replaces the project's */
+            post_script?: string;
+            /** @description Runs on the host before the image is pulled. A version's replaces the project's */
+            pre_script?: string;
+            privileged?: boolean;
+            /**
+             * @description Defaults to always, and to missing for a digest
+             * @enum {string}
+             */
+            pull_policy?: "always" | "missing" | "never" | "";
+            /** @description The root file system cannot be written to */
+            read_only?: boolean;
+            /** @description Login for the image's registry. Defaults to none */
+            registry?: components["schemas"]["RegistryAuth"];
+            resources?: components["schemas"]["ContainerResources"];
+            /** @description Defaults to unless-stopped */
+            restart?: components["schemas"]["RestartPolicy"];
+            /** @description Of the engine, such as runc. Defaults to its own choice */
+            runtime?: string;
+            /**
+             * @example [
+             *       "no-new-privileges"
+             *     ]
+             */
+            security_opt?: string[];
+            /**
+             * @description How long a container without any health check has to run to count as started. Defaults to 2s
+             * @example 1m30s
+             */
+            settle?: string;
+            /** @description Of /dev/shm. Defaults to the engine's 64m */
+            shm_size?: string;
+            /** @description Defaults to the image's, or SIGTERM */
+            stop_signal?: string;
+            /**
+             * @description Until it is killed. Defaults to 10s
+             * @example 1m30s
+             */
+            stop_timeout?: string;
+            sysctls?: {
+                [key: string]: string;
+            };
+            /**
+             * @description For the whole step. Defaults to 10m
+             * @example 1m30s
+             */
+            timeout?: string;
+            /**
+             * @description Mount options by path
+             * @example {
+             *       "/tmp": "size=64m"
+             *     }
+             */
+            tmpfs?: {
+                [key: string]: string;
+            };
+            /** @description By name, such as nofile */
+            ulimits?: {
+                [key: string]: components["schemas"]["Ulimit"];
+            };
+            /**
+             * @description Whether the new container starts beside the old one, or after it was stopped. Defaults to auto: beside, unless both want a port, an address or a name for themselves
+             * @enum {string}
+             */
+            update?: "auto" | "beside" | "after" | "";
+            /** @description User or uid, with group or gid after a colon. Defaults to the image's */
+            user?: string;
+            /** @description host, to leave the engine's user namespace */
+            userns_mode?: string;
+            volumes?: components["schemas"]["Volume"][];
+            /** @description Within the container. Defaults to the image's */
+            work_dir?: string;
+        };
         Counts: {
             /** Format: int64 */
             cancelled: number;
@@ -1241,6 +1921,86 @@ export interface components {
             total: number;
             /** Format: int64 */
             unknown: number;
+        };
+        Device: {
+            /** @description Defaults to the same path */
+            container?: string;
+            /** @example /dev/fuse */
+            host: string;
+            /** @description Defaults to rwm */
+            permissions?: string;
+        };
+        DriftCheck: {
+            /** @description Show hosts without drift, too */
+            all?: boolean;
+            /** @description Id or name; left out: all */
+            project?: string;
+            /** @description Left out: every host on which something is installed */
+            targets?: components["schemas"]["Targets"];
+        };
+        DriftReport: {
+            /**
+             * Format: int64
+             * @description Installations that were looked at
+             */
+            checked: number;
+            /** @description Of those that were looked at, by drift */
+            counts: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int64
+             * @description Installations with a drift, those not included of which it could not be found out
+             */
+            drifted: number;
+            /** Format: int64 */
+            duration_ms: number;
+            /** @description Those with a drift, or not reached; at most 1000 */
+            hosts: components["schemas"]["HostDrift"][];
+            /**
+             * Format: int64
+             * @description Installations on agents that are not connected to this server, or did not answer
+             */
+            unreachable: number;
+        };
+        Environment: {
+            /** Format: date-time */
+            created_at: string;
+            description?: string;
+            id: string;
+            /** @description Unique within its project; lower case letters, digits, dots and dashes */
+            name: string;
+            /** @description The project's name */
+            project: string;
+            project_id: string;
+            /**
+             * Format: int64
+             * @description Rises with each change; the ETag is made of it
+             */
+            revision: number;
+            /** @description Hosts of a task in this environment that names none itself */
+            selector?: string;
+            /** @description For what a task in this environment leaves out of its own */
+            strategy?: components["schemas"]["Strategy"];
+            /** Format: date-time */
+            updated_at: string;
+        };
+        EnvironmentContent: {
+            description?: string;
+            /** @description Left out: it keeps its name. One that is in use has to */
+            name?: string;
+            /** @description Hosts of a task in this environment that names none itself */
+            selector?: string;
+            /** @description For what a task in this environment leaves out of its own */
+            strategy?: components["schemas"]["Strategy"];
+        };
+        EnvironmentList: {
+            environments: components["schemas"]["Environment"][];
+            /**
+             * Format: int64
+             * @description How many there are, on all pages
+             */
+            total: number;
         };
         ErrorDetail: {
             /** @description Where the error occurred, e.g. 'body.items[3].tags' or 'path.thing-id' */
@@ -1311,6 +2071,117 @@ export interface components {
              */
             total: number;
         };
+        Fire: {
+            /**
+             * Format: date-time
+             * @description When that was recorded
+             */
+            at: string;
+            /** @description Who triggered it; empty if it was due by itself */
+            by?: string;
+            /**
+             * Format: date-time
+             * @description When it was due, without jitter; whole seconds
+             */
+            due: string;
+            /** @description Why no task was made */
+            reason?: string;
+            schedule_id: string;
+            /** @enum {string} */
+            state: "requested" | "started" | "failed" | "skipped" | "missed";
+            /** Format: date-time */
+            task_finished_at?: string;
+            task_id?: string;
+            /** @description As it is now; empty if the task was deleted */
+            task_status?: string;
+        };
+        FireList: {
+            fires: components["schemas"]["Fire"][];
+            /**
+             * Format: int64
+             * @description How many match, on all pages
+             */
+            total: number;
+        };
+        GitAuth: {
+            /** @description PEM, of an https host with a CA of its own */
+            ca_cert?: string;
+            /** @description Lines of a known_hosts file. Without them the host must be known to the agent's user */
+            known_hosts?: string;
+            /**
+             * @description Password or token for http and https
+             * @example ${GIT_TOKEN}
+             */
+            password?: string;
+            /**
+             * @description Private key for ssh, without a passphrase
+             * @example ${DEPLOY_KEY}
+             */
+            ssh_key?: string;
+            /** @description For http and https. Defaults to git with a token */
+            username?: string;
+        };
+        GitSpec: {
+            auth?: components["schemas"]["GitAuth"];
+            /**
+             * Format: int64
+             * @description Commits of history to fetch; 0 is all. Defaults to 1
+             */
+            depth?: number;
+            /** @description Environment of the scripts */
+            env?: {
+                [key: string]: string;
+            };
+            /** @description Check by the agent after the switch; if it fails, current leads back. A version's replaces the project's as a whole */
+            health?: components["schemas"]["Health"];
+            /** @description Program that runs the scripts. Defaults to /bin/sh */
+            interpreter?: string;
+            /**
+             * Format: int64
+             * @description Release directories to keep, that of the current one included. Defaults to 3
+             */
+            keep_releases?: number;
+            /** @description Fetch what Git LFS holds; git-lfs must be installed */
+            lfs?: boolean;
+            /**
+             * @description Absolute path of the releases. Defaults to a directory of the project's own below the agent's data directory
+             * @example /srv/site
+             */
+            path?: string;
+            /** @description Runs in the new release directory after current leads to it; if it fails, current leads back. A version's replaces the project's */
+            post_script?: string;
+            /** @description Runs in the new release directory before current leads to it. A version's replaces the project's */
+            pre_script?: string;
+            /**
+             * @description Branch, tag or commit. A version must have one, unless its project has
+             * @example v2.4.0
+             */
+            ref?: string;
+            /**
+             * @description https, http, ssh or file URL, or user@host:path
+             * @example git@example.com:team/site.git
+             */
+            repository?: string;
+            /**
+             * @description Paths within a release that lead to PATH/shared, so that releases have them in common
+             * @example [
+             *       "storage",
+             *       ".env"
+             *     ]
+             */
+            shared?: string[];
+            /** @description Fetch submodules too */
+            submodules?: boolean;
+            /**
+             * @description For the whole step. Defaults to 10m
+             * @example 1m30s
+             */
+            timeout?: string;
+            /** @description Runs in the current release before an uninstall removes the releases */
+            uninstall?: string;
+            /** @description User, or user:group, that git and the scripts run as; the agent must be root. Defaults to the agent's own */
+            user?: string;
+        };
         Health: {
             /** @description Script; exit code 0 passes */
             exec?: string;
@@ -1339,6 +2210,35 @@ export interface components {
              */
             timeout?: string;
         };
+        HostDrift: {
+            /** @description The version that failed, or whose outcome is unknown */
+            attempted?: string;
+            client_id: string;
+            /** @description Of the configuration that runs; see get-config */
+            config_id?: string;
+            /** @enum {string} */
+            drift: "none" | "version" | "missing" | "stopped" | "degraded" | "changed" | "unknown";
+            /**
+             * Format: date-time
+             * @description Since when the version runs
+             */
+            installed_at?: string;
+            /** @description The task that installed it */
+            installed_by?: string;
+            project: string;
+            reached: boolean;
+            /** @description One line */
+            reason?: string;
+            /** @description As the agent found it */
+            running?: components["schemas"]["Running"];
+            /** @enum {string} */
+            state: "installed" | "failed" | "unknown";
+            task_id: string;
+            /** Format: date-time */
+            updated_at: string;
+            /** @description Empty if nothing was ever installed */
+            version: string;
+        };
         HostResult: {
             client_id: string;
             command_id: string;
@@ -1357,7 +2257,18 @@ export interface components {
             /** @description The version that failed, or whose outcome is unknown */
             attempted?: string;
             client_id: string;
+            /** @description Of the configuration that runs; see get-config */
+            config_id?: string;
+            /**
+             * Format: date-time
+             * @description Since when the version runs
+             */
+            installed_at?: string;
+            /** @description The task that installed it */
+            installed_by?: string;
             project: string;
+            /** @description What its agent reported then; ask for a drift check to know what runs now */
+            running?: components["schemas"]["Running"];
             /** @enum {string} */
             state: "installed" | "failed" | "unknown";
             task_id: string;
@@ -1546,6 +2457,295 @@ export interface components {
              */
             total: number;
         };
+        KubeClaim: {
+            /** @description Defaults to ReadWriteOnce */
+            access_modes?: string[];
+            mount_path: string;
+            name: string;
+            /** @example 10Gi */
+            size: string;
+            storage_class?: string;
+        };
+        KubeEnvFrom: {
+            config_map?: string;
+            optional?: boolean;
+            prefix?: string;
+            secret?: string;
+        };
+        KubePatch: {
+            /** @description Of the object. Defaults to the workload's */
+            kind?: string;
+            /** @description Of the object. Defaults to the only one of its kind */
+            name?: string;
+            /** @description YAML or JSON */
+            patch: string;
+            /**
+             * @description Strategic merge patch, JSON merge patch, or a list of JSON patch operations. Defaults to strategic
+             * @enum {string}
+             */
+            type?: "strategic" | "merge" | "json" | "";
+        };
+        KubePort: {
+            /** Format: int64 */
+            host_port?: number;
+            /** @description Needed where there are several */
+            name?: string;
+            /** Format: int64 */
+            port: number;
+            /**
+             * @description Defaults to TCP
+             * @enum {string}
+             */
+            protocol?: "TCP" | "UDP" | "SCTP" | "";
+        };
+        KubeProbe: {
+            exec?: string[];
+            /** Format: int64 */
+            failure_threshold?: number;
+            /** Format: int64 */
+            grpc_port?: number;
+            /** @example /ready */
+            http_path?: string;
+            /** @description Number or name. Defaults to the first port */
+            http_port?: string;
+            /** @enum {string} */
+            http_scheme?: "HTTP" | "HTTPS" | "";
+            /** @example 1m30s */
+            initial_delay?: string;
+            /** @example 1m30s */
+            period?: string;
+            /** Format: int64 */
+            success_threshold?: number;
+            /** @description Number or name */
+            tcp_port?: string;
+            /** @example 1m30s */
+            timeout?: string;
+        };
+        KubeResources: {
+            /**
+             * @example {
+             *       "memory": "512Mi"
+             *     }
+             */
+            limits?: {
+                [key: string]: string;
+            };
+            /**
+             * @example {
+             *       "cpu": "250m",
+             *       "memory": "256Mi"
+             *     }
+             */
+            requests?: {
+                [key: string]: string;
+            };
+        };
+        KubeSecurity: {
+            allow_privilege_escalation?: boolean;
+            cap_add?: string[];
+            cap_drop?: string[];
+            /** Format: int64 */
+            fs_group?: number;
+            privileged?: boolean;
+            read_only_root_filesystem?: boolean;
+            /** Format: int64 */
+            run_as_group?: number;
+            run_as_non_root?: boolean;
+            /** Format: int64 */
+            run_as_user?: number;
+            /** @enum {string} */
+            seccomp_profile?: "RuntimeDefault" | "Unconfined" | "";
+        };
+        KubeService: {
+            annotations?: {
+                [key: string]: string;
+            };
+            /** @description Defaults to the container's */
+            ports?: components["schemas"]["KubeServicePort"][];
+            /**
+             * @description Defaults to ClusterIP
+             * @enum {string}
+             */
+            type?: "ClusterIP" | "NodePort" | "LoadBalancer" | "Headless" | "";
+        };
+        KubeServicePort: {
+            /** @description Needed where there are several */
+            name?: string;
+            /** Format: int64 */
+            node_port?: number;
+            /** Format: int64 */
+            port: number;
+            /**
+             * @description Defaults to TCP
+             * @enum {string}
+             */
+            protocol?: "TCP" | "UDP" | "SCTP" | "";
+            /** @description Number or name of the container's port. Defaults to the same number */
+            target?: string;
+        };
+        KubeToleration: {
+            /** @enum {string} */
+            effect?: "NoSchedule" | "PreferNoSchedule" | "NoExecute" | "";
+            key?: string;
+            /** @enum {string} */
+            operator?: "Exists" | "Equal" | "";
+            /**
+             * Format: int64
+             * @description Of NoExecute
+             */
+            seconds?: number;
+            value?: string;
+        };
+        KubeVolume: {
+            /** @description An existing PersistentVolumeClaim */
+            claim?: string;
+            config_map?: string;
+            empty_dir?: boolean;
+            host_path?: string;
+            mount_path: string;
+            name: string;
+            read_only?: boolean;
+            secret?: string;
+            /**
+             * @description Of an empty_dir
+             * @example 1Gi
+             */
+            size_limit?: string;
+            sub_path?: string;
+        };
+        KubernetesSpec: {
+            /** @description Of the workload */
+            annotations?: {
+                [key: string]: string;
+            };
+            /** @description Instead of the image's command */
+            args?: string[];
+            /** @description Of a StatefulSet: a volume for each pod */
+            claims?: components["schemas"]["KubeClaim"][];
+            /** @description Instead of the image's entrypoint */
+            command?: string[];
+            /** @description Of the kubeconfig. Defaults to its current one */
+            context?: string;
+            /** @description Make the namespace where it is missing; an uninstall leaves it */
+            create_namespace?: boolean;
+            /**
+             * @description For the rollout to be ready. Defaults to 5m
+             * @example 1m30s
+             */
+            deadline?: string;
+            /** @description Environment of the container, beside QUICFLOW_… */
+            env?: {
+                [key: string]: string;
+            };
+            /** @description Existing ConfigMaps and Secrets whose keys become environment */
+            env_from?: components["schemas"]["KubeEnvFrom"][];
+            /** @description Take fields over that other managers own. Left out: such conflicts fail the step */
+            force?: boolean;
+            /**
+             * @description Of a pod that is stopped. Defaults to the cluster's 30s
+             * @example 1m30s
+             */
+            grace_period?: string;
+            /** @description Check by the agent after the rollout. A version's replaces the project's as a whole */
+            health?: components["schemas"]["Health"];
+            /**
+             * Format: int64
+             * @description Old revisions the cluster keeps. Defaults to 10
+             */
+            history?: number;
+            host_network?: boolean;
+            /**
+             * @description Repository, without tag
+             * @example registry.example.com/team/app
+             */
+            image?: string;
+            /** @description Tag, or digest (sha256:…). A version without a manifest must have one */
+            image_tag?: string;
+            /** @description Program that runs pre_script and post_script on the agent's host. Defaults to /bin/sh */
+            interpreter?: string;
+            /**
+             * @description Defaults to Deployment
+             * @enum {string}
+             */
+            kind?: "Deployment" | "StatefulSet" | "DaemonSet" | "";
+            /** @description Path on the agent's host. Defaults to KUBECONFIG of the agent, else to the pod's own account within a cluster, else to ~/.kube/config */
+            kubeconfig?: string;
+            /** @description Of the workload and its pods, beside app.kubernetes.io/… */
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description A version's replaces the project's as a whole */
+            liveness?: components["schemas"]["KubeProbe"];
+            /** @description YAML of one or more objects, instead of all fields of the workload. A version's replaces the project's */
+            manifest?: string;
+            /**
+             * @description Of a rolling update: count or percentage
+             * @example 25%
+             */
+            max_surge?: string;
+            /**
+             * @description Of a rolling update: count or percentage
+             * @example 0
+             */
+            max_unavailable?: string;
+            /**
+             * @description How long a pod must be ready to count
+             * @example 1m30s
+             */
+            min_ready?: string;
+            /** @description Of the workload, its container and its Service. Defaults to the project's */
+            name?: string;
+            /**
+             * @description Defaults to the context's, or default
+             * @example shop-${QUICFLOW_ENVIRONMENT}
+             */
+            namespace?: string;
+            node_selector?: {
+                [key: string]: string;
+            };
+            /** @description Applied in turn to what was generated, or to the manifest. A version's replace the project's */
+            patches?: components["schemas"]["KubePatch"][];
+            pod_annotations?: {
+                [key: string]: string;
+            };
+            /** @description Of the container */
+            ports?: components["schemas"]["KubePort"][];
+            /** @description Runs on the agent's host when the rollout is ready. A version's replaces the project's */
+            post_script?: string;
+            /** @description Runs on the agent's host before anything is applied. A version's replaces the project's */
+            pre_script?: string;
+            /** @enum {string} */
+            pull_policy?: "Always" | "IfNotPresent" | "Never" | "";
+            /** @description Name of an existing Secret for the image's registry */
+            pull_secret?: string;
+            /** @description A version's replaces the project's as a whole */
+            readiness?: components["schemas"]["KubeProbe"];
+            /** @description A Deployment stops its old pods before it starts new ones */
+            recreate?: boolean;
+            /** @description Login for the image's registry: a pull Secret NAME-registry is made from it */
+            registry?: components["schemas"]["RegistryAuth"];
+            /**
+             * Format: int64
+             * @description Left out: not managed, as where an autoscaler does; new workloads get 1
+             */
+            replicas?: number;
+            resources?: components["schemas"]["KubeResources"];
+            security?: components["schemas"]["KubeSecurity"];
+            /** @description Leads to the pods. Left out: none */
+            service?: components["schemas"]["KubeService"];
+            service_account?: string;
+            /** @description Of a StatefulSet. Defaults to its own name */
+            service_name?: string;
+            /** @description A version's replaces the project's as a whole */
+            startup?: components["schemas"]["KubeProbe"];
+            /**
+             * @description For the whole step. Defaults to 10m
+             * @example 1m30s
+             */
+            timeout?: string;
+            tolerations?: components["schemas"]["KubeToleration"][];
+            volumes?: components["schemas"]["KubeVolume"][];
+        };
         LogEnd: {
             logs_complete: boolean;
             /** @description Agents whose logs have not arrived in full */
@@ -1599,6 +2799,22 @@ export interface components {
              */
             head: number;
             logs: components["schemas"]["LogLine"][];
+        };
+        Merged: {
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
+            /** @description The layer of each value, by its path within the type's part */
+            provenance: {
+                [key: string]: string;
+            };
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
+            /** @enum {string} */
+            type: "script" | "container" | "git" | "kubernetes";
         };
         MessageAnswer: {
             client_id: string;
@@ -1772,6 +2988,15 @@ export interface components {
              */
             timeout?: number;
         };
+        NewEnvironment: {
+            description?: string;
+            /** @description Unique within its project; lower case letters, digits, dots and dashes */
+            name: string;
+            /** @description Hosts of a task in this environment that names none itself */
+            selector?: string;
+            /** @description For what a task in this environment leaves out of its own */
+            strategy?: components["schemas"]["Strategy"];
+        };
         NewMessage: {
             client_id: string;
             /** @description A text is sent as it is, anything else as JSON */
@@ -1789,16 +3014,62 @@ export interface components {
             wait?: boolean;
         };
         NewProject: {
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
             description?: string;
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
             /** @description Unique, DNS-like: lower case letters, digits, dots and dashes */
             name: string;
-            /** @description Defaults for every version */
-            script?: components["schemas"]["ScriptProject"];
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
             /**
-             * @default script
+             * @description Defaults to that of the part that is given, else script
              * @enum {string}
              */
-            type: "script";
+            type?: "script" | "container" | "git" | "kubernetes" | "";
+        };
+        NewSchedule: {
+            /**
+             * Format: date-time
+             * @description Once, at this time; whole seconds
+             */
+            at?: string;
+            /**
+             * @description How late a fire may still start, after the server was down; 10m by default, 10s at least
+             * @example 1m30s
+             */
+            catchup_window?: string;
+            /** @description Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough */
+            cron?: string;
+            /**
+             * @description Each fire comes up to that much later, by chance
+             * @example 1m30s
+             */
+            jitter?: string;
+            /** @description Unique, DNS-like: lower case letters, digits, dots and dashes */
+            name: string;
+            /** @description For people: why it is paused, say */
+            note?: string;
+            /**
+             * @description What happens to a fire while the rollout of an earlier one is at work
+             * @default skip
+             * @enum {string}
+             */
+            overlap: "skip" | "buffer_one" | "allow";
+            /** @description Whether it fires only when triggered */
+            paused?: boolean;
+            /**
+             * Format: int64
+             * @description Of the schedule that is replaced: if it was changed since, the answer is 409. Left out: whatever it is by now
+             */
+            revision?: number;
+            /** @description What is rolled out; checked again at each fire */
+            task: components["schemas"]["NewTask"];
+            /** @description IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC */
+            timezone?: string;
         };
         NewTask: {
             /**
@@ -1806,18 +3077,27 @@ export interface components {
              * @enum {string}
              */
             action: "deploy" | "uninstall";
+            /** @description Id or name; its variables count, and what targets and strategy leave out comes from it */
+            environment?: string;
             /** @description The task's own layer of the configuration */
             override?: components["schemas"]["Override"];
             /** @description Id or name */
             project: string;
             strategy?: components["schemas"]["Strategy"];
-            /** @description Never empty for a task; there is no silent "all" */
+            /** @description Never empty for a task, unless its environment has a selector; there is no silent "all" */
             targets?: components["schemas"]["Targets"];
             /** @description Id or name; left out when the task uninstalls */
             version?: string;
         };
         NewVersion: {
-            script: components["schemas"]["ScriptVersion"];
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
             /**
              * @description Only active versions are deployed
              * @default draft
@@ -1845,12 +3125,20 @@ export interface components {
             stdout_truncated: boolean;
         };
         Override: {
-            /** @description Appended to the project's and the version's; the last one wins */
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
+            /** @description Added to the project's and the version's key by key, whatever the type */
             env?: {
                 [key: string]: string;
             };
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
             /**
-             * @description Overrides the version's
+             * @description Overrides the version's, whatever the type
              * @example 1m30s
              */
             timeout?: string;
@@ -1872,11 +3160,31 @@ export interface components {
             /** @description The first 20 agents that are offline */
             offline_first: string[];
         };
+        Port: {
+            /**
+             * Format: int64
+             * @description Port within the container
+             */
+            container: number;
+            /**
+             * Format: int64
+             * @description Port of the host. Defaults to one that is free
+             */
+            host?: number;
+            /** @description Address of the host. Defaults to all */
+            host_ip?: string;
+            /**
+             * @description Defaults to tcp
+             * @enum {string}
+             */
+            protocol?: "tcp" | "udp" | "sctp" | "";
+        };
         Preview: {
             /** @enum {string} */
             action: "deploy" | "uninstall";
-            /** @description As merged, with the layer of each value; left out when the task uninstalls */
-            config?: components["schemas"]["ScriptConfig"];
+            /** @description As merged, with the layer of each value and its variables in it, but secrets, and what only a host knows, as ${NAME}; left out when the task uninstalls */
+            config?: components["schemas"]["Merged"];
+            environment?: string;
             /** @description The targets by what would be done to them */
             groups: components["schemas"]["PreviewGroup"][];
             project: string;
@@ -1885,22 +3193,18 @@ export interface components {
              * @description Targets; 0 if none were given
              */
             total: number;
+            /** @description The configuration as a list, in the order of paths */
+            values: components["schemas"]["ConfigValue"][];
             version?: string;
             /** @description Why the task would be refused, or do less than it seems */
             warnings: string[];
             waves: components["schemas"]["Wave"][];
         };
-        PreviewChange: {
-            after: string;
-            before: string;
-            /** @example env.PORT */
-            path: string;
-        };
         PreviewGroup: {
             /** @enum {string} */
             action: "install" | "update" | "uninstall" | "none";
-            /** @description How the configuration differs from what runs there, as its version and project are now */
-            changes: components["schemas"]["PreviewChange"][];
+            /** @description How the configuration differs from that which runs there */
+            changes: components["schemas"]["Change"][];
             /** @description The version that runs there; empty if none does */
             from?: string;
             /** @description Up to five of them */
@@ -1913,86 +3217,312 @@ export interface components {
             /** Format: int64 */
             targets: number;
         };
+        ProcessLimits: {
+            /**
+             * Format: double
+             * @description Such as 0.5
+             */
+            cpus?: number;
+            /** @description Of any file that is written */
+            file_size?: string;
+            /** @description Such as 512m */
+            memory?: string;
+            /** Format: int64 */
+            open_files?: number;
+            /** Format: int64 */
+            processes?: number;
+        };
         Project: {
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
             /** Format: date-time */
             created_at: string;
             description?: string;
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
             id: string;
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
             /** @description Unique, DNS-like: lower case letters, digits, dots and dashes */
             name: string;
-            /** @description Defaults for every version of a script project */
-            script: components["schemas"]["ScriptProject"];
-            /** @enum {string} */
-            type: "script";
+            /**
+             * Format: int64
+             * @description Rises with each change; the ETag is made of it
+             */
+            revision: number;
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
+            /**
+             * @description Cannot be changed
+             * @enum {string}
+             */
+            type: "script" | "container" | "git" | "kubernetes";
             /** Format: date-time */
             updated_at: string;
         };
+        ProjectContent: {
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
+            description?: string;
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
+            /** @description Left out: it keeps its name. One that is in use has to */
+            name?: string;
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
+            /**
+             * @description Cannot be changed
+             * @enum {string}
+             */
+            type?: "script" | "container" | "git" | "kubernetes" | "";
+        };
         ProjectList: {
             projects: components["schemas"]["Project"][];
+            /**
+             * Format: int64
+             * @description How many match, on all pages
+             */
+            total: number;
         };
-        ScriptConfig: {
-            env: {
+        RegistryAuth: {
+            /**
+             * @description Or an access token
+             * @example ${REGISTRY_PASSWORD}
+             */
+            password?: string;
+            /** @description Defaults to the image's */
+            server?: string;
+            username?: string;
+        };
+        RestartPolicy: {
+            /**
+             * Format: int64
+             * @description Of on-failure
+             */
+            max_retries?: number;
+            /** @enum {string} */
+            name: "no" | "always" | "unless-stopped" | "on-failure";
+        };
+        Rule: {
+            doc: string;
+            /** @description Whether ${NAME} is replaced in it */
+            expand: boolean;
+            /** @description Which may set it */
+            layers: string[];
+            /**
+             * @description Whether a higher layer replaces the whole, or single keys or fields of it
+             * @enum {string}
+             */
+            merge: "replace" | "keys" | "fields";
+            /**
+             * @description Of the field, within the configuration of its type
+             * @example resources.memory
+             */
+            path: string;
+        };
+        Running: {
+            /** @description Of what was deployed, as the host itself tells */
+            config_id?: string;
+            /** @description By type: image, image_id, container_id, ports; commit, path; revision, ready, namespace */
+            details?: {
                 [key: string]: string;
             };
-            health?: components["schemas"]["Health"];
-            install: string;
-            interpreter: string;
-            post_script?: string;
-            pre_script?: string;
-            provenance: {
+            /** @description What belongs to it, such as pods; at most 20 */
+            objects?: components["schemas"]["RunningObject"][];
+            project: string;
+            /** @description One line, where the state is not ok */
+            reason?: string;
+            /**
+             * Format: date-time
+             * @description When it began to run
+             */
+            since?: string;
+            /** @enum {string} */
+            state: "ok" | "degraded" | "stopped" | "missing" | "changed" | "unknown";
+            /** @description That deployed it */
+            task_id?: string;
+            /** @enum {string} */
+            type: "script" | "container" | "git" | "kubernetes";
+            /** @description That was deployed, as the host itself tells */
+            version?: string;
+        };
+        RunningObject: {
+            /** @description By kind: of a pod its namespace, node, image, restarts and since when */
+            details?: {
                 [key: string]: string;
             };
-            rollback: string;
+            kind: string;
+            name: string;
+            reason?: string;
+            state: string;
+        };
+        Schedule: {
+            /**
+             * Format: date-time
+             * @description Once, at this time; whole seconds
+             */
+            at?: string;
+            /**
+             * @description How late a fire may still start, after the server was down; 10m by default, 10s at least
+             * @example 1m30s
+             */
+            catchup_window?: string;
+            /** Format: date-time */
+            created_at: string;
+            created_by: string;
+            /** @description Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough */
+            cron?: string;
+            id: string;
+            /** @description Whether Temporal has it as it is here; if not, it will within seconds */
+            in_effect: boolean;
+            /**
+             * @description Each fire comes up to that much later, by chance
+             * @example 1m30s
+             */
+            jitter?: string;
+            /** @description The latest ten fires, the latest first */
+            last: components["schemas"]["Fire"][];
+            /** @description The latest ten fires that did not come about, because nothing ran at their time or within the catch-up window */
+            missed: components["schemas"]["Fire"][];
+            /** @description Unique, DNS-like: lower case letters, digits, dots and dashes */
+            name: string;
+            /** @description The next five fires, in the schedule's zone; none while it is paused or when it is over */
+            next: string[];
+            /** @description For people: why it is paused, say */
+            note?: string;
+            /**
+             * @description What happens to a fire while the rollout of an earlier one is at work
+             * @default skip
+             * @enum {string}
+             */
+            overlap: "skip" | "buffer_one" | "allow";
+            /** @description Whether it fires only when triggered */
+            paused?: boolean;
+            project: string;
+            project_id: string;
+            /**
+             * Format: int64
+             * @description Rises with each change
+             */
+            revision: number;
+            /**
+             * Format: date-time
+             * @description When its times last changed: nothing before is caught up with
+             */
+            since: string;
+            /** @description What is rolled out; checked again at each fire */
+            task: components["schemas"]["NewTask"];
+            /** @description IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC */
+            timezone?: string;
+            /** Format: date-time */
+            updated_at: string;
+        };
+        ScheduleChange: {
+            /**
+             * Format: date-time
+             * @description In place of cron
+             */
+            at?: string;
             /** @example 1m30s */
-            timeout: string;
-            uninstall?: string;
-            update: string;
-            work_dir?: string;
+            catchup_window?: string;
+            /** @description In place of at */
+            cron?: string;
+            /** @example 1m30s */
+            jitter?: string;
+            name?: string;
+            note?: string;
+            /** @enum {string} */
+            overlap?: "skip" | "buffer_one" | "allow";
+            paused?: boolean;
+            /**
+             * Format: int64
+             * @description If it was changed since, the answer is 409
+             */
+            revision?: number;
+            task?: components["schemas"]["NewTask"];
+            timezone?: string;
         };
-        ScriptProject: {
+        ScheduleList: {
+            schedules: components["schemas"]["Schedule"][];
+            /**
+             * Format: int64
+             * @description How many match, on all pages
+             */
+            total: number;
+        };
+        ScheduleNote: {
+            /** @description Kept with the schedule */
+            note?: string;
+        };
+        SchedulePreview: {
+            /**
+             * Format: date-time
+             * @description Once, at this time; whole seconds
+             */
+            at?: string;
+            /** @description Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough */
+            cron?: string;
+            /** @description In the schedule's zone, without jitter: exactly when Temporal would fire */
+            next: string[];
+            /** @description IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC */
+            timezone?: string;
+        };
+        ScheduleTimes: {
+            /**
+             * Format: date-time
+             * @description Defaults to now
+             */
+            after?: string;
+            /**
+             * Format: date-time
+             * @description Once, at this time; whole seconds
+             */
+            at?: string;
+            /** @description Five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly, @monthly, @yearly or @every 90m. With day of month and day of week both restricted, either is enough */
+            cron?: string;
+            /** @description IANA name of the zone whose clock cron reads, such as Europe/Berlin. Defaults to UTC */
+            timezone?: string;
+        };
+        ScriptSpec: {
+            /** @description Delivered to WORK_DIR/releases/VERSION before the scripts, which run there; WORK_DIR/current leads to it afterwards */
+            artifacts?: components["schemas"]["Artifact"][];
+            /** @description Environment of the scripts */
             env?: {
                 [key: string]: string;
             };
+            /** @description Check by the agent after the scripts. A version's replaces the project's as a whole */
             health?: components["schemas"]["Health"];
+            /** @description Runs on a host that has no version of the project yet */
+            install?: string;
             /** @description Program that runs the scripts. Defaults to /bin/sh */
             interpreter?: string;
+            /**
+             * Format: int64
+             * @description Release directories to keep, that of the current one included. Defaults to 3
+             */
+            keep_releases?: number;
+            /** @description Of what the scripts may use */
+            limits?: components["schemas"]["ProcessLimits"];
+            /** @description Runs after the main script. A version's replaces the project's */
             post_script?: string;
+            /** @description Runs before the main script. A version's replaces the project's */
             pre_script?: string;
+            /** @description Runs when a host returns to this version. Defaults to update, then install */
+            rollback?: string;
             /**
              * @description For all scripts of a step together. Defaults to 10m
              * @example 1m30s
              */
             timeout?: string;
-            /** @description Absolute path the scripts run in. Defaults to a directory of the project's own below the agent's data directory */
-            work_dir?: string;
-        };
-        ScriptVersion: {
-            /** @description Adds to the project's, or overrides it, key by key */
-            env?: {
-                [key: string]: string;
-            };
-            /** @description If set, replaces the project's as a whole */
-            health?: components["schemas"]["Health"];
-            /** @description Runs on a host that has no version of the project yet */
-            install: string;
-            /** @description Overrides the project's */
-            interpreter?: string;
-            /** @description If set, runs instead of the project's */
-            post_script?: string;
-            /** @description If set, runs instead of the project's */
-            pre_script?: string;
-            /** @description Runs when a host returns to this version. Defaults to update, then install */
-            rollback?: string;
-            /**
-             * @description Overrides the project's
-             * @example 1m30s
-             */
-            timeout?: string;
-            /** @description Removes this version from a host. Without it, this version cannot be uninstalled */
+            /** @description Removes this version from a host. Without it, a version without artifacts cannot be uninstalled */
             uninstall?: string;
             /** @description Runs on a host that has a version. Defaults to install */
             update?: string;
-            /** @description Overrides the project's */
+            /** @description User, or user:group, that the scripts run as; the agent must be root. Defaults to the agent's own */
+            user?: string;
+            /** @description Absolute path the scripts run in. Defaults to a directory of the project's own below the agent's data directory */
             work_dir?: string;
         };
         ServerHealth: {
@@ -2006,6 +3536,46 @@ export interface components {
              */
             status: "ok" | "degraded";
             version: string;
+        };
+        Snapshot: {
+            /** @description The part of its type. Secrets are in it as ${NAME} */
+            config: unknown;
+            /** @description Of its content: equal ids, equal configurations */
+            config_id: string;
+            /** Format: date-time */
+            created_at: string;
+            environment?: string;
+            project: string;
+            /** @description Names of the secret variables that it refers to */
+            secrets: string[];
+            /** @enum {string} */
+            type: "script" | "container" | "git" | "kubernetes";
+            version: string;
+            version_id: string;
+        };
+        StoredArtifact: {
+            /** Format: date-time */
+            created_at: string;
+            created_by?: string;
+            /**
+             * Format: date-time
+             * @description Uploaded, named by a version, or fetched by an agent; to the hour
+             */
+            last_used: string;
+            /** @description As it was uploaded */
+            name?: string;
+            /** @description Of its content; it is named by this */
+            sha256: string;
+            /**
+             * Format: int64
+             * @description In bytes
+             */
+            size: number;
+            /**
+             * Format: int64
+             * @description How many versions use it. It can be deleted when none does
+             */
+            versions: number;
         };
         Strategy: {
             /** @description Hosts that go first. Without it the rollout begins with the first wave */
@@ -2094,10 +3664,14 @@ export interface components {
         Task: {
             /** @enum {string} */
             action: "deploy" | "uninstall";
+            /** @description Of the configuration that it deploys; see get-config */
+            config_id?: string;
             counts: components["schemas"]["Counts"];
             /** Format: date-time */
             created_at: string;
             created_by: string;
+            /** @description The environment's name */
+            environment?: string;
             /** Format: date-time */
             finished_at?: string;
             id: string;
@@ -2136,6 +3710,15 @@ export interface components {
              */
             total: number;
         };
+        Ulimit: {
+            /**
+             * Format: int64
+             * @description Defaults to soft
+             */
+            hard?: number;
+            /** Format: int64 */
+            soft: number;
+        };
         UserSession: {
             /**
              * Format: int64
@@ -2151,14 +3734,58 @@ export interface components {
             /** @description Of the server */
             version: string;
         };
-        Version: {
+        Variable: {
             /** Format: date-time */
             created_at: string;
+            description?: string;
+            /** @description Empty: it counts in all environments that have none of this name */
+            environment?: string;
+            /** @example DB_PASSWORD */
+            name: string;
+            /** @description The project's name */
+            project: string;
+            /**
+             * Format: int64
+             * @description Rises with each change; the ETag is made of it
+             */
+            revision: number;
+            /** @description Kept encrypted, shown to nobody, and given to agents for the time of a step alone */
+            secret: boolean;
+            /** Format: date-time */
+            updated_at: string;
+            /** @description Never given back of a secret */
+            value?: string;
+        };
+        VariableContent: {
+            description?: string;
+            /** @description Kept encrypted, and never given back */
+            secret?: boolean;
+            /** @description Of a secret that there is already it may be left out: it keeps its value */
+            value?: string;
+        };
+        VariableList: {
+            variables: components["schemas"]["Variable"][];
+        };
+        Version: {
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
+            /** Format: date-time */
+            created_at: string;
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
             id: string;
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
             /** @description The project's name */
             project: string;
             project_id: string;
-            script: components["schemas"]["ScriptVersion"];
+            /**
+             * Format: int64
+             * @description Rises with each change; the ETag is made of it
+             */
+            revision: number;
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
             /** @enum {string} */
             status: "draft" | "active" | "deprecated";
             /** Format: date-time */
@@ -2170,8 +3797,48 @@ export interface components {
             /** @enum {string} */
             status: "draft" | "active" | "deprecated";
         };
+        VersionContent: {
+            /** @description Of a container project */
+            container?: components["schemas"]["ContainerSpec"];
+            /** @description Of a git project */
+            git?: components["schemas"]["GitSpec"];
+            /** @description Of a Kubernetes project */
+            kubernetes?: components["schemas"]["KubernetesSpec"];
+            /** @description Of a script project */
+            script?: components["schemas"]["ScriptSpec"];
+            /**
+             * @description Left out: it stays
+             * @enum {string}
+             */
+            status?: "draft" | "active" | "deprecated" | "";
+            /** @description Left out: it keeps its name */
+            version?: string;
+        };
         VersionList: {
+            /**
+             * Format: int64
+             * @description How many match, on all pages
+             */
+            total: number;
             versions: components["schemas"]["Version"][];
+        };
+        Volume: {
+            /** @description Make a missing path of the host */
+            create?: boolean;
+            /** @description A new volume does not get what the image has there */
+            no_copy?: boolean;
+            /** @enum {string} */
+            propagation?: "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "";
+            read_only?: boolean;
+            /** @description Path or name. Left out: a volume without a name */
+            source?: string;
+            /** @description Path within the container */
+            target: string;
+            /**
+             * @description A path of the host, or a named volume of the engine. Defaults to bind for an absolute source
+             * @enum {string}
+             */
+            type?: "bind" | "volume" | "";
         };
         Wave: {
             canary?: boolean;
@@ -3051,6 +4718,240 @@ export interface operations {
             };
         };
     };
+    "list-artifacts": {
+        parameters: {
+            query?: {
+                /** @description Part of a name, or the beginning of a SHA-256 */
+                search?: string;
+                /** @description Only those that no version uses */
+                unused?: boolean;
+                /** @description How many at most */
+                limit?: number;
+                /** @description How many to pass over */
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ArtifactList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "upload-artifact": {
+        parameters: {
+            query?: {
+                /** @description For people, such as the name of the file */
+                name?: string;
+                /** @description What the content must have. Another one is refused, and nothing is stored */
+                sha256?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredArtifact"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "get-artifact": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description 64 hexadecimal digits, in small letters */
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredArtifact"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "delete-artifact": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description 64 hexadecimal digits, in small letters */
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "download-artifact": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description 64 hexadecimal digits, in small letters */
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description A range of it */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+        };
+    };
+    "get-config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                config_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "check-drift": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DriftCheck"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftReport"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     "list-installations": {
         parameters: {
             query?: {
@@ -3125,7 +5026,15 @@ export interface operations {
     };
     "list-projects": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description A part of the name */
+                search?: string;
+                type?: "script" | "container" | "git" | "kubernetes";
+                /** @description How many at most */
+                limit?: number;
+                /** @description How many to pass over */
+                offset?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -3154,7 +5063,10 @@ export interface operations {
     };
     "create-project": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -3168,6 +5080,7 @@ export interface operations {
             /** @description Created */
             201: {
                 headers: {
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3200,6 +5113,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3217,9 +5131,450 @@ export interface operations {
             };
         };
     };
-    "list-versions": {
+    "update-project": {
+        parameters: {
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Id or name */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ProjectContent"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Project"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "delete-project": {
+        parameters: {
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Id or name */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "list-environments": {
+        parameters: {
+            query?: {
+                /** @description How many at most */
+                limit?: number;
+                /** @description How many to pass over */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnvironmentList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "create-environment": {
+        parameters: {
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewEnvironment"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Environment"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "get-environment": {
         parameters: {
             query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                project: string;
+                /** @description Id or name */
+                environment: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Environment"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "update-environment": {
+        parameters: {
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Id or name */
+                project: string;
+                /** @description Id or name */
+                environment: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EnvironmentContent"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Environment"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "delete-environment": {
+        parameters: {
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Id or name */
+                project: string;
+                /** @description Id or name */
+                environment: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "list-variables": {
+        parameters: {
+            query?: {
+                /** @description Id or name of an environment whose variables are meant. Left out: the project's own */
+                environment?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VariableList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "get-variable": {
+        parameters: {
+            query?: {
+                /** @description Id or name of an environment whose variables are meant. Left out: the project's own */
+                environment?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name */
+                project: string;
+                variable: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Variable"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "put-variable": {
+        parameters: {
+            query?: {
+                /** @description Id or name of an environment whose variables are meant. Left out: the project's own */
+                environment?: string;
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Id or name */
+                project: string;
+                variable: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VariableContent"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Variable"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "delete-variable": {
+        parameters: {
+            query?: {
+                /** @description Id or name of an environment whose variables are meant. Left out: the project's own */
+                environment?: string;
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Id or name */
+                project: string;
+                variable: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "list-versions": {
+        parameters: {
+            query?: {
+                /** @description Exactly this version */
+                name?: string;
+                /** @description A part of the name */
+                search?: string;
+                status?: "draft" | "active" | "deprecated";
+                /** @description How many at most */
+                limit?: number;
+                /** @description How many to pass over */
+                offset?: number;
+            };
             header?: never;
             path: {
                 /** @description Id or name */
@@ -3251,7 +5606,10 @@ export interface operations {
     };
     "create-version": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
             header?: never;
             path: {
                 /** @description Id or name */
@@ -3268,10 +5626,423 @@ export interface operations {
             /** @description Created */
             201: {
                 headers: {
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Version"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "list-rules": {
+        parameters: {
+            query: {
+                type: "script" | "container" | "git" | "kubernetes";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rule"][];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "list-schedules": {
+        parameters: {
+            query?: {
+                /** @description Id or name */
+                project?: string;
+                /** @description How many at most */
+                limit?: number;
+                /** @description How many to pass over */
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "create-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewSchedule"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "preview-schedule": {
+        parameters: {
+            query?: {
+                /** @description How many fires */
+                count?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ScheduleTimes"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SchedulePreview"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "get-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "replace-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewSchedule"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "delete-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "change-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ScheduleChange"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "list-fires": {
+        parameters: {
+            query?: {
+                state?: "requested" | "started" | "failed" | "skipped" | "missed";
+                /** @description How many at most */
+                limit?: number;
+                /** @description How many to pass over */
+                offset?: number;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FireList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "pause-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ScheduleNote"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "resume-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ScheduleNote"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "trigger-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fire"];
                 };
             };
             /** @description Error */
@@ -3290,6 +6061,8 @@ export interface operations {
             query?: {
                 /** @description Id or name */
                 project?: string;
+                /** @description Id or name */
+                environment?: string;
                 status?: "starting" | "running" | "paused" | "aborting" | "rolling_back" | "succeeded" | "partial" | "failed" | "aborted" | "rolled_back";
                 /** @description How many at most */
                 limit?: number;
@@ -3710,6 +6483,46 @@ export interface operations {
             };
         };
     };
+    "container-logs": {
+        parameters: {
+            query?: {
+                /** @description Lines at the end; -1 is all */
+                tail?: number;
+                /** @description How long ago (10m), or when (RFC 3339) */
+                since?: string;
+                /** @description Go on with what is written later */
+                follow?: boolean;
+                timestamps?: boolean;
+            };
+            header?: never;
+            path: {
+                task_id: string;
+                client_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     "get-version": {
         parameters: {
             query?: never;
@@ -3724,6 +6537,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3741,10 +6555,93 @@ export interface operations {
             };
         };
     };
+    "update-version": {
+        parameters: {
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                version_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["VersionContent"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Version"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "delete-version": {
+        parameters: {
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
+            path: {
+                version_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     "change-version": {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Check everything and answer as usual, but keep nothing */
+                dry_run?: boolean;
+            };
+            header?: {
+                /** @description ETag of what is to be changed, as it was read; if it was changed since, the answer is 412. Left out: whatever it is by now */
+                "If-Match"?: string;
+            };
             path: {
                 version_id: string;
             };
@@ -3759,6 +6656,7 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
