@@ -306,3 +306,40 @@ func TestPreviewOfEachType(t *testing.T) {
 		require.True(t, paths["timeout"])
 	}
 }
+
+// What is tried again has the configuration of the task that it goes on with, and no host more than that left undone.
+func TestRetryTask(t *testing.T) {
+	s := apitest.Start(t)
+	clients := s.AddClients(5, nil)
+	want(t, s, 201, "POST", "/api/release/projects", `{"name":"shop","type":"script","script":{"env":{"A":"${X}"}}}`)
+	want(t, s, 201, "PUT", "/api/release/projects/shop/variables/X", `{"value":"then"}`)
+	want(t, s, 201, "POST", "/api/release/projects/shop/versions", `{"version":"1","status":"active","script":{"install":"true"}}`)
+	task := read[release.Task](t, want(t, s, 201, "POST", "/api/release/tasks",
+		`{"project":"shop","version":"1","targets":{"selector":"*"},"strategy":{"canary":{"percent":20,"promote":"manual"},"max_parallel":7}}`))
+	s.Dispatch(task, clients...)
+	path := "/api/release/tasks/" + task.ID + "/retry"
+	require.Contains(t, want(t, s, 409, "POST", path, ""), "has not ended")
+	for i, state := range []release.StepState{release.StepSucceeded, release.StepFailed, release.StepUnknown, release.StepSucceeded} {
+		s.Finish(task.ID, clients[i], state, "x", 1)
+	}
+	s.Progress(task.ID, release.StatusFailed, release.PhaseDone)
+	want(t, s, 200, "PUT", "/api/release/projects/shop/variables/X", `{"value":"now"}`)
+
+	again := read[release.Task](t, want(t, s, 201, "POST", path, ""))
+	require.NotEqual(t, task.ID, again.ID)
+	require.Equal(t, []string{clients[1], clients[2], clients[4]}, again.Targets.Clients)
+	require.Equal(t, task.ConfigID, again.ConfigID, "the configuration of then")
+	require.Equal(t, 3, again.Counts.Total)
+	require.Nil(t, again.Strategy.Canary)
+	require.Equal(t, 7, again.Strategy.MaxParallel)
+	require.Equal(t, release.StatusStarting, again.Status)
+	require.Contains(t, s.Rollouts.Calls(), "start "+again.ID)
+
+	s.Dispatch(again, again.Targets.Clients...)
+	for _, client := range again.Targets.Clients {
+		s.Finish(again.ID, client, release.StepSucceeded, "", 0)
+	}
+	s.Progress(again.ID, release.StatusSucceeded, release.PhaseDone)
+	require.Contains(t, want(t, s, 409, "POST", "/api/release/tasks/"+again.ID+"/retry", ""), "no host is left")
+	want(t, s, 404, "POST", "/api/release/tasks/none/retry", "")
+}

@@ -20,6 +20,19 @@ type interventionInput struct {
 }
 
 func (s *server) registerTaskControl(api huma.API) {
+	register(s, api, huma.Operation{
+		OperationID: "retry-task", Method: http.MethodPost, Path: "/api/release/tasks/{task_id}/retry", Tags: []string{"tasks"}, DefaultStatus: http.StatusCreated,
+		Summary: "Do again what an ended task left undone",
+		Description: "Makes a task of the same configuration for the hosts where it failed, was stopped or not begun, or of which nothing is known; those that were rolled back are left as they are. " +
+			"Answers with the new task; 409 if the other has not ended, or nothing is left to do.",
+	}, func(ctx context.Context, in *TaskPath) (*reply[release.Task], error) {
+		task, err := s.planner().Retry(ctx, in.ID, principal(ctx))
+		if err != nil {
+			return nil, err
+		}
+		s.startTask(ctx, task)
+		return replyWith(task), nil
+	})
 	for _, control := range []struct {
 		name, summary string
 		do            func(r Rollouts, ctx context.Context, taskID, by, reason string) error

@@ -109,13 +109,18 @@ func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, erro
 	if err != nil {
 		return release.Task{}, err
 	}
+	s.startTask(ctx, task)
+	return task, nil
+}
+
+// startTask has a stored task begin.
+func (s *server) startTask(ctx context.Context, task release.Task) {
 	failpoint.Here("api.task.committed")
 	s.Bus.Notify(bus.Tasks)
 	// From here on the task exists and will run: neither a client that left nor a Temporal that is away changes that.
 	if err := s.Rollouts.Start(context.WithoutCancel(ctx), task); err != nil {
 		s.Logger.WarnContext(ctx, "task not started yet; the reconciler will", "task", task.ID, "error", err)
 	}
-	return task, nil
 }
 
 func (s *server) planner() planning.Planner { return planning.Planner{Store: s.Store} }

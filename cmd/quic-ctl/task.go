@@ -12,7 +12,7 @@ import (
 
 func (c *cli) task() *cobra.Command {
 	tasks := group("task", "Roll versions out, and steer that",
-		c.taskCreate(), c.preview(), c.taskList(), c.taskGet(), c.taskTargets(), c.containerLogs(), c.taskWatch())
+		c.taskCreate(), c.taskRetry(), c.preview(), c.taskList(), c.taskGet(), c.taskTargets(), c.containerLogs(), c.taskWatch())
 	tasks.Aliases = []string{"tasks"}
 	for _, steer := range []struct {
 		name, short, done string

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -139,19 +140,47 @@ func (c *cli) taskCreate() *cobra.Command {
 			if err != nil {
 				return doc.locate(err)
 			}
-			if wait || watch {
-				if !c.json() {
-					fmt.Fprintf(c.err, "%s %s on %d %s, task %s\n", made.Project, describe(made), made.Counts.Total, plural(int(made.Counts.Total), "host"), made.ID)
-				}
-				return c.watch(cmd.Context(), api, made, watching{logs: watch})
-			}
-			words := fmt.Sprintf("%s %s on %d %s; follow it with: quic-ctl task watch %s",
-				made.Project, describe(made), made.Counts.Total, plural(int(made.Counts.Total), "host"), made.ID)
-			return c.made(made, words, made.ID)
+			return c.taskMade(cmd.Context(), api, made, wait, watch)
 		},
 	}
 	task.register(cmd.Flags())
 	times.register(cmd.Flags())
+	cmd.Flags().BoolVar(&wait, "wait", false, "show the progress and wait for the end; the exit code tells the outcome")
+	cmd.Flags().BoolVar(&watch, "watch", false, "as --wait, with live log lines")
+	return cmd
+}
+
+// taskMade tells of a new task, or follows it to its end.
+func (c *cli) taskMade(ctx context.Context, api *apiclient.API, made apiclient.Task, wait, watch bool) error {
+	if wait || watch {
+		if !c.json() {
+			fmt.Fprintf(c.err, "%s %s on %d %s, task %s\n", made.Project, describe(made), made.Counts.Total, plural(int(made.Counts.Total), "host"), made.ID)
+		}
+		return c.watch(ctx, api, made, watching{logs: watch})
+	}
+	words := fmt.Sprintf("%s %s on %d %s; follow it with: quic-ctl task watch %s",
+		made.Project, describe(made), made.Counts.Total, plural(int(made.Counts.Total), "host"), made.ID)
+	return c.made(made, words, made.ID)
+}
+
+func (c *cli) taskRetry() *cobra.Command {
+	var wait, watch bool
+	cmd := &cobra.Command{
+		Use: "retry TASK", Short: "Do again what an ended task left undone, as a new task", Args: cobra.ExactArgs(1),
+		Long: `Do again what an ended task left undone: a new task with the same configuration, for the hosts where it failed, was stopped or not begun, or
+of which nothing is known. Hosts that were rolled back are left as they are.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := c.api()
+			if err != nil {
+				return err
+			}
+			made, err := apiclient.Read[apiclient.Task](api.RetryTask(cmd.Context(), args[0]))
+			if err != nil {
+				return err
+			}
+			return c.taskMade(cmd.Context(), api, made, wait, watch)
+		},
+	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "show the progress and wait for the end; the exit code tells the outcome")
 	cmd.Flags().BoolVar(&watch, "watch", false, "as --wait, with live log lines")
 	return cmd

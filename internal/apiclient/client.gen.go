@@ -6312,6 +6312,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/release/tasks/{task_id}/resume (the `ResumeTask` operationId).
 	ResumeTask(ctx context.Context, taskID string, body ResumeTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RetryTask Do again what an ended task left undone
+	//
+	// Makes a task of the same configuration for the hosts where it failed, was stopped or not begun, or of which nothing is known; those that were rolled back are left as they are. Answers with the new task; 409 if the other has not ended, or nothing is left to do.
+	//
+	// Corresponds with POST /api/release/tasks/{task_id}/retry (the `RetryTask` operationId).
+	RetryTask(ctx context.Context, taskID string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RollbackTaskWithBody Return the touched hosts to what they ran before
 	//
 	// Answers 409 if the task is in no state for it, 503 if it could not be asked within 10 s.
@@ -8242,6 +8249,23 @@ func (c *API) ResumeTaskWithBody(ctx context.Context, taskID string, contentType
 // Corresponds with POST /api/release/tasks/{task_id}/resume (the `ResumeTask` operationId).
 func (c *API) ResumeTask(ctx context.Context, taskID string, body ResumeTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResumeTaskRequest(c.Server, taskID, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryTask Do again what an ended task left undone
+//
+// Makes a task of the same configuration for the hosts where it failed, was stopped or not begun, or of which nothing is known; those that were rolled back are left as they are. Answers with the new task; 409 if the other has not ended, or nothing is left to do.
+//
+// Corresponds with POST /api/release/tasks/{task_id}/retry (the `RetryTask` operationId).
+func (c *API) RetryTask(ctx context.Context, taskID string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryTaskRequest(c.Server, taskID)
 	if err != nil {
 		return nil, err
 	}
@@ -12895,6 +12919,40 @@ func NewResumeTaskRequestWithBody(server string, taskID string, contentType stri
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRetryTaskRequest constructs an http.Request for the RetryTask method
+func NewRetryTaskRequest(server string, taskID string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "task_id", taskID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/tasks/%s/retry", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"io"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -215,19 +213,4 @@ func (w *deployWorld) rearm(line string) (once string) {
 	w.agent.start()
 	w.await(w.agent.id, release.ClientOnline)
 	return once
-}
-
-// httpText gives what a server answers, without the line break; "" if it does not.
-func httpText(url string) string {
-	client := http.Client{Timeout: 2 * time.Second}
-	resp, err := client.Get(url)
-	if err != nil {
-		return ""
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
 }

@@ -4,7 +4,9 @@ package planning
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -22,6 +24,9 @@ type Store interface {
 	ResolveTargets(ctx context.Context, targets release.Targets) ([]string, error)
 	PreviewTargets(ctx context.Context, targets release.Targets, sample int) (store.TargetPreview, error)
 	CreateTask(ctx context.Context, task *release.Task, clientIDs []string) error
+	Task(ctx context.Context, id string) (release.Task, error)
+	Targets(ctx context.Context, taskID string, filter store.TargetFilter) ([]release.Target, int, error)
+	Snapshot(ctx context.Context, id string) (release.Snapshot, error)
 }
 
 var _ Store = (*store.Store)(nil)
@@ -66,6 +71,77 @@ func (p Planner) Create(ctx context.Context, in release.NewTask, from Origin) (r
 		return release.Task{}, err
 	}
 	return task, nil
+}
+
+// Retry stores a task that does what an ended one left undone: the same configuration, on the hosts where it did not succeed, but for
+// those that it returned to what they ran before. There is no canary: what is tried again was tried. release.ErrConflict where the
+// task has not ended, or nothing is left to do.
+func (p Planner) Retry(ctx context.Context, taskID, by string) (release.Task, error) {
+	was, err := p.Store.Task(ctx, taskID)
+	if err != nil {
+		return release.Task{}, err
+	}
+	if !was.Status.Terminal() {
+		return release.Task{}, release.Conflict("cannot retry: the rollout has not ended (%s)", was.Status)
+	}
+	var clients []string
+	for _, state := range []release.TargetState{
+		release.TargetFailed, release.TargetUnknown, release.TargetOffline, release.TargetCancelled, release.TargetSkipped, release.TargetRollbackFailed,
+	} {
+		targets, _, err := p.Store.Targets(ctx, taskID, store.TargetFilter{State: state})
+		if err != nil {
+			return release.Task{}, err
+		}
+		for _, t := range targets {
+			clients = append(clients, t.ClientID)
+		}
+	}
+	if len(clients) == 0 {
+		return release.Task{}, release.Conflict("cannot retry: no host is left on which it did not succeed")
+	}
+	slices.Sort(clients)
+	task := release.Task{
+		ProjectID: was.ProjectID, Project: was.Project, VersionID: was.VersionID, Version: was.Version, EnvironmentID: was.EnvironmentID, Environment: was.Environment,
+		Action: was.Action, Targets: release.Targets{Clients: clients}, Strategy: was.Strategy, Override: was.Override, CreatedBy: by,
+	}
+	task.Strategy.Canary, task.Strategy.Waves = nil, nil
+	task.Strategy = task.Strategy.WithDefaults()
+	if was.Action == release.ActionDeploy {
+		if err := p.again(ctx, &task, was.ConfigID); err != nil {
+			return release.Task{}, err
+		}
+	}
+	if err := p.Store.CreateTask(ctx, &task, clients); err != nil {
+		return release.Task{}, err
+	}
+	return task, nil
+}
+
+// again gives a task the configuration that another one had, where it is still kept, and otherwise that of today.
+func (p Planner) again(ctx context.Context, task *release.Task, configID string) error {
+	version, err := p.Store.Version(ctx, task.ProjectID, task.VersionID)
+	if err != nil {
+		return err
+	}
+	if err := version.Deployable(); err != nil {
+		return err
+	}
+	if configID != "" {
+		snapshot, err := p.Store.Snapshot(ctx, configID)
+		if !errors.Is(err, release.ErrNotFound) {
+			task.Snapshot = &snapshot
+			return err
+		}
+	}
+	o, err := p.Intend(ctx, release.NewTask{
+		Project: task.ProjectID, Version: task.VersionID, Environment: task.EnvironmentID, Action: task.Action,
+		Targets: task.Targets, Strategy: task.Strategy, Override: task.Override,
+	}, false)
+	if err != nil {
+		return err
+	}
+	task.Snapshot, err = o.snapshot("")
+	return err
 }
 
 // incapableShown is how many hosts a refusal names.

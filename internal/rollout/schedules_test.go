@@ -262,9 +262,9 @@ func testSchedules(t *testing.T, w *world) {
 	t.Run("a trigger fires, as the overlap policy says", func(t *testing.T) {
 		s := w.schedule(t, never, func(s *release.Schedule) { s.Paused = true })
 		require.NoError(t, w.schedules.Apply(ctx, s.ID))
-		fire, err := w.schedules.Trigger(ctx, s, "mei")
+		_, err := w.schedules.Trigger(ctx, s, "mei")
 		require.NoError(t, err)
-		fire = w.fireOf(t, s, started)
+		fire := w.fireOf(t, s, started)
 		require.Equal(t, "mei", fire.By)
 		require.Equal(t, "mei", w.reach(fire.TaskID, waiting).CreatedBy)
 		_, err = w.schedules.Trigger(ctx, s, "mei")
