@@ -54,6 +54,12 @@ type Observer interface {
 	Logs(ctx context.Context, what *quicflowv1.DescribeProject, options executor.LogOptions, out io.Writer) error
 }
 
+// RefLister is an Executor that can look into repositories.
+type RefLister interface {
+	// Refs lists the branches and tags of a git project's repository.
+	Refs(ctx context.Context, deploy *quicflowv1.DeployStep) ([]release.GitRef, error)
+}
+
 // Welcome is what a hub says to a session that it accepts.
 type Welcome = quicflowv1.Welcome
 

@@ -51,6 +51,26 @@ func (s *session) describe(ctx context.Context, asked *quicflowv1.Describe) *qui
 	return &quicflowv1.Response{Body: &quicflowv1.Response_Described{Described: described}}
 }
 
+// maxRefs bounds what an answer lists.
+const maxRefs = 5000
+
+// listRefs answers what a repository has.
+func (s *session) listRefs(ctx context.Context, deploy *quicflowv1.DeployStep) *quicflowv1.Response {
+	lister, ok := s.agent.cfg.Executor.(RefLister)
+	if !ok {
+		return failure(quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED, errNotObserved.Error())
+	}
+	found, err := lister.Refs(ctx, deploy)
+	if err != nil {
+		return failure(failureCode(err), err.Error())
+	}
+	refs := &quicflowv1.Refs{Truncated: len(found) > maxRefs}
+	for _, r := range found[:min(len(found), maxRefs)] {
+		refs.Refs = append(refs.Refs, &quicflowv1.Ref{Name: r.Name, Kind: r.Kind, Commit: r.Commit, Default: r.Default})
+	}
+	return &quicflowv1.Response{Body: &quicflowv1.Response_Refs{Refs: refs}}
+}
+
 // acceptTails takes the streams that the hub opens until the session ends.
 func (s *session) acceptTails(ctx context.Context, group *errgroup.Group) error {
 	for {

@@ -67,6 +67,8 @@ func (s *session) answer(ctx context.Context, request *quicflowv1.Request) *quic
 		return stepResponse(body.CancelStep.GetStepId(), status, err)
 	case *quicflowv1.Request_Message:
 		return s.message(ctx, body.Message)
+	case *quicflowv1.Request_ListRefs:
+		return s.listRefs(ctx, body.ListRefs)
 	case *quicflowv1.Request_Describe:
 		return s.describe(ctx, body.Describe)
 	}

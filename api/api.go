@@ -58,6 +58,7 @@ type Store interface {
 	UpdateEnvironment(ctx context.Context, e *release.Environment, g store.Guard) error
 	DeleteEnvironment(ctx context.Context, projectID, id string, g store.Guard) error
 	Variables(ctx context.Context, of store.Scope) ([]release.Variable, error)
+	SecretValues(ctx context.Context, of store.Scope, names []string) (map[string]string, error)
 	VariablesFor(ctx context.Context, of store.Scope) ([]release.Variable, error)
 	Variable(ctx context.Context, of store.Scope, name string) (release.Variable, error)
 	PutVariable(ctx context.Context, of store.Scope, v *release.Variable, keep bool, g store.Guard) (created bool, err error)
@@ -295,6 +296,7 @@ func (s *server) register(api huma.API) {
 	s.registerPreview(api)
 	s.registerInstallations(api)
 	s.registerDrift(api)
+	s.registerRefs(api)
 	s.registerContainerLogs(api)
 	s.registerCommands(api)
 	s.registerMulti(api)

@@ -42,6 +42,31 @@ func (s *Set) Logs(ctx context.Context, asked *quicflowv1.DescribeProject, optio
 	return x.Logs(ctx, what, options, out)
 }
 
+// refsTimeout bounds the wait for a repository.
+const refsTimeout = 30 * time.Second
+
+// Refs lists the branches and tags of the repository of a git project.
+func (s *Set) Refs(ctx context.Context, deploy *quicflowv1.DeployStep) ([]release.GitRef, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, refsTimeout, &TimedOut{refsTimeout})
+	defer cancel()
+	lister, ok := s.byType[release.Type(deploy.GetType())].(RefLister)
+	if !ok {
+		return nil, fmt.Errorf("%w: it is about a project of type %q, this agent does %s", ErrUnsupported, deploy.GetType(), s.names())
+	}
+	step := &Step{Environment: deploy.GetEnvironment(), Host: s.host, Secrets: deploy.GetSecrets()}
+	var err error
+	if step.Config, err = release.ParseConfig(release.Type(deploy.GetType()), deploy.GetConfig()); err != nil {
+		return nil, err
+	}
+	if step, err = step.Expanded(); err != nil {
+		return nil, err
+	}
+	if step.Config.Git == nil {
+		return nil, fmt.Errorf("%w: %s projects have no repository", ErrUnsupported, deploy.GetType())
+	}
+	return lister.Refs(ctx, step.Config.Git)
+}
+
 func (s *Set) deployed(asked *quicflowv1.DescribeProject) (Executor, Deployed, error) {
 	deploy := asked.GetDeploy()
 	x := s.byType[release.Type(deploy.GetType())]

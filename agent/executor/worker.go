@@ -44,6 +44,12 @@ type ArtifactUser interface {
 	Artifacts(step *Step) []release.Artifact
 }
 
+// RefLister is a Worker, or an Executor, that can say what there is to deploy in a repository.
+type RefLister interface {
+	// Refs lists branches and tags, the default branch first, the highest version of each kind first. spec is expanded.
+	Refs(ctx context.Context, spec *release.GitSpec) ([]release.GitRef, error)
+}
+
 // Commander is a Worker, or an Executor, that also carries out commands: steps that have Command set.
 type Commander interface {
 	// CommandTypes never change.

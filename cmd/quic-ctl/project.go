@@ -42,7 +42,7 @@ func (c *cli) project() *cobra.Command {
 	all.Flags().StringVar(&of, "type", "", "only of this type: script, container, git or kubernetes")
 	const use = "PROJECT"
 	projects := group("project", "Make and show projects", c.createCommand(kindProject, projectExample), all, c.getCommand(kindProject, use, c.completeProjects),
-		c.editCommand(kindProject, use, c.completeProjects), c.deleteCommand(kindProject, use, c.completeProjects))
+		c.editCommand(kindProject, use, c.completeProjects), c.deleteCommand(kindProject, use, c.completeProjects), c.projectRefs())
 	projects.Aliases = []string{"projects"}
 	return projects
 }

@@ -443,6 +443,24 @@ func (e FireState) Valid() bool {
 	}
 }
 
+// Defines values for GitRefKind.
+const (
+	Branch GitRefKind = "branch"
+	Tag    GitRefKind = "tag"
+)
+
+// Valid indicates whether the value is a known member of the GitRefKind enum.
+func (e GitRefKind) Valid() bool {
+	switch e {
+	case Branch:
+		return true
+	case Tag:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HostDriftDrift.
 const (
 	HostDriftDriftChanged  HostDriftDrift = "changed"
@@ -3055,6 +3073,20 @@ type GitAuth struct {
 	Username string `json:"username,omitempty,omitzero"`
 }
 
+// GitRef defines model for GitRef.
+type GitRef struct {
+	// Commit That it leads to
+	Commit  string     `json:"commit"`
+	Default bool       `json:"default,omitempty,omitzero"`
+	Kind    GitRefKind `json:"kind"`
+
+	// Name Examples: v2.4.0
+	Name string `json:"name"`
+}
+
+// GitRefKind defines model for GitRef.Kind.
+type GitRefKind string
+
 // GitSpec defines model for GitSpec.
 type GitSpec struct {
 	Auth GitAuth `json:"auth,omitempty,omitzero"`
@@ -4305,6 +4337,19 @@ type ProjectList struct {
 	Total int64 `json:"total"`
 }
 
+// RefList defines model for RefList.
+type RefList struct {
+	// ClientID The agent that looked
+	ClientID string `json:"client_id"`
+
+	// Refs The default branch first, then the other branches, then the tags, of each kind the highest version first
+	Refs       []GitRef `json:"refs"`
+	Repository string   `json:"repository"`
+
+	// Truncated There are more
+	Truncated bool `json:"truncated"`
+}
+
 // RegistryAuth defines model for RegistryAuth.
 type RegistryAuth struct {
 	// Password Or an access token
@@ -5163,6 +5208,15 @@ type UpdateEnvironmentParams struct {
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
+// ListRefsParams defines parameters for ListRefs.
+type ListRefsParams struct {
+	// Environment Whose variables count
+	Environment *string `form:"environment,omitempty" json:"environment,omitempty"`
+
+	// ClientID The agent that shall look. Defaults to one that is connected and can do git deployments
+	ClientID *string `form:"client_id,omitempty" json:"client_id,omitempty"`
+}
+
 // ListVariablesParams defines parameters for ListVariables.
 type ListVariablesParams struct {
 	// Environment Id or name of an environment whose variables are meant. Left out: the project's own
@@ -6002,6 +6056,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/release/projects/{project}/environments/{environment} (the `UpdateEnvironment` operationId).
 	UpdateEnvironment(ctx context.Context, project string, environment string, params *UpdateEnvironmentParams, body UpdateEnvironmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRefs List the branches and tags of a git project's repository
+	//
+	// An agent asks the repository, as hosts reach it and servers may not.
+	//
+	// Corresponds with GET /api/release/projects/{project}/refs (the `ListRefs` operationId).
+	ListRefs(ctx context.Context, project string, params *ListRefsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListVariables List the variables of a project, or of one of its environments
 	//
@@ -7530,6 +7591,23 @@ func (c *API) UpdateEnvironmentWithBody(ctx context.Context, project string, env
 // Corresponds with PUT /api/release/projects/{project}/environments/{environment} (the `UpdateEnvironment` operationId).
 func (c *API) UpdateEnvironment(ctx context.Context, project string, environment string, params *UpdateEnvironmentParams, body UpdateEnvironmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateEnvironmentRequest(c.Server, project, environment, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRefs List the branches and tags of a git project's repository
+//
+// An agent asks the repository, as hosts reach it and servers may not.
+//
+// Corresponds with GET /api/release/projects/{project}/refs (the `ListRefs` operationId).
+func (c *API) ListRefs(ctx context.Context, project string, params *ListRefsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRefsRequest(c.Server, project, params)
 	if err != nil {
 		return nil, err
 	}
@@ -11250,6 +11328,79 @@ func NewUpdateEnvironmentRequestWithBody(server string, project string, environm
 			req.Header.Set("If-Match", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListRefsRequest constructs an http.Request for the ListRefs method
+func NewListRefsRequest(server string, project string, params *ListRefsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "project", project, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/release/projects/%s/refs", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Environment != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "environment", *params.Environment, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.ClientID != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "client_id", *params.ClientID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil

@@ -101,6 +101,27 @@ func TestDeployGit(t *testing.T) {
 	testDeploy(t, gitKind(t))
 }
 
+// What there is to deploy is asked of the repository by an agent, with a login that only it sees.
+func TestDeployGitRefs(t *testing.T) {
+	t.Parallel()
+	k := gitKind(t)
+	k.project["auth"] = object{"username": "deploy", "password": "${GIT_PASSWORD}"}
+	w := deployOn(t, k, serverConfig{})
+	code, _ := w.call(http.MethodPut, "/api/release/projects/shop/variables/GIT_PASSWORD", `{"value":"`+gitPassword+`","secret":true}`)
+	require.Contains(t, []int{200, 201}, code)
+	out, errs, exit := w.ctl("project", "refs", "shop")
+	require.Zero(t, exit, errs)
+	require.Regexp(t, `branch +main \(default\) .*\ntag +v3 .*\ntag +v2 .*\ntag +v1 `, out)
+	require.NotContains(t, out+errs, gitPassword)
+
+	code, _ = w.call(http.MethodPut, "/api/release/projects/shop/variables/GIT_PASSWORD", `{"value":"another","secret":true}`)
+	require.Equal(t, 200, code)
+	_, errs, exit = w.ctl("project", "refs", "shop")
+	require.Equal(t, 1, exit)
+	require.Contains(t, errs, "agent host-1: ")
+	require.NotContains(t, errs, "another")
+}
+
 func TestDeployGitKilled(t *testing.T) {
 	t.Parallel()
 	testDeployKilled(t, gitKind(t))

@@ -43,3 +43,12 @@ func (s *GitSpec) fillDefaults(filled func(path string), _ Version) {
 	}
 	s.Health = s.Health.filled()
 }
+
+// GitRef is a branch or a tag of a repository.
+type GitRef struct {
+	Name   string `json:"name" example:"v2.4.0"`
+	Kind   string `json:"kind" enum:"branch,tag"`
+	Commit string `json:"commit" doc:"That it leads to"`
+	// Default says that it is the branch which the repository's HEAD names.
+	Default bool `json:"default,omitempty"`
+}

@@ -94,7 +94,7 @@ func TestRefs(t *testing.T) {
 	require.NotContains(t, strings.Join(append(names("."), names(h.base)...), " "), "pwned")
 	h.clean()
 
-	refs, err := worker.Refs(context.Background(), &release.GitSpec{Repository: r.url()}, nil)
+	refs, err := worker.Refs(context.Background(), &release.GitSpec{Repository: r.url()})
 	require.NoError(t, err)
 	require.Len(t, refs, 3)
 	require.Equal(t, "main", refs[0].Name)

@@ -241,23 +241,15 @@ func (c *cache) checkOut(ctx context.Context, dir string, f found, spec *release
 }
 
 // Refs lists the branches and tags of a repository: the default branch first, then branches, then tags, each with the highest version
-// first. spec needs a repository and what it takes to log in; ${NAME} in both is replaced from secrets.
-func (w *Worker) Refs(ctx context.Context, spec *release.GitSpec, secrets map[string]string) ([]Ref, error) {
-	config, err := release.Merged{Type: release.TypeGit, Spec: release.Spec{Git: &release.GitSpec{
-		Repository: spec.Repository, Auth: spec.Auth, User: spec.User,
-	}}}.Expand(func(name string) (release.Value, bool) {
-		value, ok := secrets[name]
-		return release.Value{Text: value}, ok
-	}, true)
+// first. spec needs a repository and what it takes to log in.
+func (w *Worker) Refs(ctx context.Context, spec *release.GitSpec) ([]release.GitRef, error) {
+	spec = &release.GitSpec{Repository: spec.Repository, Auth: spec.Auth, User: spec.User}
+	o, err := findOwner(spec.User)
 	if err != nil {
 		return nil, err
 	}
-	o, err := findOwner(config.Git.User)
-	if err != nil {
-		return nil, err
-	}
-	s := &session{program: runProgram, user: config.Git.User}
-	if err := w.openSession(s, newScratch(), config.Git, o); err != nil {
+	s := &session{program: runProgram, user: spec.User}
+	if err := w.openSession(s, newScratch(), spec, o); err != nil {
 		return nil, err
 	}
 	defer s.close()
@@ -265,9 +257,9 @@ func (w *Worker) Refs(ctx context.Context, spec *release.GitSpec, secrets map[st
 	if err != nil {
 		return nil, err
 	}
-	var first, branches, tags []Ref
+	var first, branches, tags []release.GitRef
 	for _, name := range l.order {
-		ref := Ref{Kind: kindOf(name), Commit: l.commits[name], Default: name == l.head}
+		ref := release.GitRef{Kind: kindOf(name), Commit: l.commits[name], Default: name == l.head}
 		if branch, ok := strings.CutPrefix(name, "refs/heads/"); ok {
 			ref.Name = branch
 			if ref.Default {

@@ -145,15 +145,6 @@ const (
 	KindCommit = "commit"
 )
 
-// Ref is a branch or a tag of a repository.
-type Ref struct {
-	Name   string `json:"name" example:"v2.4.0"`
-	Kind   string `json:"kind" enum:"branch,tag"`
-	Commit string `json:"commit" doc:"That it leads to"`
-	// Default says that it is the branch which the repository's HEAD names.
-	Default bool `json:"default,omitempty"`
-}
-
 var listed = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})\t(HEAD|refs/\S+)$`)
 
 // listing is what git ls-remote told: commits by full names. Of annotated tags it has the commit, not the tag object.
@@ -189,13 +180,13 @@ func parseListing(text string) listing {
 }
 
 // find picks the ref that a configuration names; nil if there is none.
-func (l listing) find(ref string) (*Ref, error) {
+func (l listing) find(ref string) (*release.GitRef, error) {
 	if strings.HasPrefix(ref, "refs/") {
 		commit, ok := l.commits[ref]
 		if !ok {
 			return nil, nil
 		}
-		return &Ref{Name: ref, Kind: kindOf(ref), Commit: commit}, nil
+		return &release.GitRef{Name: ref, Kind: kindOf(ref), Commit: commit}, nil
 	}
 	branch, isBranch := l.commits["refs/heads/"+ref]
 	tag, isTag := l.commits["refs/tags/"+ref]
@@ -204,9 +195,9 @@ func (l listing) find(ref string) (*Ref, error) {
 		return nil, release.Invalid("git.ref", "%q is both a branch (%.12s) and a tag (%.12s): say refs/heads/%s or refs/tags/%s",
 			ref, branch, tag, ref, ref)
 	case isTag:
-		return &Ref{Name: "refs/tags/" + ref, Kind: KindTag, Commit: tag}, nil
+		return &release.GitRef{Name: "refs/tags/" + ref, Kind: KindTag, Commit: tag}, nil
 	case isBranch:
-		return &Ref{Name: "refs/heads/" + ref, Kind: KindBranch, Commit: branch}, nil
+		return &release.GitRef{Name: "refs/heads/" + ref, Kind: KindBranch, Commit: branch}, nil
 	}
 	return nil, nil
 }

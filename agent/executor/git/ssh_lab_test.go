@@ -117,8 +117,7 @@ func TestSSH(t *testing.T) {
 	spec.Auth.SSHKey = strings.ReplaceAll("\n"+server.key+"\n", "\n", "\r\n")
 	require.Equal(t, commit, h.deploy(release.StepUpdate, "c", spec).Details["commit"])
 
-	refs, err := worker.Refs(t.Context(), &release.GitSpec{Repository: spec.Repository, Auth: &release.GitAuth{SSHKey: "${KEY}", KnownHosts: server.knownHosts}},
-		map[string]string{"KEY": server.key})
+	refs, err := worker.Refs(t.Context(), &release.GitSpec{Repository: spec.Repository, Auth: &release.GitAuth{SSHKey: server.key, KnownHosts: server.knownHosts}})
 	require.NoError(t, err)
 	require.Len(t, refs, 2)
 

@@ -126,7 +126,7 @@ func TestHTTPS(t *testing.T) {
 	h.clean()
 
 	refs, err := worker.Refs(context.Background(), &release.GitSpec{Repository: server.repository(),
-		Auth: &release.GitAuth{Username: "deploy", Password: "${TOKEN}", CACert: server.ca}}, map[string]string{"TOKEN": password})
+		Auth: &release.GitAuth{Username: "deploy", Password: password, CACert: server.ca}})
 	require.NoError(t, err)
 	require.Len(t, refs, 2)
 	require.Empty(t, names(filepath.Join(h.dir, "tmp")))

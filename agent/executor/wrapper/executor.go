@@ -203,3 +203,14 @@ func (e *Executor) Stop(step *executor.Step, why *executor.Cancelled) {
 	}
 	s.stop(why)
 }
+
+var _ executor.RefLister = (*Executor)(nil)
+
+// Refs is that of the Worker, if it has one.
+func (e *Executor) Refs(ctx context.Context, spec *release.GitSpec) ([]release.GitRef, error) {
+	lister, ok := e.cfg.Worker.(executor.RefLister)
+	if !ok {
+		return nil, fmt.Errorf("%w: %s projects have no repository", executor.ErrUnsupported, e.Type())
+	}
+	return lister.Refs(ctx, spec)
+}

@@ -1242,6 +1242,7 @@ type Request struct {
 	//	*Request_CancelStep
 	//	*Request_Message
 	//	*Request_Describe
+	//	*Request_ListRefs
 	//	*Request_FetchArtifact
 	Body          isRequest_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -1328,6 +1329,15 @@ func (x *Request) GetDescribe() *Describe {
 	return nil
 }
 
+func (x *Request) GetListRefs() *DeployStep {
+	if x != nil {
+		if x, ok := x.Body.(*Request_ListRefs); ok {
+			return x.ListRefs
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetFetchArtifact() *FetchArtifact {
 	if x != nil {
 		if x, ok := x.Body.(*Request_FetchArtifact); ok {
@@ -1357,6 +1367,10 @@ type Request_Describe struct {
 	Describe *Describe `protobuf:"bytes,5,opt,name=describe,proto3,oneof"` // to an agent
 }
 
+type Request_ListRefs struct {
+	ListRefs *DeployStep `protobuf:"bytes,6,opt,name=list_refs,json=listRefs,proto3,oneof"` // to an agent: what the repository of a git project has; answered with Refs
+}
+
 type Request_FetchArtifact struct {
 	FetchArtifact *FetchArtifact `protobuf:"bytes,10,opt,name=fetch_artifact,json=fetchArtifact,proto3,oneof"` // to a hub
 }
@@ -1369,6 +1383,8 @@ func (*Request_Message) isRequest_Body() {}
 
 func (*Request_Describe) isRequest_Body() {}
 
+func (*Request_ListRefs) isRequest_Body() {}
+
 func (*Request_FetchArtifact) isRequest_Body() {}
 
 type Response struct {
@@ -1380,6 +1396,7 @@ type Response struct {
 	//	*Response_Message
 	//	*Response_Failure
 	//	*Response_Described
+	//	*Response_Refs
 	//	*Response_Artifact
 	Body          isResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -1466,6 +1483,15 @@ func (x *Response) GetDescribed() *Described {
 	return nil
 }
 
+func (x *Response) GetRefs() *Refs {
+	if x != nil {
+		if x, ok := x.Body.(*Response_Refs); ok {
+			return x.Refs
+		}
+	}
+	return nil
+}
+
 func (x *Response) GetArtifact() *ArtifactFound {
 	if x != nil {
 		if x, ok := x.Body.(*Response_Artifact); ok {
@@ -1495,6 +1521,10 @@ type Response_Described struct {
 	Described *Described `protobuf:"bytes,5,opt,name=described,proto3,oneof"`
 }
 
+type Response_Refs struct {
+	Refs *Refs `protobuf:"bytes,6,opt,name=refs,proto3,oneof"`
+}
+
 type Response_Artifact struct {
 	Artifact *ArtifactFound `protobuf:"bytes,10,opt,name=artifact,proto3,oneof"`
 }
@@ -1507,7 +1537,130 @@ func (*Response_Failure) isResponse_Body() {}
 
 func (*Response_Described) isResponse_Body() {}
 
+func (*Response_Refs) isResponse_Body() {}
+
 func (*Response_Artifact) isResponse_Body() {}
+
+// Refs are the branches and tags of a repository.
+type Refs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refs          []*Ref                 `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`            // the default branch first, then the other branches, then the tags, the highest version first
+	Truncated     bool                   `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"` // there are more than a frame holds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refs) Reset() {
+	*x = Refs{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refs) ProtoMessage() {}
+
+func (x *Refs) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refs.ProtoReflect.Descriptor instead.
+func (*Refs) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Refs) GetRefs() []*Ref {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+func (x *Refs) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+type Ref struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // branch or tag
+	Commit        string                 `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	Default       bool                   `protobuf:"varint,4,opt,name=default,proto3" json:"default,omitempty"` // the remote's HEAD
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ref) Reset() {
+	*x = Ref{}
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ref) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ref) ProtoMessage() {}
+
+func (x *Ref) ProtoReflect() protoreflect.Message {
+	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ref.ProtoReflect.Descriptor instead.
+func (*Ref) Descriptor() ([]byte, []int) {
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Ref) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ref) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Ref) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *Ref) GetDefault() bool {
+	if x != nil {
+		return x.Default
+	}
+	return false
+}
 
 // FetchArtifact asks for the content of an artifact. It is answered when its turn has come: with ArtifactFound and a stream, or with
 // a Failure: NOT_FOUND, INVALID (an offset beyond the end), OVERLOADED (too many are asked for in this session), INTERNAL.
@@ -1522,7 +1675,7 @@ type FetchArtifact struct {
 
 func (x *FetchArtifact) Reset() {
 	*x = FetchArtifact{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1687,7 @@ func (x *FetchArtifact) String() string {
 func (*FetchArtifact) ProtoMessage() {}
 
 func (x *FetchArtifact) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[11]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1700,7 @@ func (x *FetchArtifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchArtifact.ProtoReflect.Descriptor instead.
 func (*FetchArtifact) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FetchArtifact) GetSha256() string {
@@ -1573,7 +1726,7 @@ type ArtifactFound struct {
 
 func (x *ArtifactFound) Reset() {
 	*x = ArtifactFound{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1738,7 @@ func (x *ArtifactFound) String() string {
 func (*ArtifactFound) ProtoMessage() {}
 
 func (x *ArtifactFound) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[12]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1751,7 @@ func (x *ArtifactFound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactFound.ProtoReflect.Descriptor instead.
 func (*ArtifactFound) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ArtifactFound) GetSize() uint64 {
@@ -1620,7 +1773,7 @@ type ArtifactHeader struct {
 
 func (x *ArtifactHeader) Reset() {
 	*x = ArtifactHeader{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1785,7 @@ func (x *ArtifactHeader) String() string {
 func (*ArtifactHeader) ProtoMessage() {}
 
 func (x *ArtifactHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[13]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1798,7 @@ func (x *ArtifactHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArtifactHeader.ProtoReflect.Descriptor instead.
 func (*ArtifactHeader) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ArtifactHeader) GetRequestId() uint64 {
@@ -1679,7 +1832,7 @@ type Describe struct {
 
 func (x *Describe) Reset() {
 	*x = Describe{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1844,7 @@ func (x *Describe) String() string {
 func (*Describe) ProtoMessage() {}
 
 func (x *Describe) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[14]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1857,7 @@ func (x *Describe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Describe.ProtoReflect.Descriptor instead.
 func (*Describe) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Describe) GetProjects() []*DescribeProject {
@@ -1724,7 +1877,7 @@ type DescribeProject struct {
 
 func (x *DescribeProject) Reset() {
 	*x = DescribeProject{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1889,7 @@ func (x *DescribeProject) String() string {
 func (*DescribeProject) ProtoMessage() {}
 
 func (x *DescribeProject) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[15]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +1902,7 @@ func (x *DescribeProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeProject.ProtoReflect.Descriptor instead.
 func (*DescribeProject) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DescribeProject) GetProject() string {
@@ -1775,7 +1928,7 @@ type Described struct {
 
 func (x *Described) Reset() {
 	*x = Described{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1940,7 @@ func (x *Described) String() string {
 func (*Described) ProtoMessage() {}
 
 func (x *Described) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[16]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1953,7 @@ func (x *Described) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Described.ProtoReflect.Descriptor instead.
 func (*Described) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Described) GetRunning() [][]byte {
@@ -1821,7 +1974,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +1986,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[17]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +1999,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetCode() FailureCode {
@@ -1874,7 +2027,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2039,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[18]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2052,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Message) GetType() string {
@@ -1937,7 +2090,7 @@ type StepRequest struct {
 
 func (x *StepRequest) Reset() {
 	*x = StepRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2102,7 @@ func (x *StepRequest) String() string {
 func (*StepRequest) ProtoMessage() {}
 
 func (x *StepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[19]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2115,7 @@ func (x *StepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRequest.ProtoReflect.Descriptor instead.
 func (*StepRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StepRequest) GetStepId() string {
@@ -2070,7 +2223,7 @@ type TailLogs struct {
 
 func (x *TailLogs) Reset() {
 	*x = TailLogs{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2235,7 @@ func (x *TailLogs) String() string {
 func (*TailLogs) ProtoMessage() {}
 
 func (x *TailLogs) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[20]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2248,7 @@ func (x *TailLogs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailLogs.ProtoReflect.Descriptor instead.
 func (*TailLogs) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TailLogs) GetWhat() *DescribeProject {
@@ -2143,7 +2296,7 @@ type TailData struct {
 
 func (x *TailData) Reset() {
 	*x = TailData{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2308,7 @@ func (x *TailData) String() string {
 func (*TailData) ProtoMessage() {}
 
 func (x *TailData) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[21]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2321,7 @@ func (x *TailData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailData.ProtoReflect.Descriptor instead.
 func (*TailData) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TailData) GetData() []byte {
@@ -2197,7 +2350,7 @@ type CommandStep struct {
 
 func (x *CommandStep) Reset() {
 	*x = CommandStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2362,7 @@ func (x *CommandStep) String() string {
 func (*CommandStep) ProtoMessage() {}
 
 func (x *CommandStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[22]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2375,7 @@ func (x *CommandStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandStep.ProtoReflect.Descriptor instead.
 func (*CommandStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CommandStep) GetType() string {
@@ -2265,7 +2418,7 @@ type DeployStep struct {
 
 func (x *DeployStep) Reset() {
 	*x = DeployStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2430,7 @@ func (x *DeployStep) String() string {
 func (*DeployStep) ProtoMessage() {}
 
 func (x *DeployStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[23]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2443,7 @@ func (x *DeployStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployStep.ProtoReflect.Descriptor instead.
 func (*DeployStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeployStep) GetType() string {
@@ -2339,7 +2492,7 @@ type CancelStep struct {
 
 func (x *CancelStep) Reset() {
 	*x = CancelStep{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2504,7 @@ func (x *CancelStep) String() string {
 func (*CancelStep) ProtoMessage() {}
 
 func (x *CancelStep) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[24]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2517,7 @@ func (x *CancelStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelStep.ProtoReflect.Descriptor instead.
 func (*CancelStep) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelStep) GetStepId() string {
@@ -2393,7 +2546,7 @@ type StepStatus struct {
 
 func (x *StepStatus) Reset() {
 	*x = StepStatus{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2558,7 @@ func (x *StepStatus) String() string {
 func (*StepStatus) ProtoMessage() {}
 
 func (x *StepStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[25]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2571,7 @@ func (x *StepStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepStatus.ProtoReflect.Descriptor instead.
 func (*StepStatus) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StepStatus) GetStepId() string {
@@ -2466,7 +2619,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2631,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[26]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2644,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StepResult) GetStepId() string {
@@ -2609,7 +2762,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2774,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[27]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2787,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResultAck) GetStepId() string {
@@ -2660,7 +2813,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2825,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[28]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2838,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogChunk) GetStepId() string {
@@ -2750,7 +2903,7 @@ type LogOffer struct {
 
 func (x *LogOffer) Reset() {
 	*x = LogOffer{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2915,7 @@ func (x *LogOffer) String() string {
 func (*LogOffer) ProtoMessage() {}
 
 func (x *LogOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[29]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2928,7 @@ func (x *LogOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOffer.ProtoReflect.Descriptor instead.
 func (*LogOffer) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LogOffer) GetBytes() uint64 {
@@ -2795,7 +2948,7 @@ type LogCredit struct {
 
 func (x *LogCredit) Reset() {
 	*x = LogCredit{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2960,7 @@ func (x *LogCredit) String() string {
 func (*LogCredit) ProtoMessage() {}
 
 func (x *LogCredit) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[30]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2973,7 @@ func (x *LogCredit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogCredit.ProtoReflect.Descriptor instead.
 func (*LogCredit) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LogCredit) GetBytes() uint64 {
@@ -2841,7 +2994,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +3006,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[31]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +3019,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LogAck) GetStepId() string {
@@ -2896,7 +3049,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[32]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3061,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[32]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3074,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *EnrolRequest) GetTokenSecret() string {
@@ -2963,7 +3116,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[33]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3128,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[33]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3141,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EnrolResponse) GetCertificateDer() []byte {
@@ -3023,7 +3176,7 @@ type EnrolError struct {
 
 func (x *EnrolError) Reset() {
 	*x = EnrolError{}
-	mi := &file_quicflow_v1_agent_proto_msgTypes[34]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3188,7 @@ func (x *EnrolError) String() string {
 func (*EnrolError) ProtoMessage() {}
 
 func (x *EnrolError) ProtoReflect() protoreflect.Message {
-	mi := &file_quicflow_v1_agent_proto_msgTypes[34]
+	mi := &file_quicflow_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3201,7 @@ func (x *EnrolError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolError.ProtoReflect.Descriptor instead.
 func (*EnrolError) Descriptor() ([]byte, []int) {
-	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_quicflow_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *EnrolError) GetCode() EnrolErrorCode {
@@ -3139,26 +3292,36 @@ const file_quicflow_v1_agent_proto_rawDesc = "" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\"?\n" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1c\n" +
-	"\talternate\x18\x02 \x01(\tR\talternate\"\xb9\x02\n" +
+	"\talternate\x18\x02 \x01(\tR\talternate\"\xf1\x02\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x04step\x18\x02 \x01(\v2\x18.quicflow.v1.StepRequestH\x00R\x04step\x12:\n" +
 	"\vcancel_step\x18\x03 \x01(\v2\x17.quicflow.v1.CancelStepH\x00R\n" +
 	"cancelStep\x120\n" +
 	"\amessage\x18\x04 \x01(\v2\x14.quicflow.v1.MessageH\x00R\amessage\x123\n" +
-	"\bdescribe\x18\x05 \x01(\v2\x15.quicflow.v1.DescribeH\x00R\bdescribe\x12C\n" +
+	"\bdescribe\x18\x05 \x01(\v2\x15.quicflow.v1.DescribeH\x00R\bdescribe\x126\n" +
+	"\tlist_refs\x18\x06 \x01(\v2\x17.quicflow.v1.DeployStepH\x00R\blistRefs\x12C\n" +
 	"\x0efetch_artifact\x18\n" +
 	" \x01(\v2\x1a.quicflow.v1.FetchArtifactH\x00R\rfetchArtifactB\x06\n" +
-	"\x04body\"\xa7\x02\n" +
+	"\x04body\"\xd0\x02\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12-\n" +
 	"\x04step\x18\x02 \x01(\v2\x17.quicflow.v1.StepStatusH\x00R\x04step\x120\n" +
 	"\amessage\x18\x03 \x01(\v2\x14.quicflow.v1.MessageH\x00R\amessage\x120\n" +
 	"\afailure\x18\x04 \x01(\v2\x14.quicflow.v1.FailureH\x00R\afailure\x126\n" +
-	"\tdescribed\x18\x05 \x01(\v2\x16.quicflow.v1.DescribedH\x00R\tdescribed\x128\n" +
+	"\tdescribed\x18\x05 \x01(\v2\x16.quicflow.v1.DescribedH\x00R\tdescribed\x12'\n" +
+	"\x04refs\x18\x06 \x01(\v2\x11.quicflow.v1.RefsH\x00R\x04refs\x128\n" +
 	"\bartifact\x18\n" +
 	" \x01(\v2\x1a.quicflow.v1.ArtifactFoundH\x00R\bartifactB\x06\n" +
-	"\x04body\"?\n" +
+	"\x04body\"J\n" +
+	"\x04Refs\x12$\n" +
+	"\x04refs\x18\x01 \x03(\v2\x10.quicflow.v1.RefR\x04refs\x12\x1c\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"_\n" +
+	"\x03Ref\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06commit\x18\x03 \x01(\tR\x06commit\x12\x18\n" +
+	"\adefault\x18\x04 \x01(\bR\adefault\"?\n" +
 	"\rFetchArtifact\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"#\n" +
@@ -3342,7 +3505,7 @@ func file_quicflow_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_quicflow_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_quicflow_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_quicflow_v1_agent_proto_goTypes = []any{
 	(RefusalCode)(0),        // 0: quicflow.v1.RefusalCode
 	(FailureCode)(0),        // 1: quicflow.v1.FailureCode
@@ -3361,82 +3524,87 @@ var file_quicflow_v1_agent_proto_goTypes = []any{
 	(*Goodbye)(nil),         // 14: quicflow.v1.Goodbye
 	(*Request)(nil),         // 15: quicflow.v1.Request
 	(*Response)(nil),        // 16: quicflow.v1.Response
-	(*FetchArtifact)(nil),   // 17: quicflow.v1.FetchArtifact
-	(*ArtifactFound)(nil),   // 18: quicflow.v1.ArtifactFound
-	(*ArtifactHeader)(nil),  // 19: quicflow.v1.ArtifactHeader
-	(*Describe)(nil),        // 20: quicflow.v1.Describe
-	(*DescribeProject)(nil), // 21: quicflow.v1.DescribeProject
-	(*Described)(nil),       // 22: quicflow.v1.Described
-	(*Failure)(nil),         // 23: quicflow.v1.Failure
-	(*Message)(nil),         // 24: quicflow.v1.Message
-	(*StepRequest)(nil),     // 25: quicflow.v1.StepRequest
-	(*TailLogs)(nil),        // 26: quicflow.v1.TailLogs
-	(*TailData)(nil),        // 27: quicflow.v1.TailData
-	(*CommandStep)(nil),     // 28: quicflow.v1.CommandStep
-	(*DeployStep)(nil),      // 29: quicflow.v1.DeployStep
-	(*CancelStep)(nil),      // 30: quicflow.v1.CancelStep
-	(*StepStatus)(nil),      // 31: quicflow.v1.StepStatus
-	(*StepResult)(nil),      // 32: quicflow.v1.StepResult
-	(*ResultAck)(nil),       // 33: quicflow.v1.ResultAck
-	(*LogChunk)(nil),        // 34: quicflow.v1.LogChunk
-	(*LogOffer)(nil),        // 35: quicflow.v1.LogOffer
-	(*LogCredit)(nil),       // 36: quicflow.v1.LogCredit
-	(*LogAck)(nil),          // 37: quicflow.v1.LogAck
-	(*EnrolRequest)(nil),    // 38: quicflow.v1.EnrolRequest
-	(*EnrolResponse)(nil),   // 39: quicflow.v1.EnrolResponse
-	(*EnrolError)(nil),      // 40: quicflow.v1.EnrolError
-	nil,                     // 41: quicflow.v1.Hello.LabelsEntry
-	nil,                     // 42: quicflow.v1.DeployStep.SecretsEntry
+	(*Refs)(nil),            // 17: quicflow.v1.Refs
+	(*Ref)(nil),             // 18: quicflow.v1.Ref
+	(*FetchArtifact)(nil),   // 19: quicflow.v1.FetchArtifact
+	(*ArtifactFound)(nil),   // 20: quicflow.v1.ArtifactFound
+	(*ArtifactHeader)(nil),  // 21: quicflow.v1.ArtifactHeader
+	(*Describe)(nil),        // 22: quicflow.v1.Describe
+	(*DescribeProject)(nil), // 23: quicflow.v1.DescribeProject
+	(*Described)(nil),       // 24: quicflow.v1.Described
+	(*Failure)(nil),         // 25: quicflow.v1.Failure
+	(*Message)(nil),         // 26: quicflow.v1.Message
+	(*StepRequest)(nil),     // 27: quicflow.v1.StepRequest
+	(*TailLogs)(nil),        // 28: quicflow.v1.TailLogs
+	(*TailData)(nil),        // 29: quicflow.v1.TailData
+	(*CommandStep)(nil),     // 30: quicflow.v1.CommandStep
+	(*DeployStep)(nil),      // 31: quicflow.v1.DeployStep
+	(*CancelStep)(nil),      // 32: quicflow.v1.CancelStep
+	(*StepStatus)(nil),      // 33: quicflow.v1.StepStatus
+	(*StepResult)(nil),      // 34: quicflow.v1.StepResult
+	(*ResultAck)(nil),       // 35: quicflow.v1.ResultAck
+	(*LogChunk)(nil),        // 36: quicflow.v1.LogChunk
+	(*LogOffer)(nil),        // 37: quicflow.v1.LogOffer
+	(*LogCredit)(nil),       // 38: quicflow.v1.LogCredit
+	(*LogAck)(nil),          // 39: quicflow.v1.LogAck
+	(*EnrolRequest)(nil),    // 40: quicflow.v1.EnrolRequest
+	(*EnrolResponse)(nil),   // 41: quicflow.v1.EnrolResponse
+	(*EnrolError)(nil),      // 42: quicflow.v1.EnrolError
+	nil,                     // 43: quicflow.v1.Hello.LabelsEntry
+	nil,                     // 44: quicflow.v1.DeployStep.SecretsEntry
 }
 var file_quicflow_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: quicflow.v1.ToHub.hello:type_name -> quicflow.v1.Hello
 	12, // 1: quicflow.v1.ToHub.heartbeat:type_name -> quicflow.v1.Heartbeat
 	16, // 2: quicflow.v1.ToHub.response:type_name -> quicflow.v1.Response
-	32, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
+	34, // 3: quicflow.v1.ToHub.result:type_name -> quicflow.v1.StepResult
 	14, // 4: quicflow.v1.ToHub.goodbye:type_name -> quicflow.v1.Goodbye
 	15, // 5: quicflow.v1.ToHub.request:type_name -> quicflow.v1.Request
-	35, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
+	37, // 6: quicflow.v1.ToHub.log_offer:type_name -> quicflow.v1.LogOffer
 	10, // 7: quicflow.v1.ToHub.facts:type_name -> quicflow.v1.Facts
 	9,  // 8: quicflow.v1.ToAgent.welcome:type_name -> quicflow.v1.Welcome
 	11, // 9: quicflow.v1.ToAgent.refusal:type_name -> quicflow.v1.Refusal
 	13, // 10: quicflow.v1.ToAgent.heartbeat_ack:type_name -> quicflow.v1.HeartbeatAck
 	15, // 11: quicflow.v1.ToAgent.request:type_name -> quicflow.v1.Request
-	33, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
-	37, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
+	35, // 12: quicflow.v1.ToAgent.result_ack:type_name -> quicflow.v1.ResultAck
+	39, // 13: quicflow.v1.ToAgent.log_ack:type_name -> quicflow.v1.LogAck
 	14, // 14: quicflow.v1.ToAgent.goodbye:type_name -> quicflow.v1.Goodbye
 	16, // 15: quicflow.v1.ToAgent.response:type_name -> quicflow.v1.Response
-	36, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
-	41, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
+	38, // 16: quicflow.v1.ToAgent.log_credit:type_name -> quicflow.v1.LogCredit
+	43, // 17: quicflow.v1.Hello.labels:type_name -> quicflow.v1.Hello.LabelsEntry
 	0,  // 18: quicflow.v1.Refusal.code:type_name -> quicflow.v1.RefusalCode
-	25, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
-	30, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
-	24, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
-	20, // 22: quicflow.v1.Request.describe:type_name -> quicflow.v1.Describe
-	17, // 23: quicflow.v1.Request.fetch_artifact:type_name -> quicflow.v1.FetchArtifact
-	31, // 24: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
-	24, // 25: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
-	23, // 26: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
-	22, // 27: quicflow.v1.Response.described:type_name -> quicflow.v1.Described
-	18, // 28: quicflow.v1.Response.artifact:type_name -> quicflow.v1.ArtifactFound
-	21, // 29: quicflow.v1.Describe.projects:type_name -> quicflow.v1.DescribeProject
-	29, // 30: quicflow.v1.DescribeProject.deploy:type_name -> quicflow.v1.DeployStep
-	1,  // 31: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
-	28, // 32: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
-	29, // 33: quicflow.v1.StepRequest.deploy:type_name -> quicflow.v1.DeployStep
-	21, // 34: quicflow.v1.TailLogs.what:type_name -> quicflow.v1.DescribeProject
-	23, // 35: quicflow.v1.TailData.failure:type_name -> quicflow.v1.Failure
-	42, // 36: quicflow.v1.DeployStep.secrets:type_name -> quicflow.v1.DeployStep.SecretsEntry
-	2,  // 37: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
-	32, // 38: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
-	3,  // 39: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
-	4,  // 40: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
-	40, // 41: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
-	5,  // 42: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	27, // 19: quicflow.v1.Request.step:type_name -> quicflow.v1.StepRequest
+	32, // 20: quicflow.v1.Request.cancel_step:type_name -> quicflow.v1.CancelStep
+	26, // 21: quicflow.v1.Request.message:type_name -> quicflow.v1.Message
+	22, // 22: quicflow.v1.Request.describe:type_name -> quicflow.v1.Describe
+	31, // 23: quicflow.v1.Request.list_refs:type_name -> quicflow.v1.DeployStep
+	19, // 24: quicflow.v1.Request.fetch_artifact:type_name -> quicflow.v1.FetchArtifact
+	33, // 25: quicflow.v1.Response.step:type_name -> quicflow.v1.StepStatus
+	26, // 26: quicflow.v1.Response.message:type_name -> quicflow.v1.Message
+	25, // 27: quicflow.v1.Response.failure:type_name -> quicflow.v1.Failure
+	24, // 28: quicflow.v1.Response.described:type_name -> quicflow.v1.Described
+	17, // 29: quicflow.v1.Response.refs:type_name -> quicflow.v1.Refs
+	20, // 30: quicflow.v1.Response.artifact:type_name -> quicflow.v1.ArtifactFound
+	18, // 31: quicflow.v1.Refs.refs:type_name -> quicflow.v1.Ref
+	23, // 32: quicflow.v1.Describe.projects:type_name -> quicflow.v1.DescribeProject
+	31, // 33: quicflow.v1.DescribeProject.deploy:type_name -> quicflow.v1.DeployStep
+	1,  // 34: quicflow.v1.Failure.code:type_name -> quicflow.v1.FailureCode
+	30, // 35: quicflow.v1.StepRequest.command:type_name -> quicflow.v1.CommandStep
+	31, // 36: quicflow.v1.StepRequest.deploy:type_name -> quicflow.v1.DeployStep
+	23, // 37: quicflow.v1.TailLogs.what:type_name -> quicflow.v1.DescribeProject
+	25, // 38: quicflow.v1.TailData.failure:type_name -> quicflow.v1.Failure
+	44, // 39: quicflow.v1.DeployStep.secrets:type_name -> quicflow.v1.DeployStep.SecretsEntry
+	2,  // 40: quicflow.v1.StepStatus.state:type_name -> quicflow.v1.StepState
+	34, // 41: quicflow.v1.StepStatus.result:type_name -> quicflow.v1.StepResult
+	3,  // 42: quicflow.v1.StepResult.outcome:type_name -> quicflow.v1.Outcome
+	4,  // 43: quicflow.v1.LogChunk.stream:type_name -> quicflow.v1.Stream
+	42, // 44: quicflow.v1.EnrolResponse.error:type_name -> quicflow.v1.EnrolError
+	5,  // 45: quicflow.v1.EnrolError.code:type_name -> quicflow.v1.EnrolErrorCode
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_quicflow_v1_agent_proto_init() }
@@ -3470,6 +3638,7 @@ func file_quicflow_v1_agent_proto_init() {
 		(*Request_CancelStep)(nil),
 		(*Request_Message)(nil),
 		(*Request_Describe)(nil),
+		(*Request_ListRefs)(nil),
 		(*Request_FetchArtifact)(nil),
 	}
 	file_quicflow_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
@@ -3477,9 +3646,10 @@ func file_quicflow_v1_agent_proto_init() {
 		(*Response_Message)(nil),
 		(*Response_Failure)(nil),
 		(*Response_Described)(nil),
+		(*Response_Refs)(nil),
 		(*Response_Artifact)(nil),
 	}
-	file_quicflow_v1_agent_proto_msgTypes[19].OneofWrappers = []any{
+	file_quicflow_v1_agent_proto_msgTypes[21].OneofWrappers = []any{
 		(*StepRequest_Command)(nil),
 		(*StepRequest_Deploy)(nil),
 	}
@@ -3489,7 +3659,7 @@ func file_quicflow_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quicflow_v1_agent_proto_rawDesc), len(file_quicflow_v1_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
