@@ -53,10 +53,10 @@ func TestServiceAndPullSecret(t *testing.T) {
 	require.Equal(t, corev1.ServiceTypeNodePort, service.Spec.Type)
 	require.Equal(t, "b", service.Annotations["a"])
 	require.Equal(t, "shop", service.Labels["quicflow/project"])
-	slices, err := client.DiscoveryV1().EndpointSlices(w.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=shop"})
-	require.NoError(t, err)
-	require.Len(t, slices.Items, 1)
-	require.Len(t, slices.Items[0].Endpoints, 2)
+	require.Eventually(t, func() bool { // a controller of the cluster's own follows the pods
+		slices, err := client.DiscoveryV1().EndpointSlices(w.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=shop"})
+		return err == nil && len(slices.Items) == 1 && len(slices.Items[0].Endpoints) == 2
+	}, 30*time.Second, 50*time.Millisecond)
 
 	secret, err := client.CoreV1().Secrets(w.namespace).Get(t.Context(), "shop-registry", metav1.GetOptions{})
 	require.NoError(t, err)
