@@ -25,7 +25,7 @@ import (
 func (h *host) child(step *executor.Step, again bool, failpoint string) (failure string, killed bool) {
 	h.t.Helper()
 	h.last = step
-	text, err := json.Marshal(childJob{Step: *step, Again: again})
+	text, err := json.Marshal(childJob{Step: *step, Dir: step.Dir, Again: again})
 	require.NoError(h.t, err)
 	file := filepath.Join(h.dir, "job")
 	require.NoError(h.t, os.WriteFile(file, text, 0o600))
@@ -258,7 +258,7 @@ func TestKilledWhileFetching(t *testing.T) {
 	spec := release.GitSpec{Repository: server.repository(), Auth: &release.GitAuth{Password: password}}
 	step := h.step(release.StepInstall, "v1", spec)
 	h.last = step
-	text, err := json.Marshal(childJob{Step: *step})
+	text, err := json.Marshal(childJob{Step: *step, Dir: step.Dir})
 	require.NoError(t, err)
 	file := filepath.Join(h.dir, "job")
 	require.NoError(t, os.WriteFile(file, text, 0o600))

@@ -361,6 +361,7 @@ func (k *tools) Report(running executor.Running) {
 // childJob is a step for another process.
 type childJob struct {
 	Step  executor.Step
+	Dir   string // the step's, which is not in its JSON
 	Again bool
 }
 
@@ -374,6 +375,7 @@ func workInChild(file string) int {
 	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&job); err != nil {
 		panic(err)
 	}
+	job.Step.Dir = job.Dir
 	k := &tools{step: &job.Step}
 	if job.Again {
 		if group, err := os.ReadFile(k.path("group")); err == nil {
