@@ -58,7 +58,7 @@ test: ## Run the tests, on SQLite and PostgreSQL (not the end-to-end ones)
 .PHONY: test-race
 test-race: ## Run the concurrent packages' tests under the race detector
 	@scripts/install-deps.sh postgresql gcc
-	CGO_ENABLED=1 go test -race $(RACE)
+	CGO_ENABLED=1 go test -race $$(go list $(RACE) | grep -v '/live$$')
 
 .PHONY: test-integration
 test-integration: test-weaknet test-git test-docker test-kubernetes test-deploy ## Run all tests on real networks, engines and clusters (as root, on Linux)
