@@ -401,7 +401,9 @@ func TestArtifactThatCannotBeRead(t *testing.T) {
 	cfg, cache := w.cached("a")
 	w.connect(cfg)
 	sum := depot.put(1000, 1)
+	depot.mu.Lock()
 	depot.broken = true
+	depot.mu.Unlock()
 	g := receive(t, get(cache, sum))
 	require.ErrorContains(t, g.err, "given up after")
 	require.ErrorContains(t, g.err, "its log says why")
@@ -484,7 +486,11 @@ func TestArtifactThatNobodyWaitsForAnyMore(t *testing.T) {
 
 // Twenty agents at a time: every one gets it, the memory stays flat, and what else the connections carry comes through.
 func TestArtifactForManyAgents(t *testing.T) {
-	const agents, size = 20, 50 << 20
+	const agents = 20
+	size := int64(20 << 20)
+	if raceDetector { // which makes every byte cost
+		size = 2 << 20
+	}
 	depot := newDepot(t)
 	var lost atomic.Int64
 	w := newWorld(t, depot.use, func(c *hub.Config) {
@@ -546,7 +552,7 @@ func TestArtifactForManyAgents(t *testing.T) {
 		len(times), times[len(times)/2], p99, before.HeapAlloc>>20, most>>20)
 	require.Zero(t, lost.Load(), "sessions were lost")
 	require.Greater(t, len(times), 20)
-	require.Less(t, p99, 2*time.Second)
+	require.Less(t, p99, patience/2)
 	// Both ends are in this process: 2 MiB on their way for each agent, on either side, and what waits for the collector.
 	require.Less(t, most, before.HeapAlloc+200<<20, "of %d MiB that went by", agents*size>>20)
 }
