@@ -68,6 +68,9 @@ func (a *Activities) PlanChunks(ctx context.Context, req workflows.ChunksRequest
 
 // keepAlive heartbeats until the function that it gives is called.
 func keepAlive(ctx context.Context) (stop func()) {
+	if !activity.IsActivity(ctx) {
+		return func() {} // a caller that nobody watches
+	}
 	beating, stopBeating := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
