@@ -699,6 +699,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/release/projects/{project}/refs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the branches and tags of a git project's repository
+         * @description An agent asks the repository, as hosts reach it and servers may not.
+         */
+        get: operations["list-refs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/release/projects/{project}/variables": {
         parameters: {
             query?: never;
@@ -2141,6 +2161,15 @@ export interface components {
             /** @description For http and https. Defaults to git with a token */
             username?: string;
         };
+        GitRef: {
+            /** @description That it leads to */
+            commit: string;
+            default?: boolean;
+            /** @enum {string} */
+            kind: "branch" | "tag";
+            /** @example v2.4.0 */
+            name: string;
+        };
         GitSpec: {
             auth?: components["schemas"]["GitAuth"];
             /**
@@ -3305,6 +3334,15 @@ export interface components {
              * @description How many match, on all pages
              */
             total: number;
+        };
+        RefList: {
+            /** @description The agent that looked */
+            client_id: string;
+            /** @description The default branch first, then the other branches, then the tags, of each kind the highest version first */
+            refs: components["schemas"]["GitRef"][];
+            repository: string;
+            /** @description There are more */
+            truncated: boolean;
         };
         RegistryAuth: {
             /**
@@ -5413,6 +5451,43 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    "list-refs": {
+        parameters: {
+            query?: {
+                /** @description Whose variables count */
+                environment?: string;
+                /** @description The agent that shall look. Defaults to one that is connected and can do git deployments */
+                client_id?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Id or name */
+                project: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RefList"];
+                };
             };
             /** @description Error */
             default: {
