@@ -2,7 +2,7 @@ export const en = {
   loading: 'Loading',
   unit: { d: 'd', h: 'h', min: 'min', s: 's' },
   nav: {
-    main: 'Pages', skip: 'Skip to the page', overview: 'Overview', releases: 'Releases', fleet: 'Fleet', commands: 'Commands', temporal: 'Temporal',
+    main: 'Pages', skip: 'Skip to the page', overview: 'Overview', releases: 'Releases', projects: 'Projects', schedules: 'Schedules', system: 'System', fleet: 'Fleet', commands: 'Commands', temporal: 'Temporal',
     fold: 'Fold the menu', language: 'Language', user: 'Logged in as {name}', version: 'Server {v}', logout: 'Log out',
   },
   theme: { title: 'Theme: {now}', light: 'light', dark: 'dark', system: 'as the system' },
@@ -53,6 +53,7 @@ export const en = {
     rate: '{n} hosts/s', left: 'about {time} left', soakLeft: 'soaks for {time} more', waits: 'Promote it, or roll it back', hosts: 'Hosts', details: 'Details', steps: 'Steps',
     gone: 'There is no such release', tab: { log: 'Log', hosts: 'Hosts', plan: 'Plan' },
   },
+  newRelease: { title: '' },
   act: {
     promote: 'Promote', pause: 'Pause', resume: 'Resume', abort: 'Abort', rollback: 'Roll back',
     promoteTitle: 'Promote {project} {version}', promoteText: 'Goes on from the canary to the waves: {left} more hosts of {total}.',
@@ -78,6 +79,9 @@ export const en = {
     fresh: '{n} new line | {n} new lines', from: 'Shown from record {n} on.', earlier: 'Show earlier ones', gap: 'Records {range} are no longer kept', none: 'Nothing was printed.', noMatch: 'No line matches.',
     soon: 'What hosts print appears here.', missing: 'The logs of {n} hosts have not arrived in full: {hosts}',
   },
+  projects: { title: 'Projects' },
+  schemaForm: {},
+  schedules: { title: 'Schedules' },
   fleet: {
     counts: '{online} of {total} online', run: 'Run a command on {n} agent | Run a command on {n} agents', selector: 'env=prod,os=linux,!maintenance', selectorLabel: 'Selector', search: 'Id, host, address', status: 'Status', any: 'all',
     shown: '{n} agent | {n} agents', saveFilter: 'Save this filter', save: 'Save', name: 'Name of the filter', forget: 'Forget {name}', clear: 'Show all', noMatch: 'No agent matches', none: 'No agents yet',
@@ -89,6 +93,7 @@ export const en = {
     release: 'release', command: 'command', nothing: 'Nothing has happened here yet', noFacts: 'It has told no facts',
   },
   installation: { failed: '{version} failed', unknown: '{version}: outcome unknown' },
+  system: { title: 'System' },
   command: {
     new: 'Run a command', total: '{n} command | {n} commands', none: 'No commands yet', noneText: 'Run a line for the shell, or ask hosts what they are, on as many as a selector picks.', noMatch: 'No command matches', gone: 'There is no such command',
     type: 'Command', line: 'Line for the shell', payload: 'Payload (JSON)', notObject: 'This must be a JSON object.', targets: 'Where', bySelector: 'Selector', byList: 'List of ids', idsHint: 'web-1 web-2 web-3', pickHint: 'Say where: a selector such as env=prod, or * for every agent.',

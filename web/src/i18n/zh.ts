@@ -4,7 +4,7 @@ export const zh: Messages = {
   loading: '正在加载',
   unit: { d: '天', h: '小时', min: '分钟', s: '秒' },
   nav: {
-    main: '页面', skip: '跳到正文', overview: '总览', releases: '发布', fleet: '主机', commands: '命令', temporal: 'Temporal',
+    main: '页面', skip: '跳到正文', overview: '总览', releases: '发布', projects: '项目', schedules: '计划', system: '系统', fleet: '主机', commands: '命令', temporal: 'Temporal',
     fold: '收起菜单', language: '语言', user: '已登录：{name}', version: '服务器 {v}', logout: '退出登录',
   },
   theme: { title: '主题：{now}', light: '浅色', dark: '深色', system: '跟随系统' },
@@ -54,6 +54,7 @@ export const zh: Messages = {
     rate: '{n} 台/秒', left: '约剩 {time}', soakLeft: '还需观察 {time}', waits: '请放行或回滚', hosts: '主机', details: '详情', steps: '步骤',
     gone: '没有这个发布', tab: { log: '日志', hosts: '主机', plan: '计划' },
   },
+  newRelease: { title: '' },
   act: {
     promote: '放行', pause: '暂停', resume: '继续', abort: '中止', rollback: '回滚',
     promoteTitle: '放行 {project} {version}', promoteText: '从金丝雀进入后续批次：共 {total} 台，还有 {left} 台。',
@@ -79,6 +80,9 @@ export const zh: Messages = {
     fresh: '{n} 行新日志', from: '从第 {n} 条记录开始显示。', earlier: '显示更早的', gap: '记录 {range} 已不再保存', none: '没有输出。', noMatch: '没有匹配的行。',
     soon: '主机的输出会显示在这里。', missing: '{n} 台主机的日志尚未完整到达：{hosts}',
   },
+  projects: { title: '项目' },
+  schemaForm: {},
+  schedules: { title: '计划' },
   fleet: {
     counts: '在线 {online} / {total}', run: '在 {n} 台主机上执行命令', selector: 'env=prod,os=linux,!maintenance', selectorLabel: '选择器', search: 'id、主机名、地址', status: '状态', any: '全部',
     shown: '{n} 台', saveFilter: '保存此筛选', save: '保存', name: '筛选名称', forget: '删除 {name}', clear: '显示全部', noMatch: '没有匹配的主机', none: '还没有主机',
@@ -90,6 +94,7 @@ export const zh: Messages = {
     release: '发布', command: '命令', nothing: '这里还没有发生过任何事', noFacts: '没有上报主机信息',
   },
   installation: { failed: '{version} 失败', unknown: '{version}：结果未知' },
+  system: { title: '系统' },
   command: {
     new: '执行命令', total: '{n} 条命令', none: '还没有命令', noneText: '在选择器选中的主机上执行一行 shell，或查询主机信息。', noMatch: '没有匹配的命令', gone: '没有这条命令',
     type: '命令', line: 'Shell 命令行', payload: '参数（JSON）', notObject: '必须是 JSON 对象。', targets: '范围', bySelector: '选择器', byList: 'id 列表', idsHint: 'web-1 web-2 web-3', pickHint: '指定范围：例如选择器 env=prod，或用 * 表示全部主机。',
