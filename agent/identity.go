@@ -31,11 +31,11 @@ const (
 // identity is an Identity with what belongs to its connections.
 type identity struct {
 	Identity
-	sessions tls.ClientSessionCache // a resumed session shows the certificate it was made with, so a new one gets a new cache
+	tickets *Tickets // a resumed session shows the certificate it was made with, so a new one gets none of the old
 }
 
 func newIdentity(i Identity) *identity {
-	return &identity{Identity: i, sessions: tls.NewLRUClientSessionCache(4)}
+	return &identity{Identity: i, tickets: new(Tickets)}
 }
 
 // renewAt is half of the certificate's life.
@@ -164,8 +164,8 @@ func (i *identity) tlsConfig(alpn, server string, insecure bool) *tls.Config {
 		Certificates:       []tls.Certificate{i.Certificate},
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection checks: a hub's name does not depend on the address dialled
 	}
-	if alpn == wire.ALPN {
-		cfg.ClientSessionCache = i.sessions
+	if alpn == wire.ALPN && i.tickets != nil {
+		cfg.ClientSessionCache = i.tickets
 	}
 	if !insecure {
 		cfg.VerifyConnection = func(state tls.ConnectionState) error { return verifyHub(state, i.Roots, server) }

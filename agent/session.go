@@ -76,6 +76,11 @@ type session struct {
 // session at all; the error is never nil.
 func (a *Agent) connect(ctx context.Context, server string) (accepted bool, err error) {
 	id := a.currentIdentity()
+	defer func() {
+		if !accepted {
+			id.tickets.Tried(err)
+		}
+	}()
 	conn, err := a.dial(ctx, server, id.tlsConfig(wire.ALPN, server, a.cfg.Insecure))
 	if err != nil {
 		return false, fmt.Errorf("dial: %w", err)

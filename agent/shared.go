@@ -21,8 +21,8 @@ func Address(server string) (string, error) { return withPort(server) }
 func TransportConfig() *quic.Config { return quicConfig() }
 
 // TLS is for a session with the hub at an address, as this identity. tickets may be nil: then no session is resumed.
-func (i Identity) TLS(server string, tickets tls.ClientSessionCache, insecure bool) *tls.Config {
-	return (&identity{Identity: i, sessions: tickets}).tlsConfig(wire.ALPN, server, insecure)
+func (i Identity) TLS(server string, tickets *Tickets, insecure bool) *tls.Config {
+	return (&identity{Identity: i, tickets: tickets}).tlsConfig(wire.ALPN, server, insecure)
 }
 
 // TokenTLS is for enrolment with a join token: it trusts the one certificate authority that the token names.

@@ -53,33 +53,13 @@ type simulated struct {
 	fleet   *Fleet
 	number  int
 	id      string
-	tickets ticket
+	tickets agent.Tickets
 
 	mu        sync.Mutex
 	session   *session // nil between two of them
 	alternate string   // where a draining hub sent it
 	steps     map[string]*step
 	running   int // steps
-}
-
-// ticket is a ClientSessionCache of one: the latest.
-type ticket struct {
-	mu    sync.Mutex
-	state *tls.ClientSessionState
-}
-
-var _ tls.ClientSessionCache = (*ticket)(nil)
-
-func (t *ticket) Get(string) (*tls.ClientSessionState, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.state, t.state != nil
-}
-
-func (t *ticket) Put(_ string, state *tls.ClientSessionState) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.state = state
 }
 
 // run keeps a session until the fleet closes, or gives up if there never was one.
@@ -175,8 +155,9 @@ func (a *simulated) server(turn int) (name string, address *net.UDPAddr, err err
 }
 
 // connect dials and introduces the agent. The session that it gives is accepted.
-func (a *simulated) connect(turn int) (*session, error) {
+func (a *simulated) connect(turn int) (_ *session, err error) {
 	f := a.fleet
+	defer func() { a.tickets.Tried(err) }()
 	name, address, err := a.server(turn)
 	if err != nil {
 		return nil, fmt.Errorf("resolve: %w", err)
