@@ -66,10 +66,9 @@ type session struct {
 	arrivals arrivals       // of artifacts
 	credits  chan uint64    // what the hub granted for logs: at most one grant, as the shipper has at most one offer open
 
-	held     atomic.Bool   // results wait for room in out
-	sequence atomic.Uint64 // of the last heartbeat sent
-	acked    atomic.Uint64 // of the last one answered
-	heard    atomic.Int64  // when the last frame came, in ns
+	held  atomic.Bool   // results wait for room in out
+	acked atomic.Uint64 // the sequence of the last heartbeat answered
+	heard atomic.Int64  // when the last frame came, in ns
 }
 
 // connect dials a server, introduces the agent and holds the session until it ends. accepted says whether there was a
@@ -276,8 +275,9 @@ func (s *session) read(ctx context.Context, group *errgroup.Group) error {
 // write sends results that are ready, and heartbeats: at their time, and when the host has moved.
 func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 	steps := s.agent.steps
-	beat := newHeartbeat(s)
-	defer beat.stop()
+	beat := heartbeat{s: s, pulse: NewPulse(0)}
+	ticker := time.NewTicker(max(s.interval/TicksPerInterval, time.Millisecond))
+	defer ticker.Stop()
 	for {
 		if err := s.writeResults(); err != nil {
 			return err
@@ -286,12 +286,12 @@ func (s *session) write(ctx context.Context, moved <-chan struct{}) error {
 			select {
 			case <-steps.resultsReady:
 				ready = true
-			case <-beat.tick():
+			case <-ticker.C:
 				if err := beat.due(); err != nil {
 					return err
 				}
 			case <-moved:
-				if err := beat.send(); err != nil {
+				if err := beat.ask(); err != nil {
 					return err
 				}
 			case <-ctx.Done():

@@ -8,6 +8,7 @@ import (
 
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/wire"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 func TestMissedHeartbeatsEndASession(t *testing.T) {
@@ -56,6 +57,23 @@ func TestMissedHeartbeatsEndASession(t *testing.T) {
 		defer b.registry.mu.Unlock()
 		return b.registry.touched["node-1"] > 0
 	})
+}
+
+// Quiet heartbeats keep a session, and are not answered.
+func TestQuietHeartbeats(t *testing.T) {
+	checked := make(chan int, 100)
+	b := start(t, func(c *hub.Config) {
+		c.HeartbeatInterval, c.HeartbeatTimeout, c.HeartbeatCheckInterval = 100*time.Millisecond, time.Second, 50*time.Millisecond
+		c.Hooks.OnHeartbeatTimeout = func(_ hub.Event, strikes int) { checked <- strikes }
+	})
+	a := b.connect(b.join("web-1"))
+	for began := time.Now(); time.Since(began) < 2*time.Second; {
+		a.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: 1, Quiet: true}}})
+		<-time.After(100 * time.Millisecond)
+	}
+	a.alive() // the next frame is the answer to this one
+	a.closedWith(wire.CloseHeartbeat, "missed")
+	require.Equal(t, 1, <-checked)
 }
 
 // A session must not be ended for heartbeats that the hub itself did not read.

@@ -78,6 +78,9 @@ func (s *session) handle(frame *quicflowv1.ToHub) *endError {
 		if err := s.hub.credits.uninvited(s); err != nil {
 			return err
 		}
+		if body.Heartbeat.GetQuiet() {
+			return nil
+		}
 		s.hub.metrics.heartbeatsSent.Inc()
 		return s.reply(&quicflowv1.ToAgent{Body: &quicflowv1.ToAgent_HeartbeatAck{
 			HeartbeatAck: &quicflowv1.HeartbeatAck{Sequence: body.Heartbeat.GetSequence()}}})

@@ -244,7 +244,7 @@ func (a *simulated) enter(s *session) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.heard = time.Now()
-	s.ticks = a.number / max(1, a.fleet.slots()) % ticksPerInterval // spread over the interval
+	s.pulse = agent.NewPulse(a.number / max(1, a.fleet.slots()) % agent.TicksPerInterval) // spread over the interval
 	a.session = s
 	if a.fleet.closing.Load() { // leave may have looked already
 		s.end(errClosing)

@@ -4,24 +4,18 @@ import (
 	"slices"
 	"time"
 
+	"github.com/quicflow/quicflow/agent"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 const (
 	defaultInterval = 15 * time.Second // where a Welcome tells none
 	slotTime        = 10 * time.Millisecond
-
-	// The rule of the real agent: a heartbeat each interval; while one is not answered more at a third of it, and the end
-	// after so many.
-	ticksPerInterval = 3
-	maxStrikes       = 3
-	// minSilence keeps short intervals from ending sessions on a host that is only busy.
-	minSilence = 5 * time.Second
 )
 
 // slots is how many parts a third of the interval has; in each, one part of the agents has its turn.
 func (f *Fleet) slots() int {
-	return max(1, int(time.Duration(f.interval.Load())/ticksPerInterval/slotTime))
+	return max(1, int(time.Duration(f.interval.Load())/agent.TicksPerInterval/slotTime))
 }
 
 // sweep gives each agent its turn every third of the interval, evenly spread. So no agent needs a timer.
@@ -40,7 +34,7 @@ func (f *Fleet) sweep() {
 		for i := slot % slots; i < len(f.agents); i += slots {
 			f.agents[i].tick(now)
 		}
-		next = next.Add(time.Duration(f.interval.Load()) / ticksPerInterval / time.Duration(slots))
+		next = next.Add(time.Duration(f.interval.Load()) / agent.TicksPerInterval / time.Duration(slots))
 		if now.Sub(next) > 2*slotTime {
 			next = now // heartbeats that are late come later still: a burst of them would only make a hub late, too
 		}
@@ -56,31 +50,20 @@ func (a *simulated) tick(now time.Time) {
 	if s == nil || s.ended {
 		return
 	}
-	s.ticks++
 	s.checkLogs(now)
-	unanswered := s.acked < s.sequence
-	if unanswered {
-		s.strikes++
-	} else {
-		s.strikes = 0
-	}
-	if s.strikes >= maxStrikes && now.Sub(s.heard) > minSilence {
+	beat, gone := s.pulse.Tick(now, s.acked, s.heard, s.conn.ConnectionStats().PacketsReceived)
+	switch {
+	case gone:
 		s.end(errSilent)
-		return
+	case beat != nil:
+		s.beat(beat)
 	}
-	if !unanswered && s.ticks%ticksPerInterval != 0 {
-		return
-	}
-	s.beat()
 }
 
 // beat sends a heartbeat. agent.mu is held.
-func (s *session) beat() {
-	// The time of sending gives the round trip. And a number that large makes a packet that a hub which has restarted
-	// answers with a stateless reset (quic-go does so above 42 bytes), so that the agent knows at once.
-	s.sequence = max(s.sequence+1, uint64(time.Now().UnixNano()))
+func (s *session) beat(beat *quicflowv1.Heartbeat) {
 	s.agent.fleet.stats.heartbeats.Add(1)
-	s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: &quicflowv1.Heartbeat{Sequence: s.sequence}}})
+	s.send(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Heartbeat{Heartbeat: beat}})
 }
 
 const (
@@ -100,8 +83,9 @@ func (f *Fleet) Confirm(patience time.Duration) {
 	for i, a := range f.agents {
 		a.mu.Lock()
 		if s := a.session; s != nil && !s.ended {
-			s.beat()
-			open = append(open, question{s, s.sequence})
+			beat := s.pulse.Ask(time.Now())
+			s.beat(beat)
+			open = append(open, question{s, beat.Sequence})
 		}
 		a.mu.Unlock()
 		if i%confirmPart == confirmPart-1 && !f.sleep(confirmPause) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/quicflow/quicflow/agent"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -25,11 +26,9 @@ type session struct {
 	cause error // why we ended it
 	ended bool
 
-	sequence uint64 // of the last heartbeat sent; when that was, in unix ns
-	acked    uint64 // of the last one answered
-	heard    time.Time
-	ticks    int
-	strikes  int
+	pulse agent.Pulse
+	acked uint64 // the sequence of the last heartbeat answered: when it was sent, in unix ns
+	heard time.Time
 
 	logs logSession
 }
@@ -48,7 +47,7 @@ func (s *session) read() error {
 		var err error
 		switch body := frame.Body.(type) {
 		case *quicflowv1.ToAgent_HeartbeatAck:
-			if sent := body.HeartbeatAck.Sequence; sent > s.acked && sent <= s.sequence {
+			if sent := body.HeartbeatAck.Sequence; sent > s.acked && sent <= uint64(now.UnixNano()) {
 				s.acked = sent
 				a.fleet.stats.roundTrip.add(time.Duration(now.UnixNano() - int64(sent)))
 			}
