@@ -27,6 +27,9 @@ const (
 	retriesAtATime  = 6
 	answersTake     = 200 * time.Microsecond
 
+	// overrunPart of the handshakes is for when the hub does not keep up.
+	overrunPart = 16
+
 	// leastReturn and mostReturn bound what agents that were turned away are told to wait, before jitter.
 	leastReturn = time.Second
 	mostReturn  = 15 * time.Second
@@ -63,7 +66,7 @@ func (h *Hub) admitHandshake(ctx context.Context, client *quic.ClientInfo) (cont
 	if h.refused.has(client.RemoteAddr, now) {
 		return nil, errHandshakesBusy
 	}
-	if !h.handshakes.take() {
+	if overrun(len(h.handshakes), cap(h.handshakes), h.socket.Behind()) || !h.handshakes.take() {
 		h.refused.add(client.RemoteAddr, now)
 		h.metrics.refuse(reasonHandshakes)
 		h.refusing.next(h.ctx)
@@ -71,6 +74,13 @@ func (h *Hub) admitHandshake(ctx context.Context, client *quic.ClientInfo) (cont
 	}
 	unwatch := context.AfterFunc(ctx, h.handshakes.give)
 	return context.WithValue(ctx, slotKey{}, unwatch), nil
+}
+
+// overrun says whether a further handshake has to wait because packets come faster than the hub deals with them (behind). Those who are in
+// come first then: what they sent and is not acknowledged for 30 ms they send again, and again, and each handshake costs as much as a
+// dozen packets. A few newcomers are let in even so, as it may last.
+func overrun(handshakes, room int, behind bool) bool {
+	return behind && handshakes >= max(1, room/overrunPart)
 }
 
 // handshakeDone gives the slot of an accepted connection back, unless its end did so already.

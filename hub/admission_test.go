@@ -137,6 +137,14 @@ func TestReconnectStorm(t *testing.T) {
 	t.Logf("%d refused, %d heartbeats answered, peak %d", refused.Load(), beats, handshakes.peak.Load())
 }
 
+func TestFewHandshakesWhileBehind(t *testing.T) {
+	require.False(t, hub.Overrun(511, 512, false))
+	require.False(t, hub.Overrun(31, 512, true))
+	require.True(t, hub.Overrun(32, 512, true))
+	require.False(t, hub.Overrun(0, 1, true), "one gets in even so")
+	require.True(t, hub.Overrun(1, 1, true))
+}
+
 // tryConnect is connect for other goroutines than the test's.
 func (b *bench) tryConnect(who identity) error {
 	conn, err := b.dial(wire.ALPN, who.cert)

@@ -25,6 +25,7 @@ type Hub struct {
 
 	tls       *tlsConfigs
 	transport *quic.Transport
+	socket    *wire.UDPSocket // of the transport
 	listener  *quic.Listener
 	startedAt time.Time
 
@@ -151,8 +152,9 @@ func (h *Hub) listen() error {
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
+	h.socket = wire.Socket(socket)
 	h.transport = &quic.Transport{
-		Conn:                wire.Socket(socket),
+		Conn:                h.socket,
 		StatelessResetKey:   (*quic.StatelessResetKey)(&reset),
 		TokenGeneratorKey:   (*quic.TokenGeneratorKey)(&token),
 		ConnContext:         h.admitHandshake,

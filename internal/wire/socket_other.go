@@ -3,4 +3,4 @@
 package wire
 
 // fills is not known here.
-func (s *socket) fills() bool { return true }
+func (s *UDPSocket) fills() (full, known bool) { return false, false }
