@@ -172,6 +172,33 @@ func TestHealthTakesNoTimeFromTheStep(t *testing.T) {
 	require.Greater(t, result.FinishedUnixMs-result.StartedUnixMs, int64(1500))
 }
 
+// A wrapper that makes a health check for long, as another user, opens no more and more files.
+func TestHealthOfAnotherUserLeavesNothingOpen(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run scripts as another user")
+	}
+	count := executortest.Op{Program: []string{"sh", "-c", "ls /proc/$PPID/fd | wc -l"}}
+	h := newHost(t, count, executortest.Op{Health: true}, count)
+	dir, err := os.MkdirTemp("/tmp", "quicflow-health-") // where another user gets to
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o777))
+	h.spec().Path, h.spec().User = dir, "nobody"
+	h.spec().Health = &release.Health{
+		Exec: "id -un >> tries; [ $(wc -l < tries) -gt 50 ]", Interval: release.Duration(time.Millisecond), Retries: 1000,
+	}
+	result := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	var before, after int
+	_, err = fmt.Sscan(string(result.StdoutTail), &before, &after)
+	require.NoError(t, err)
+	require.Less(t, after, before+10)
+	tries, err := os.ReadFile(filepath.Join(dir, "tries"))
+	require.NoError(t, err)
+	require.Equal(t, strings.Repeat("nobody\n", 51), string(tries))
+}
+
 // Secrets do not get into our own lines by accident.
 func TestSecretsAreTakenOutOfMessages(t *testing.T) {
 	t.Parallel()
@@ -180,6 +207,41 @@ func TestSecretsAreTakenOutOfMessages(t *testing.T) {
 	result := h.run()
 	require.Equal(t, "login with ${TOKEN} failed", result.Error)
 	require.Equal(t, "the token is ${TOKEN}\nlogin with ${TOKEN} failed\n", h.output(quicflowv1.Stream_STREAM_SYSTEM))
+}
+
+// One secret may begin as another does, and one may have what other texts are not written with.
+func TestSecretsAreTakenOutWhole(t *testing.T) {
+	t.Parallel()
+	for name, secret := range map[string]string{
+		"beginning as another": "hunter22-and-more", "of two lines": "hunter22\nline two", "quoted in JSON": `hunter22"<&>\`,
+	} {
+		h := newHost(t, executortest.Op{Reason: "WHY"}, executortest.Op{FailAs: "WHY"})
+		h.step.Secrets = map[string]string{"TOKEN": "hunter22", "OTHER": secret, "MORE": "hunter22-and"}
+		h.spec().Env["WHY"] = "login with ${OTHER} failed"
+		result := h.run()
+		require.Equal(t, "login with ${OTHER} failed", result.Error, name)
+		require.Equal(t, "login with ${OTHER} failed\n", h.output(quicflowv1.Stream_STREAM_SYSTEM), name)
+		var running executor.Running
+		require.NoError(t, json.Unmarshal(result.Result, &running))
+		require.Equal(t, "login with ${OTHER} failed", running.Reason, name)
+	}
+}
+
+// What runs is told within its limit, however long it takes to write.
+func TestReportIsCut(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []string{strings.Repeat("<", 100_000), strings.Repeat("long ", 100_000)} {
+		h := newHost(t, executortest.Op{Reason: "WHY"}, executortest.Op{Fail: "it does"})
+		h.spec().Env["WHY"] = reason
+		result := h.run()
+		require.Equal(t, "it does", result.Error)
+		require.LessOrEqual(t, len(result.Result), 8<<10)
+		var running executor.Running
+		require.NoError(t, json.Unmarshal(result.Result, &running))
+		require.Equal(t, executor.RunDegraded, running.State)
+		require.Greater(t, len(running.Reason), 500)
+		require.True(t, strings.HasPrefix(reason, running.Reason))
+	}
 }
 
 // fetcher puts artifacts into the cache when it is told to.

@@ -27,7 +27,7 @@ type process struct {
 	user           *Account // nil: the agent's own
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	extra          []*os.File
+	script         *os.File // the process has it open as its third file; nil: none
 	limits         *release.ProcessLimits
 	ends           bool // its children end with it
 }
@@ -67,7 +67,10 @@ func (w *wrapper) runProcess(ctx context.Context, p *process) (code int, line st
 	if p.user != nil {
 		cmd.SysProcAttr.Credential = p.user.credential()
 	}
-	cmd.ExtraFiles = p.extra
+	if p.script != nil {
+		defer p.script.Close()
+		cmd.ExtraFiles = []*os.File{p.script}
+	}
 	if p.stdin != nil {
 		cmd.Stdin = p.stdin
 		cmd.WaitDelay = w.plan.KillGrace // for what feeds it

@@ -186,6 +186,7 @@ func (s *supervisor) prepare(ctx context.Context, wake func()) (*quicflowv1.Step
 	case errors.As(err, new(*executor.TimedOut)):
 		result.TimedOut, result.Error = true, "the artifacts did not come in time: "+err.Error()
 	}
+	result.Error = hideSecrets(p.Step.Secrets, nil).Replace(result.Error) // a URL may have one in it
 	_ = log.Close()
 	return s.conclude(result)
 }
