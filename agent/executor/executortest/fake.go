@@ -46,6 +46,7 @@ type Op struct {
 	Program []string      `json:"program,omitempty"`
 	Health  bool          `json:"health,omitempty"`
 	Take    string        `json:"take,omitempty"` // an artifact by its SHA-256, which is printed
+	From    string        `json:"from,omitempty"` // URL of what is taken
 }
 
 // Do gives the value of FAKE for some operations.
@@ -82,7 +83,7 @@ func (f Fake) Artifacts(step *executor.Step) (all []release.Artifact) {
 	}
 	for _, op := range list {
 		if op.Take != "" {
-			all = append(all, release.Artifact{Name: "artifact", SHA256: op.Take})
+			all = append(all, release.Artifact{Name: "artifact", SHA256: op.Take, URL: op.From})
 		}
 	}
 	return all
@@ -190,7 +191,7 @@ func (f Fake) do(ctx context.Context, run *executor.Run, op Op, n int) error {
 	case op.Health:
 		return run.Tools.Health(ctx, nil)
 	case op.Take != "":
-		path, err := run.Tools.Artifact(ctx, op.Take, "")
+		path, err := run.Tools.Artifact(ctx, op.Take)
 		if err != nil {
 			return err
 		}

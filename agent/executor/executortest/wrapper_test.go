@@ -250,10 +250,12 @@ type fetcher struct {
 	gets     atomic.Int32
 	released atomic.Int32
 	get      func(ctx context.Context) error
+	url      string // that was asked for last
 }
 
-func (f *fetcher) Get(ctx context.Context, sum, _ string) (string, func(), error) {
+func (f *fetcher) Get(ctx context.Context, sum, url string) (string, func(), error) {
 	f.gets.Add(1)
+	f.url = url
 	if f.get != nil {
 		if err := f.get(ctx); err != nil {
 			return "", nil, err
@@ -264,10 +266,12 @@ func (f *fetcher) Get(ctx context.Context, sum, _ string) (string, func(), error
 
 // fetching gives a host whose step takes an artifact.
 func fetching(t *testing.T, get func(ctx context.Context) error) (*host, *fetcher) {
+	t.Helper()
 	content := []byte("the artifact\n")
 	sum := sha256.Sum256(content)
 	name := hex.EncodeToString(sum[:])
-	h := newHost(t, executortest.Op{Take: name})
+	h := newHost(t, executortest.Op{Take: name, From: "https://host/${TOKEN}"})
+	h.step.Secrets = map[string]string{"TOKEN": "hunter22"}
 	f := &fetcher{dir: h.path("cache"), get: get}
 	require.NoError(t, os.Mkdir(f.dir, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(f.dir, name), content, 0o600))
@@ -283,14 +287,16 @@ func TestArtifactsComeBeforeTheWork(t *testing.T) {
 	require.Equal(t, "the artifact\n", string(result.StdoutTail))
 	require.Equal(t, "artifact artifact is fetched\n", h.output(quicflowv1.Stream_STREAM_SYSTEM))
 	require.EqualValues(t, 1, f.released.Load())
+	require.Equal(t, "https://host/hunter22", f.url)
+	require.Equal(t, []string{filepath.Join(h.step.Dir, "secrets.json")}, executortest.FilesWith(t, h.dir, "hunter22"), "it is in no other file")
 }
 
 func TestArtifactThatCannotBeHad(t *testing.T) {
 	t.Parallel()
-	h, _ := fetching(t, func(context.Context) error { return errors.New("checksum mismatch") })
+	h, _ := fetching(t, func(context.Context) error { return errors.New("https://host/hunter22: checksum mismatch") })
 	result := h.run()
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
-	require.Equal(t, "artifact artifact: checksum mismatch", result.Error)
+	require.Equal(t, "artifact artifact: https://host/${TOKEN}: checksum mismatch", result.Error)
 	require.NoFileExists(t, filepath.Join(h.step.Dir, "started"))
 	end, err := spool.End(h.step.Log.Path())
 	require.NoError(t, err)

@@ -175,7 +175,7 @@ func inJSON(text string) string {
 	return string(encoded[1 : len(encoded)-1])
 }
 
-func (t tools) Artifact(ctx context.Context, digest, _ string) (string, error) {
+func (t tools) Artifact(ctx context.Context, digest string) (string, error) {
 	if raw, err := hex.DecodeString(digest); err != nil || len(raw) != sha256.Size {
 		return "", fmt.Errorf("%q is not a SHA-256", digest)
 	}
