@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -124,6 +125,23 @@ func TestEndedScriptIsKnown(t *testing.T) {
 	text, err := os.ReadFile(h.path("projects/app/runs"))
 	require.NoError(t, err)
 	require.Equal(t, "x\n", string(text))
+}
+
+// The id of a wrapper that is dead may be another process's by now, which is left alone.
+func TestStopSparesWhoHasTheIdOfADeadWrapper(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	other := exec.Command("sleep", "1000")
+	require.NoError(t, other.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- other.Wait() }()
+	x := executortest.NewExecutor(t, h.cfg)
+	require.NoError(t, x.Start(context.Background(), h.step))
+	require.NoError(t, os.WriteFile(filepath.Join(h.step.Dir, "wrapper.pid"), fmt.Appendf(nil, "%d 1", other.Process.Pid), 0o600))
+	x.Stop(h.step, &executor.Cancelled{Reason: "enough"})
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_REFUSED, h.wait(x).Outcome)
+	require.NoError(t, other.Process.Kill())
+	require.EqualError(t, <-ended, "signal: killed", "and not terminated")
 }
 
 func TestWrapperThatDiesAgainAndAgain(t *testing.T) {
