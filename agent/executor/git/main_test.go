@@ -317,7 +317,7 @@ func (k *tools) Health(ctx context.Context, env map[string]string) error {
 	}
 }
 
-func (k *tools) Artifact(context.Context, string, string) (string, error) {
+func (k *tools) Artifact(context.Context, string) (string, error) {
 	return "", errors.New("no artifacts here")
 }
 

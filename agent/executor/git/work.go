@@ -23,7 +23,7 @@ const (
 	keptScratch = "git.scratch" // string: directory of a session
 	keptBegin   = "git.begin"   // string: what current held before the step
 	keptRelease = "git.release" // chosen
-	keptFailure = "git.failure" // failure: why it is going back
+	keptFailure = "git.failure" // executor.Failure: why it is going back
 	keptDone    = "git.done"    // bool: it has succeeded
 )
 
@@ -31,12 +31,6 @@ const (
 type chosen struct {
 	Name string
 	Made bool // by this step, which removes it if it fails
-}
-
-// failure is why a step goes back.
-type failure struct {
-	Text    string
-	Unknown bool // a script's end cannot be known
 }
 
 // job is one step being carried out.
@@ -106,12 +100,15 @@ func (j *job) deploy(ctx context.Context) error {
 	}
 	failpoint.Here("git.begun")
 
-	var why failure
+	var why executor.Failure
 	switch failed, err := j.Tools.Kept(keptFailure, &why); {
 	case err != nil:
 		return err
 	case failed:
-		return j.back(why.again(ctx))
+		if cause := context.Cause(ctx); cause != nil { // a cancellation remains one
+			return j.back(cause)
+		}
+		return j.back(why.Err())
 	}
 	var done bool
 	if _, err := j.Tools.Kept(keptDone, &done); err != nil {
@@ -120,7 +117,7 @@ func (j *job) deploy(ctx context.Context) error {
 	if !done {
 		if err := j.forward(ctx); err != nil {
 			// Where even that cannot be kept, a later run tries again, and fails again.
-			_ = j.Tools.Keep(keptFailure, failure{err.Error(), errors.Is(err, executor.ErrUnknown)})
+			_ = j.Tools.Keep(keptFailure, executor.FailureOf(err))
 			failpoint.Here("git.failed")
 			return j.back(err)
 		}
@@ -130,18 +127,6 @@ func (j *job) deploy(ctx context.Context) error {
 	failpoint.Here("git.pruned")
 	j.report()
 	return nil
-}
-
-// again is the failure of an earlier run; a cancellation remains one.
-func (f failure) again(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	switch {
-	case cause != nil:
-		return cause
-	case f.Unknown:
-		return executor.ErrUnknown
-	}
-	return errors.New(f.Text)
 }
 
 func (j *job) forward(ctx context.Context) error {
