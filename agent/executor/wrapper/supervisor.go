@@ -185,9 +185,10 @@ func (s *supervisor) prepare(ctx context.Context, wake func()) (*quicflowv1.Step
 		return nil, nil
 	}
 	result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_FAILED, err.Error())
+	var cancelled *executor.Cancelled
 	switch {
-	case errors.As(err, new(*executor.Cancelled)):
-		result = executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+err.Error())
+	case errors.As(err, &cancelled):
+		result = executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, executor.BeforeTheStart(cancelled))
 	case errors.As(err, new(*executor.TimedOut)):
 		result.TimedOut, result.Error = true, "the artifacts did not come in time: "+err.Error()
 	}
