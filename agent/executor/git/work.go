@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
 )
@@ -39,7 +40,7 @@ type job struct {
 	worker *Worker
 	spec   *release.GitSpec
 	site   *site
-	owner  *owner
+	owner  *wrapper.Account
 	mark   string // names the step in file names
 
 	before string // what current held when the step began

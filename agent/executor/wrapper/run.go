@@ -65,7 +65,7 @@ func (w *wrapper) runProcess(ctx context.Context, p *process) (code int, line st
 	slices.Sort(cmd.Env)
 	cmd.SysProcAttr = processAttributes()
 	if p.user != nil {
-		cmd.SysProcAttr.Credential = p.user.credential()
+		cmd.SysProcAttr.Credential = p.user.Credential()
 	}
 	if p.script != nil {
 		defer p.script.Close()
