@@ -487,9 +487,9 @@ func TestArtifactThatNobodyWaitsForAnyMore(t *testing.T) {
 // Twenty agents at a time: every one gets it, the memory stays flat, and what else the connections carry comes through.
 func TestArtifactForManyAgents(t *testing.T) {
 	const agents = 20
-	size := int64(20 << 20)
-	if raceDetector { // which makes every byte cost
-		size = 2 << 20
+	size := int64(50 << 20)
+	if raceDetector { // which takes 80 s of CPU time for the whole; this much is still twice what the memory may grow by
+		size = 20 << 20
 	}
 	depot := newDepot(t)
 	var lost atomic.Int64
@@ -552,7 +552,7 @@ func TestArtifactForManyAgents(t *testing.T) {
 		len(times), times[len(times)/2], p99, before.HeapAlloc>>20, most>>20)
 	require.Zero(t, lost.Load(), "sessions were lost")
 	require.Greater(t, len(times), 20)
-	require.Less(t, p99, patience/2)
+	require.Less(t, p99, 2*time.Second)
 	// Both ends are in this process: 2 MiB on their way for each agent, on either side, and what waits for the collector.
 	require.Less(t, most, before.HeapAlloc+200<<20, "of %d MiB that went by", agents*size>>20)
 }

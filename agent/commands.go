@@ -205,7 +205,7 @@ func (r *commandRun) carryOut(ctx context.Context, again bool) (*quicflowv1.Step
 		// Another run would write other bytes to positions that the hub may have stored.
 		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_FAILED, "the agent was restarted before the command had ended"), nil
 	case executor.CancelledBy(ctx) != nil:
-		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+executor.CancelledBy(ctx).Error()), nil
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, executor.BeforeTheStart(executor.CancelledBy(ctx))), nil
 	}
 	timeout := time.Duration(spec.TimeoutMs) * time.Millisecond
 	if timeout <= 0 {

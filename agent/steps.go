@@ -470,7 +470,7 @@ func (s *steps) execute(ctx context.Context, step *quicflowv1.StepRequest, log *
 		}
 		run = resumer.Resume
 	} else if c := executor.CancelledBy(ctx); c != nil {
-		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+c.Error())
+		return executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, executor.BeforeTheStart(c))
 	}
 	result := run(ctx, step, log)
 	if result == nil && s.life.Err() == nil {
@@ -521,7 +521,7 @@ func (s *steps) cancelStep(id, reason string) (journal.Status, error) {
 				return s.journal.Lookup(id)
 			}
 		}
-		result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+cause.Error())
+		result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, executor.BeforeTheStart(cause))
 		result.StepId = id
 		status, err := s.journal.Tombstone(result, time.Now().Add(tombstoneLife))
 		switch {

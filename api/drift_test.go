@@ -162,3 +162,24 @@ func TestHostsThatCannotDoATypeAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, total, "nothing was stored of the other")
 }
+
+// An agent has tried the cluster that it finds by itself, and no other.
+func TestAClusterThatTheProjectNamesNeedsNoCapability(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(1, nil)
+	for name, c := range map[string]struct {
+		spec   release.KubernetesSpec
+		status int
+	}{
+		"found":   {release.KubernetesSpec{Image: "shop"}, 422},
+		"named":   {release.KubernetesSpec{Image: "shop", Kubeconfig: "/etc/prod.kubeconfig"}, 201},
+		"context": {release.KubernetesSpec{Image: "shop", Context: "prod"}, 201},
+	} {
+		project := release.Project{Name: name, Type: release.TypeKubernetes, Spec: release.Spec{Kubernetes: &c.spec}}
+		require.NoError(t, s.Store.CreateProject(t.Context(), &project))
+		version := release.Version{ProjectID: project.ID, Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Kubernetes: &release.KubernetesSpec{ImageTag: "1"}}}
+		require.NoError(t, s.Store.CreateVersion(t.Context(), &version))
+		status, text := do(t, s, "POST", "/api/release/tasks", fmt.Sprintf(`{"project":%q,"version":"1.0","targets":{"clients":["client-1"]}}`, name))
+		require.Equal(t, c.status, status, "%s: %s", name, text)
+	}
+}

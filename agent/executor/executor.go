@@ -90,7 +90,7 @@ type Host struct {
 type Deployed struct {
 	Project  string
 	Version  string
-	Config   release.Merged // as in Step, without secrets
+	Config   release.Merged // merged; a variable that neither the host nor the server knows, such as a secret, is still in it as ${NAME}
 	ConfigID string
 	Host     Host
 }

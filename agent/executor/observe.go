@@ -49,12 +49,15 @@ const refsTimeout = 30 * time.Second
 func (s *Set) Refs(ctx context.Context, deploy *quicflowv1.DeployStep) ([]release.GitRef, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, refsTimeout, &TimedOut{refsTimeout})
 	defer cancel()
-	lister, ok := s.byType[release.Type(deploy.GetType())].(RefLister)
+	x, err := s.forType(deploy)
+	if err != nil {
+		return nil, err
+	}
+	lister, ok := x.(RefLister)
 	if !ok {
-		return nil, fmt.Errorf("%w: it is about a project of type %q, this agent does %s", ErrUnsupported, deploy.GetType(), s.names())
+		return nil, noRepository(x.Type())
 	}
 	step := &Step{Environment: deploy.GetEnvironment(), Host: s.host, Secrets: deploy.GetSecrets()}
-	var err error
 	if step.Config, err = release.ParseConfig(release.Type(deploy.GetType()), deploy.GetConfig()); err != nil {
 		return nil, err
 	}
@@ -62,16 +65,20 @@ func (s *Set) Refs(ctx context.Context, deploy *quicflowv1.DeployStep) ([]releas
 		return nil, err
 	}
 	if step.Config.Git == nil {
-		return nil, fmt.Errorf("%w: %s projects have no repository", ErrUnsupported, deploy.GetType())
+		return nil, noRepository(x.Type())
 	}
 	return lister.Refs(ctx, step.Config.Git)
 }
 
+func noRepository(t release.Type) error {
+	return fmt.Errorf("%w: %s projects have no repository", ErrUnsupported, t)
+}
+
 func (s *Set) deployed(asked *quicflowv1.DescribeProject) (Executor, Deployed, error) {
 	deploy := asked.GetDeploy()
-	x := s.byType[release.Type(deploy.GetType())]
-	if x == nil {
-		return nil, Deployed{}, fmt.Errorf("%w: it is of type %q, this agent does %s", ErrUnsupported, deploy.GetType(), s.names())
+	x, err := s.forType(deploy)
+	if err != nil {
+		return nil, Deployed{}, err
 	}
 	config, err := release.ParseConfig(release.Type(deploy.Type), deploy.Config)
 	if err != nil {

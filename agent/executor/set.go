@@ -118,10 +118,14 @@ func (s *Set) forRequest(request *quicflowv1.StepRequest) (Executor, error) {
 	if deploy == nil {
 		return nil, ErrUnsupported
 	}
-	if x := s.byType[release.Type(deploy.Type)]; x != nil {
+	return s.forType(deploy)
+}
+
+func (s *Set) forType(deploy *quicflowv1.DeployStep) (Executor, error) {
+	if x := s.byType[release.Type(deploy.GetType())]; x != nil {
 		return x, nil
 	}
-	return nil, fmt.Errorf("%w: it is of type %q, this agent does %s", ErrUnsupported, deploy.Type, s.names())
+	return nil, fmt.Errorf("%w: it is of type %q, this agent does %s", ErrUnsupported, deploy.GetType(), s.names())
 }
 
 func (s *Set) names() string {

@@ -89,9 +89,9 @@ type Tools interface {
 	Program(ctx context.Context, p Program) error
 	// Health makes the step's health check until it passes or has failed; nil if there is none. It may be repeated.
 	Health(ctx context.Context, env map[string]string) error
-	// Artifact gives the path of an artifact of this SHA-256 in the agent's cache, fetching it if it is not there yet: from the
-	// server, or from the URL if there is one. The file is only to be read, and its content has been checked.
-	Artifact(ctx context.Context, sha256, url string) (path string, err error)
+	// Artifact gives the path of an artifact of this SHA-256 that ArtifactUser's Artifacts gave, or that is in the agent's cache. The
+	// file is only to be read, and its content has been checked.
+	Artifact(ctx context.Context, sha256 string) (path string, err error)
 	// Keep makes a value durable under a name, for a later run; Kept reads it, and reports false if there is none.
 	Keep(name string, value any) error
 	Kept(name string, value any) (bool, error)

@@ -63,7 +63,7 @@ func (p Planner) Create(ctx context.Context, in release.NewTask, from Origin) (r
 	if err != nil {
 		return release.Task{}, err
 	}
-	if err := p.checkCapability(ctx, o.Project.Type, clients); err != nil {
+	if err := p.checkCapability(ctx, o.Project, clients); err != nil {
 		return release.Task{}, err
 	}
 	task.CreatedBy = from.By
@@ -148,13 +148,13 @@ func (p Planner) again(ctx context.Context, task *release.Task, configID string)
 const incapableShown = 5
 
 // checkCapability refuses a task of which some targets cannot do its type, as their agents say in their facts. Scripts are what every
-// agent can run.
-func (p Planner) checkCapability(ctx context.Context, project release.Type, clients []string) error {
-	if project == release.TypeScript {
+// agent can run. Of a cluster that the project names no agent says anything: it has tried the one that it finds by itself.
+func (p Planner) checkCapability(ctx context.Context, project release.Project, clients []string) error {
+	if k := project.Kubernetes; project.Type == release.TypeScript || k != nil && k.Kubeconfig+k.Context != "" {
 		return nil
 	}
 	unable, err := p.Store.PreviewTargets(ctx, release.Targets{
-		Clients: clients, Selector: "facts.capabilities notin (" + release.Capability(project) + ")",
+		Clients: clients, Selector: "facts.capabilities notin (" + release.Capability(project.Type) + ")",
 	}, incapableShown)
 	if err != nil || unable.Total == 0 {
 		return err
@@ -168,7 +168,7 @@ func (p Planner) checkCapability(ctx context.Context, project release.Type, clie
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return release.Invalid("targets", "%d of %d hosts cannot deploy %s projects: %s; their agents do not report %s, see quic-client facts there",
-		unable.Total, len(clients), project, text, release.Capability(project))
+		unable.Total, len(clients), project.Type, text, release.Capability(project.Type))
 }
 
 // Plan checks all of what in asks for but whether its targets pick a host, and gives the task that Create would store.

@@ -12,54 +12,11 @@ import (
 	"github.com/quicflow/quicflow/internal/failpoint"
 )
 
-// retreat is why a step goes back, so that a later run gives the same answer.
-type retreat struct {
-	Cancelled bool          `json:"cancelled,omitempty"`
-	TimedOut  time.Duration `json:"timed_out,omitempty"`
-	Unknown   bool          `json:"unknown,omitempty"` // what became of a script
-	Exit      *exit         `json:"exit,omitempty"`    // of a script
-	Reason    string        `json:"reason"`
-}
-
-type exit struct {
-	Name string `json:"name"`
-	Code int    `json:"code"`
-	Line string `json:"line"`
-}
-
-func retreatOf(err error) retreat {
-	r := retreat{Reason: err.Error(), Unknown: errors.Is(err, executor.ErrUnknown)}
-	if c := (*executor.Cancelled)(nil); errors.As(err, &c) {
-		r.Cancelled, r.Reason = true, c.Reason
-	}
-	if t := (*executor.TimedOut)(nil); errors.As(err, &t) {
-		r.TimedOut = t.After
-	}
-	if e := (*executor.ExitError)(nil); errors.As(err, &e) {
-		r.Exit = &exit{e.Name, e.Code, e.Line}
-	}
-	return r
-}
-
-func (r retreat) error() error {
-	switch {
-	case r.Cancelled:
-		return &executor.Cancelled{Reason: r.Reason}
-	case r.TimedOut > 0:
-		return &executor.TimedOut{After: r.TimedOut}
-	case r.Unknown:
-		return executor.ErrUnknown
-	case r.Exit != nil:
-		return &executor.ExitError{Name: r.Exit.Name, Code: r.Exit.Code, Line: r.Exit.Line}
-	}
-	return errors.New(r.Reason)
-}
-
 // goBack removes the step's container and sees that the one before runs again. It gives why, and what went wrong on the way.
-func (d *deployment) goBack(ctx context.Context, r retreat, why error) error {
+func (d *deployment) goBack(ctx context.Context, why error) error {
 	ctx, cancel := d.lastly(ctx)
 	defer cancel()
-	if err := d.Tools.Keep(keptBack, r); err != nil {
+	if err := d.Tools.Keep(keptBack, executor.FailureOf(why)); err != nil {
 		return fmt.Errorf("%w; the way back cannot be kept: %w", why, err)
 	}
 	failpoint.Here("container.back")

@@ -164,13 +164,3 @@ func TestProgress(t *testing.T) {
 	at = at.Add(pullReport)
 	require.Equal(t, "pulling: 2 of 3 layers, 4.0 of 4.0 MB", tell("b", "Pull complete", 0, 0))
 }
-
-func TestReasonsComeBack(t *testing.T) {
-	t.Parallel()
-	for _, err := range []error{
-		&executor.Cancelled{Reason: "enough"}, &executor.TimedOut{After: time.Minute}, executor.ErrUnknown,
-		&executor.ExitError{Name: "post_script", Code: 3, Line: "oops"}, errors.New("unhealthy"),
-	} {
-		require.Equal(t, err, retreatOf(err).error())
-	}
-}

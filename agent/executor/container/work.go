@@ -23,7 +23,7 @@ const (
 	keptPlan      = "container.plan"      // plan: what to do, decided once
 	keptStarted   = "container.started"   // string, id: the new container was started
 	keptCommitted = "container.committed" // string, id: the new container is in place; no way back
-	keptBack      = "container.back"      // retreat: the step has failed; no way forward
+	keptBack      = "container.back"      // executor.Failure: the step has failed; no way forward
 )
 
 const (
@@ -87,11 +87,11 @@ func (d *deployment) replace(ctx context.Context) (err error) {
 	}
 	failpoint.Here("container.planned")
 
-	var back retreat
+	var back executor.Failure
 	if begun, err := d.Tools.Kept(keptBack, &back); err != nil {
 		return err
 	} else if begun {
-		return d.goBack(ctx, back, back.error())
+		return d.goBack(ctx, back.Err())
 	}
 	var id string
 	committed, err := d.Tools.Kept(keptCommitted, &id)
@@ -106,7 +106,7 @@ func (d *deployment) replace(ctx context.Context) (err error) {
 			err = context.Cause(ctx)
 		}
 		if err != nil {
-			return d.goBack(ctx, retreatOf(err), err)
+			return d.goBack(ctx, err)
 		}
 	}
 	failpoint.Here("container.committed")

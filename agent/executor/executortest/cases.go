@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -253,7 +254,8 @@ func (b *bench) wrapperPID(step *executor.Step) int {
 	if err != nil {
 		return 0
 	}
-	pid, _ := strconv.Atoi(string(text))
+	id, _, _ := strings.Cut(string(text), " ")
+	pid, _ := strconv.Atoi(id)
 	return pid
 }
 

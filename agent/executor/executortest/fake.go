@@ -35,6 +35,8 @@ type Op struct {
 	Linger  time.Duration `json:"linger,omitempty"`  // goes on for so long after the step is stopped
 	Await   string        `json:"await,omitempty"`   // until this file is there, or the step is stopped
 	Fail    string        `json:"fail,omitempty"`    // with this error
+	FailAs  string        `json:"fail_as,omitempty"` // with the value of this variable of env
+	Reason  string        `json:"reason,omitempty"`  // reports that what runs is degraded, because of the value of this variable of env
 	Unknown bool          `json:"unknown,omitempty"` // ends with executor.ErrUnknown
 	Panic   string        `json:"panic,omitempty"`
 	Die     int           `json:"die,omitempty"`    // kills the wrapper, so often
@@ -44,6 +46,7 @@ type Op struct {
 	Program []string      `json:"program,omitempty"`
 	Health  bool          `json:"health,omitempty"`
 	Take    string        `json:"take,omitempty"` // an artifact by its SHA-256, which is printed
+	From    string        `json:"from,omitempty"` // URL of what is taken
 }
 
 // Do gives the value of FAKE for some operations.
@@ -80,7 +83,7 @@ func (f Fake) Artifacts(step *executor.Step) (all []release.Artifact) {
 	}
 	for _, op := range list {
 		if op.Take != "" {
-			all = append(all, release.Artifact{Name: "artifact", SHA256: op.Take})
+			all = append(all, release.Artifact{Name: "artifact", SHA256: op.Take, URL: op.From})
 		}
 	}
 	return all
@@ -168,6 +171,10 @@ func (f Fake) do(ctx context.Context, run *executor.Run, op Op, n int) error {
 		}
 	case op.Fail != "":
 		return errors.New(op.Fail)
+	case op.FailAs != "":
+		return errors.New(run.Tools.Environment(false)[op.FailAs])
+	case op.Reason != "":
+		run.Tools.Report(executor.Running{Project: run.Project, Type: f.Of, State: executor.RunDegraded, Reason: run.Tools.Environment(false)[op.Reason]})
 	case op.Unknown:
 		return executor.ErrUnknown
 	case op.Panic != "":
@@ -184,7 +191,7 @@ func (f Fake) do(ctx context.Context, run *executor.Run, op Op, n int) error {
 	case op.Health:
 		return run.Tools.Health(ctx, nil)
 	case op.Take != "":
-		path, err := run.Tools.Artifact(ctx, op.Take, "")
+		path, err := run.Tools.Artifact(ctx, op.Take)
 		if err != nil {
 			return err
 		}

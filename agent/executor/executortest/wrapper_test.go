@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -126,6 +127,23 @@ func TestEndedScriptIsKnown(t *testing.T) {
 	require.Equal(t, "x\n", string(text))
 }
 
+// The id of a wrapper that is dead may be another process's by now, which is left alone.
+func TestStopSparesWhoHasTheIdOfADeadWrapper(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	other := exec.Command("sleep", "1000")
+	require.NoError(t, other.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- other.Wait() }()
+	x := executortest.NewExecutor(t, h.cfg)
+	require.NoError(t, x.Start(context.Background(), h.step))
+	require.NoError(t, os.WriteFile(filepath.Join(h.step.Dir, "wrapper.pid"), fmt.Appendf(nil, "%d 1", other.Process.Pid), 0o600))
+	x.Stop(h.step, &executor.Cancelled{Reason: "enough"})
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_REFUSED, h.wait(x).Outcome)
+	require.NoError(t, other.Process.Kill())
+	require.EqualError(t, <-ended, "signal: killed", "and not terminated")
+}
+
 func TestWrapperThatDiesAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	result := newHost(t, executortest.Op{Die: 1000}).run()
@@ -172,6 +190,33 @@ func TestHealthTakesNoTimeFromTheStep(t *testing.T) {
 	require.Greater(t, result.FinishedUnixMs-result.StartedUnixMs, int64(1500))
 }
 
+// A wrapper that makes a health check for long, as another user, opens no more and more files.
+func TestHealthOfAnotherUserLeavesNothingOpen(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run scripts as another user")
+	}
+	count := executortest.Op{Program: []string{"sh", "-c", "ls /proc/$PPID/fd | wc -l"}}
+	h := newHost(t, count, executortest.Op{Health: true}, count)
+	dir, err := os.MkdirTemp("/tmp", "quicflow-health-") // where another user gets to
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o777))
+	h.spec().Path, h.spec().User = dir, "nobody"
+	h.spec().Health = &release.Health{
+		Exec: "id -un >> tries; [ $(wc -l < tries) -gt 50 ]", Interval: release.Duration(time.Millisecond), Retries: 1000,
+	}
+	result := h.run()
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	var before, after int
+	_, err = fmt.Sscan(string(result.StdoutTail), &before, &after)
+	require.NoError(t, err)
+	require.Less(t, after, before+10)
+	tries, err := os.ReadFile(filepath.Join(dir, "tries"))
+	require.NoError(t, err)
+	require.Equal(t, strings.Repeat("nobody\n", 51), string(tries))
+}
+
 // Secrets do not get into our own lines by accident.
 func TestSecretsAreTakenOutOfMessages(t *testing.T) {
 	t.Parallel()
@@ -182,16 +227,53 @@ func TestSecretsAreTakenOutOfMessages(t *testing.T) {
 	require.Equal(t, "the token is ${TOKEN}\nlogin with ${TOKEN} failed\n", h.output(quicflowv1.Stream_STREAM_SYSTEM))
 }
 
+// One secret may begin as another does, and one may have what other texts are not written with.
+func TestSecretsAreTakenOutWhole(t *testing.T) {
+	t.Parallel()
+	for name, secret := range map[string]string{
+		"beginning as another": "hunter22-and-more", "of two lines": "hunter22\nline two", "quoted in JSON": `hunter22"<&>\`,
+	} {
+		h := newHost(t, executortest.Op{Reason: "WHY"}, executortest.Op{FailAs: "WHY"})
+		h.step.Secrets = map[string]string{"TOKEN": "hunter22", "OTHER": secret, "MORE": "hunter22-and"}
+		h.spec().Env["WHY"] = "login with ${OTHER} failed"
+		result := h.run()
+		require.Equal(t, "login with ${OTHER} failed", result.Error, name)
+		require.Equal(t, "login with ${OTHER} failed\n", h.output(quicflowv1.Stream_STREAM_SYSTEM), name)
+		var running executor.Running
+		require.NoError(t, json.Unmarshal(result.Result, &running))
+		require.Equal(t, "login with ${OTHER} failed", running.Reason, name)
+	}
+}
+
+// What runs is told within its limit, however long it takes to write.
+func TestReportIsCut(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []string{strings.Repeat("<", 100_000), strings.Repeat("long ", 100_000)} {
+		h := newHost(t, executortest.Op{Reason: "WHY"}, executortest.Op{Fail: "it does"})
+		h.spec().Env["WHY"] = reason
+		result := h.run()
+		require.Equal(t, "it does", result.Error)
+		require.LessOrEqual(t, len(result.Result), 8<<10)
+		var running executor.Running
+		require.NoError(t, json.Unmarshal(result.Result, &running))
+		require.Equal(t, executor.RunDegraded, running.State)
+		require.Greater(t, len(running.Reason), 500)
+		require.True(t, strings.HasPrefix(reason, running.Reason))
+	}
+}
+
 // fetcher puts artifacts into the cache when it is told to.
 type fetcher struct {
 	dir      string
 	gets     atomic.Int32
 	released atomic.Int32
 	get      func(ctx context.Context) error
+	url      string // that was asked for last
 }
 
-func (f *fetcher) Get(ctx context.Context, sum, _ string) (string, func(), error) {
+func (f *fetcher) Get(ctx context.Context, sum, url string) (string, func(), error) {
 	f.gets.Add(1)
+	f.url = url
 	if f.get != nil {
 		if err := f.get(ctx); err != nil {
 			return "", nil, err
@@ -202,10 +284,12 @@ func (f *fetcher) Get(ctx context.Context, sum, _ string) (string, func(), error
 
 // fetching gives a host whose step takes an artifact.
 func fetching(t *testing.T, get func(ctx context.Context) error) (*host, *fetcher) {
+	t.Helper()
 	content := []byte("the artifact\n")
 	sum := sha256.Sum256(content)
 	name := hex.EncodeToString(sum[:])
-	h := newHost(t, executortest.Op{Take: name})
+	h := newHost(t, executortest.Op{Take: name, From: "https://host/${TOKEN}"})
+	h.step.Secrets = map[string]string{"TOKEN": "hunter22"}
 	f := &fetcher{dir: h.path("cache"), get: get}
 	require.NoError(t, os.Mkdir(f.dir, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(f.dir, name), content, 0o600))
@@ -221,14 +305,16 @@ func TestArtifactsComeBeforeTheWork(t *testing.T) {
 	require.Equal(t, "the artifact\n", string(result.StdoutTail))
 	require.Equal(t, "artifact artifact is fetched\n", h.output(quicflowv1.Stream_STREAM_SYSTEM))
 	require.EqualValues(t, 1, f.released.Load())
+	require.Equal(t, "https://host/hunter22", f.url)
+	require.Equal(t, []string{filepath.Join(h.step.Dir, "secrets.json")}, executortest.FilesWith(t, h.dir, "hunter22"), "it is in no other file")
 }
 
 func TestArtifactThatCannotBeHad(t *testing.T) {
 	t.Parallel()
-	h, _ := fetching(t, func(context.Context) error { return errors.New("checksum mismatch") })
+	h, _ := fetching(t, func(context.Context) error { return errors.New("https://host/hunter22: checksum mismatch") })
 	result := h.run()
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
-	require.Equal(t, "artifact artifact: checksum mismatch", result.Error)
+	require.Equal(t, "artifact artifact: https://host/${TOKEN}: checksum mismatch", result.Error)
 	require.NoFileExists(t, filepath.Join(h.step.Dir, "started"))
 	end, err := spool.End(h.step.Log.Path())
 	require.NoError(t, err)

@@ -45,12 +45,10 @@ func (w *Worker) Describe(ctx context.Context, what executor.Deployed) (executor
 	if what.Config.Git != nil {
 		spec = *what.Config.Git
 	}
-	path, err := expandHost(spec.Path, what)
-	if err != nil {
-		return as(executor.RunUnknown, "where it is cannot be told: %v", err)
+	if hasVariable(spec.Path) {
+		return as(executor.RunUnknown, "where it is cannot be told: %s has a variable that only a step knows", spec.Path)
 	}
-	spec.Path = path
-	if err := checkPath(path); err != nil {
+	if err := checkPath(spec.Path); err != nil {
 		return as(executor.RunUnknown, "%v", err)
 	}
 	s, err := openSite(basePath(&spec, what.Host, what.Project))

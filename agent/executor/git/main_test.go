@@ -24,9 +24,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
 	"github.com/quicflow/quicflow/agent/executor/git"
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // patience bounds every wait of these tests.
@@ -152,12 +154,12 @@ func (h *host) describe(spec release.GitSpec) executor.Running {
 	if spec.Path == "" {
 		spec.Path = h.base
 	}
-	running, err := worker.Describe(context.Background(), executor.Deployed{
-		Project: "web", Config: release.Merged{Type: release.TypeGit, Spec: release.Spec{Git: &spec}},
-		Host: executor.Host{ClientID: "host-1", DataDir: filepath.Join(h.dir, "data"), Labels: map[string]string{"rack": "r1"}},
-	})
+	config, err := json.Marshal(spec)
 	require.NoError(h.t, err)
-	return running
+	host := executor.Host{ClientID: "host-1", DataDir: filepath.Join(h.dir, "data"), Labels: map[string]string{"rack": "r1"}}
+	return executortest.NewSet(h.t, host, worker).Describe(context.Background(), &quicflowv1.DescribeProject{
+		Project: "web", Deploy: &quicflowv1.DeployStep{Type: string(release.TypeGit), Config: config},
+	})
 }
 
 // current reads a file of the release in use; empty if there is none.
@@ -317,7 +319,7 @@ func (k *tools) Health(ctx context.Context, env map[string]string) error {
 	}
 }
 
-func (k *tools) Artifact(context.Context, string, string) (string, error) {
+func (k *tools) Artifact(context.Context, string) (string, error) {
 	return "", errors.New("no artifacts here")
 }
 

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -53,7 +54,7 @@ func newScratch() string {
 var lfsFilter = []string{"clean=git-lfs clean -- %f", "smudge=git-lfs smudge -- %f", "process=git-lfs filter-process", "required=true"}
 
 // openSession prepares dir; o may be nil.
-func (w *Worker) openSession(s *session, dir string, spec *release.GitSpec, o *owner) (err error) {
+func (w *Worker) openSession(s *session, dir string, spec *release.GitSpec, o *wrapper.Account) (err error) {
 	if s.remote, err = parseRemote(spec.Repository); err != nil {
 		return err
 	}
@@ -121,7 +122,7 @@ func (w *Worker) openSession(s *session, dir string, spec *release.GitSpec, o *o
 		return err
 	}
 	if o != nil {
-		if err := os.Lchown(dir, o.uid, o.gid); err != nil {
+		if err := os.Lchown(dir, int(o.UID), int(o.GID)); err != nil {
 			return fmt.Errorf("hand git's directory over: %w", err)
 		}
 	}
@@ -137,7 +138,7 @@ func (s *session) write(name, text string) error {
 
 // prepareSSH lets git use ssh: with the key that is given and no other, and with the hosts that are given and no others; with neither,
 // as the user itself would, but for questions.
-func (s *session) prepareSSH(cfg Config, auth release.GitAuth, o *owner) error {
+func (s *session) prepareSSH(cfg Config, auth release.GitAuth, o *wrapper.Account) error {
 	seconds := func(d time.Duration) int { return max(1, int(d/time.Second)) }
 	command := "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o UpdateHostKeys=no -o ForwardAgent=no -o ControlPath=none -o ClearAllForwardings=yes" +
 		fmt.Sprintf(" -o ConnectTimeout=%d -o ServerAliveInterval=%d -o ServerAliveCountMax=3", seconds(cfg.ConnectTimeout), seconds(cfg.StallTimeout/3))
@@ -196,14 +197,14 @@ func answerCredential(conn net.Conn, r remote, auth release.GitAuth) {
 }
 
 // serve answers on a unix socket until close.
-func (s *session) serve(socket string, o *owner, answer func(net.Conn)) error {
+func (s *session) serve(socket string, o *wrapper.Account, answer func(net.Conn)) error {
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		return fmt.Errorf("listen for git's questions: %w", err)
 	}
 	s.servers = append(s.servers, listener)
 	if o != nil {
-		if err := os.Lchown(socket, o.uid, o.gid); err != nil {
+		if err := os.Lchown(socket, int(o.UID), int(o.GID)); err != nil {
 			return fmt.Errorf("hand a socket over: %w", err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
 )
@@ -65,7 +66,7 @@ type record struct {
 type site struct {
 	base  string
 	root  *os.Root
-	owner *owner // nil: the agent's own
+	owner *wrapper.Account // nil: the agent's own
 	lock  *os.File
 }
 
@@ -79,7 +80,7 @@ func openSite(base string) (*site, error) {
 }
 
 // makeSite makes a project's directory where it is missing, and keeps others out until close.
-func makeSite(base, project string, o *owner) (*site, error) {
+func makeSite(base, project string, o *wrapper.Account) (*site, error) {
 	if err := makeBase(base, o); err != nil {
 		return nil, fmt.Errorf("make %s: %w", base, plain(err))
 	}
@@ -96,7 +97,7 @@ func makeSite(base, project string, o *owner) (*site, error) {
 }
 
 // makeBase makes the directory and those above it; only what it makes belongs to the owner, and only the last does.
-func makeBase(base string, o *owner) error {
+func makeBase(base string, o *wrapper.Account) error {
 	if info, err := os.Stat(base); err == nil {
 		if !info.IsDir() {
 			return errors.New("it is not a directory")
@@ -109,7 +110,7 @@ func makeBase(base string, o *owner) error {
 	if err := os.Mkdir(base, 0o755); err != nil || o == nil {
 		return err
 	}
-	return os.Lchown(base, o.uid, o.gid)
+	return os.Lchown(base, int(o.UID), int(o.GID))
 }
 
 // plain leaves the operation and the path out of an error of package os.
@@ -182,7 +183,7 @@ func (s *site) path(names ...string) string {
 }
 
 // mkdir makes a directory for an owner if it is missing. A link in its place is not followed.
-func (s *site) mkdir(name string, o *owner) error {
+func (s *site) mkdir(name string, o *wrapper.Account) error {
 	if info, err := s.root.Lstat(name); err == nil && !info.IsDir() {
 		return fmt.Errorf("%s is not a directory", s.path(name))
 	}
@@ -196,11 +197,11 @@ func (s *site) mkdir(name string, o *owner) error {
 }
 
 // hand gives a file to an owner.
-func (s *site) hand(name string, o *owner) error {
+func (s *site) hand(name string, o *wrapper.Account) error {
 	if o == nil {
 		return nil
 	}
-	if err := s.root.Lchown(name, o.uid, o.gid); err != nil {
+	if err := s.root.Lchown(name, int(o.UID), int(o.GID)); err != nil {
 		return fmt.Errorf("hand %s over: %w", s.path(name), plain(err))
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
 )
@@ -23,7 +24,7 @@ const (
 	keptScratch = "git.scratch" // string: directory of a session
 	keptBegin   = "git.begin"   // string: what current held before the step
 	keptRelease = "git.release" // chosen
-	keptFailure = "git.failure" // failure: why it is going back
+	keptFailure = "git.failure" // executor.Failure: why it is going back
 	keptDone    = "git.done"    // bool: it has succeeded
 )
 
@@ -33,19 +34,13 @@ type chosen struct {
 	Made bool // by this step, which removes it if it fails
 }
 
-// failure is why a step goes back.
-type failure struct {
-	Text    string
-	Unknown bool // a script's end cannot be known
-}
-
 // job is one step being carried out.
 type job struct {
 	*executor.Run
 	worker *Worker
 	spec   *release.GitSpec
 	site   *site
-	owner  *owner
+	owner  *wrapper.Account
 	mark   string // names the step in file names
 
 	before string // what current held when the step began
@@ -106,12 +101,15 @@ func (j *job) deploy(ctx context.Context) error {
 	}
 	failpoint.Here("git.begun")
 
-	var why failure
+	var why executor.Failure
 	switch failed, err := j.Tools.Kept(keptFailure, &why); {
 	case err != nil:
 		return err
 	case failed:
-		return j.back(why.again(ctx))
+		if cause := context.Cause(ctx); cause != nil { // a cancellation remains one
+			return j.back(cause)
+		}
+		return j.back(why.Err())
 	}
 	var done bool
 	if _, err := j.Tools.Kept(keptDone, &done); err != nil {
@@ -120,7 +118,7 @@ func (j *job) deploy(ctx context.Context) error {
 	if !done {
 		if err := j.forward(ctx); err != nil {
 			// Where even that cannot be kept, a later run tries again, and fails again.
-			_ = j.Tools.Keep(keptFailure, failure{err.Error(), errors.Is(err, executor.ErrUnknown)})
+			_ = j.Tools.Keep(keptFailure, executor.FailureOf(err))
 			failpoint.Here("git.failed")
 			return j.back(err)
 		}
@@ -130,18 +128,6 @@ func (j *job) deploy(ctx context.Context) error {
 	failpoint.Here("git.pruned")
 	j.report()
 	return nil
-}
-
-// again is the failure of an earlier run; a cancellation remains one.
-func (f failure) again(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	switch {
-	case cause != nil:
-		return cause
-	case f.Unknown:
-		return executor.ErrUnknown
-	}
-	return errors.New(f.Text)
 }
 
 func (j *job) forward(ctx context.Context) error {

@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -183,39 +182,18 @@ func checkShared(field, name string) error {
 	return nil
 }
 
-// expandHost replaces the variables of the host that a text holds; the others are not known here.
-func expandHost(text string, what executor.Deployed) (string, error) {
-	return release.ExpandText(text, func(name string) (release.Value, bool) {
-		if name == release.VarTarget {
-			return release.Value{Text: what.Host.ClientID}, true
-		}
-		for label, value := range what.Host.Labels {
-			if name == release.VarLabel+notInVariable.ReplaceAllString(strings.ToUpper(label), "_") {
-				return release.Value{Text: value}, true
-			}
-		}
-		return release.Value{}, false
-	}, true)
-}
-
-var notInVariable = regexp.MustCompile(`[^A-Z0-9_]`)
-
 // basePath is where a project's releases are.
 func basePath(spec *release.GitSpec, host executor.Host, project string) string {
 	if spec.Path != "" {
 		return filepath.Clean(spec.Path)
 	}
-	return filepath.Join(host.DataDir, "projects", project)
+	return executor.ProjectDir(host, project)
 }
 
 // quietEnvironment is that of programs which get no login.
 func quietEnvironment() map[string]string {
-	path := os.Getenv("PATH")
-	if path == "" {
-		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	}
 	return map[string]string{
-		"PATH": path, "LC_ALL": "C.UTF-8", "LANGUAGE": "",
+		"PATH": executor.BaseVariables()["PATH"], "LC_ALL": "C.UTF-8", "LANGUAGE": "",
 		"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent",
 		"GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1",
 		"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS_REQUIRE": "never",

@@ -147,7 +147,7 @@ func (w *watch) trouble(ctx context.Context, live *object, p progress) string {
 		}
 		w.crashed[pod.UID] = last
 	}
-	if last != "" && !strings.Contains(text, ": exit code ") || strings.Count(text, ": ") > 1 {
+	if last == "" || !strings.Contains(text, ": exit code ") || strings.Count(text, ": ") > 1 {
 		return text // it says more than a code
 	}
 	return text + ": " + last

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/internal/failpoint"
 )
 
@@ -14,22 +13,16 @@ import (
 const backTimeout = 3 * time.Minute
 
 // back brings back what served before the step, or removes what the step made if that was nothing. It gives why the step failed.
-func (d *deployment) back(ctx context.Context, failed failure) error {
+func (d *deployment) back(ctx context.Context, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backTimeout)
 	defer cancel()
-	d.Tools.Printf("it failed: %s", failed.Reason)
+	d.Tools.Printf("it failed: %v", why)
 	outcome, err := d.undo(ctx)
 	if err != nil {
 		outcome = "going back failed: " + err.Error()
 	}
 	d.Tools.Printf("%s", outcome)
-	switch {
-	case failed.TimedOut != 0:
-		return fmt.Errorf("%w; %s", &executor.TimedOut{After: failed.TimedOut}, outcome)
-	case failed.Cancelled:
-		return fmt.Errorf("%w; %s", &executor.Cancelled{Reason: failed.Reason}, outcome)
-	}
-	return fmt.Errorf("%s; %s", failed.Reason, outcome)
+	return fmt.Errorf("%w; %s", why, outcome)
 }
 
 // undo may be repeated, also from the beginning after its end.

@@ -29,13 +29,7 @@ type deployment struct {
 	crashed map[types.UID]string // the last line of pods that crashed; their last lines are in the log
 }
 
-// failure is why a deployment goes back. It is kept before anything is undone: a later run goes on with that.
-type failure struct {
-	Reason    string        `json:"reason"`
-	Cancelled bool          `json:"cancelled,omitempty"`
-	TimedOut  time.Duration `json:"timed_out,omitempty"`
-}
-
+// failureKey is what is kept of why a deployment goes back, before anything is undone: a later run goes on with that.
 const failureKey = "failure"
 
 func (d *deployment) connect(ctx context.Context) (err error) {
@@ -53,7 +47,7 @@ func (d *deployment) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var failed failure
+	var failed executor.Failure
 	if there, err := d.Tools.Kept(failureKey, &failed); err != nil || there {
 		if err == nil {
 			err = d.connect(context.WithoutCancel(ctx))
@@ -61,7 +55,7 @@ func (d *deployment) deploy(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return d.back(ctx, failed)
+		return d.back(ctx, failed.Err())
 	}
 	if err := d.connect(ctx); err != nil {
 		return interrupted(ctx, err)
@@ -84,17 +78,12 @@ func (d *deployment) deploy(ctx context.Context) error {
 		return err
 	}
 	if err != nil {
-		failed := failure{Reason: err.Error()}
-		if cause := new(executor.TimedOut); ctx.Err() != nil && errors.As(context.Cause(ctx), &cause) {
-			failed.TimedOut = cause.After
-		} else if cause := executor.CancelledBy(ctx); cause != nil {
-			failed.Cancelled, failed.Reason = true, cause.Reason
-		}
-		if err := d.Tools.Keep(failureKey, failed); err != nil {
+		err = interrupted(ctx, err)
+		if err := d.Tools.Keep(failureKey, executor.FailureOf(err)); err != nil {
 			return err
 		}
 		failpoint.Here("kubernetes.failed")
-		return d.back(ctx, failed)
+		return d.back(ctx, err)
 	}
 	if err := d.finish(ctx, objects); err != nil {
 		return err
@@ -112,11 +101,11 @@ func (d *deployment) deploy(ctx context.Context) error {
 // rollOut is what a failure is undone of.
 func (d *deployment) rollOut(ctx context.Context, objects []*object, began time.Time) error {
 	if err := d.applyAll(ctx, objects, d.spec.Force); err != nil {
-		return interrupted(ctx, err)
+		return err
 	}
 	failpoint.Here("kubernetes.applied")
 	if err := d.await(ctx, objects, began, d.deadline()); err != nil {
-		return interrupted(ctx, err)
+		return err
 	}
 	failpoint.Here("kubernetes.ready")
 	if err := d.script(ctx, "post_script", d.spec.PostScript); err != nil {

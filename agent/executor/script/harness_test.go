@@ -154,7 +154,8 @@ func (h *host) wrapperPID() int {
 	var pid int
 	require.Eventually(h.t, func() bool {
 		text, _ := os.ReadFile(h.stepFile("wrapper.pid"))
-		pid, _ = strconv.Atoi(string(text))
+		id, _, _ := strings.Cut(string(text), " ")
+		pid, _ = strconv.Atoi(id)
 		return pid > 1
 	}, patience, 5*time.Millisecond)
 	return pid

@@ -266,7 +266,7 @@ func (j *job) fill(ctx context.Context, dir string) error {
 	}
 	defer u.Close()
 	for _, a := range j.spec.Artifacts {
-		file, err := j.Tools.Artifact(ctx, a.SHA256, a.URL)
+		file, err := j.Tools.Artifact(ctx, a.SHA256)
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,8 @@ type Account struct {
 	Groups   []uint32
 }
 
-func (a *Account) credential() *syscall.Credential {
+// Credential is what a process of the user's gets.
+func (a *Account) Credential() *syscall.Credential {
 	return &syscall.Credential{Uid: a.UID, Gid: a.GID, Groups: a.Groups}
 }
 

@@ -107,15 +107,13 @@ func (e *Executor) Start(_ context.Context, step *executor.Step) error {
 	if dir.has(planFile) {
 		return fmt.Errorf("step %s was started before", step.ID)
 	}
-	artifacts, err := e.check(step)
-	if err != nil {
+	if err := e.check(step); err != nil {
 		return err
 	}
 	p, err := newPlan(e.Type(), step, e.cfg.KillGrace)
 	if err != nil {
 		return err
 	}
-	p.Artifacts = artifacts
 	if kept, err := executor.ReadSecrets(step.Dir); err != nil {
 		return err
 	} else if !maps.Equal(kept, step.Secrets) { // as a rule the agent has kept them
@@ -130,25 +128,19 @@ func (e *Executor) Start(_ context.Context, step *executor.Step) error {
 	return nil
 }
 
-// check gives the artifacts that the step needs.
-func (e *Executor) check(step *executor.Step) ([]release.Artifact, error) {
+// check says what is wrong with a step.
+func (e *Executor) check(step *executor.Step) error {
 	if step.Command != nil {
-		return nil, e.CheckCommand(step.Command)
+		return e.CheckCommand(step.Command)
 	}
 	if step.Config.Type != e.Type() {
-		return nil, release.Invalid("type", "it is %q, not %q", step.Config.Type, e.Type())
+		return release.Invalid("type", "it is %q, not %q", step.Config.Type, e.Type())
 	}
 	expanded, err := step.Expanded()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := e.cfg.Worker.Check(expanded); err != nil {
-		return nil, err
-	}
-	if user, ok := e.cfg.Worker.(executor.ArtifactUser); ok {
-		return user.Artifacts(expanded), nil
-	}
-	return nil, nil
+	return e.cfg.Worker.Check(expanded)
 }
 
 // Recover says Ended or GoesOn for every step that has a plan: what became of it, its Worker finds out if its wrapper is dead.

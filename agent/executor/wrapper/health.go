@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
-	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -136,34 +135,14 @@ func (h *health) probeExec(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	output := new(lastOutput)
-	p.stdout, p.stderr, p.ends = output, output, true
-	code, _, err := h.w.runProcess(ctx, p)
-	_ = os.Remove(h.w.dir.path("health")) // it may hold a secret now
+	p.stdout, p.stderr, p.ends = io.Discard, io.Discard, true
+	code, line, err := h.w.runProcess(ctx, p) // the last line of both
+	_ = os.Remove(h.w.dir.path("health"))     // it may hold a secret now
 	if err != nil {
 		return err
 	}
 	if code == 0 {
 		return nil
 	}
-	return &executor.ExitError{Code: code, Line: output.line()}
-}
-
-// lastOutput keeps the end of what is written.
-type lastOutput struct {
-	mu   sync.Mutex
-	last []byte
-}
-
-func (o *lastOutput) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.last = spool.AppendTail(o.last, p)
-	return len(p), nil
-}
-
-func (o *lastOutput) line() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return lastLine(o.last)
+	return &executor.ExitError{Code: code, Line: line}
 }

@@ -21,12 +21,11 @@ const planVersion = 2
 
 // plan is all that a wrapper needs to know, but for secrets. It is kept as JSON in the step's directory.
 type plan struct {
-	Version   int                `json:"version"`
-	Type      release.Type       `json:"type"`
-	Step      *executor.Step     `json:"step"`
-	Command   []byte             `json:"command,omitempty"` // a CommandStep
-	Artifacts []release.Artifact `json:"artifacts,omitempty"`
-	KillGrace time.Duration      `json:"kill_grace"`
+	Version   int            `json:"version"`
+	Type      release.Type   `json:"type"`
+	Step      *executor.Step `json:"step"`
+	Command   []byte         `json:"command,omitempty"` // a CommandStep
+	KillGrace time.Duration  `json:"kill_grace"`
 }
 
 func newPlan(t release.Type, step *executor.Step, killGrace time.Duration) (*plan, error) {

@@ -27,7 +27,7 @@ type process struct {
 	user           *Account // nil: the agent's own
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	extra          []*os.File
+	script         *os.File // the process has it open as its third file; nil: none
 	limits         *release.ProcessLimits
 	ends           bool // its children end with it
 }
@@ -65,9 +65,12 @@ func (w *wrapper) runProcess(ctx context.Context, p *process) (code int, line st
 	slices.Sort(cmd.Env)
 	cmd.SysProcAttr = processAttributes()
 	if p.user != nil {
-		cmd.SysProcAttr.Credential = p.user.credential()
+		cmd.SysProcAttr.Credential = p.user.Credential()
 	}
-	cmd.ExtraFiles = p.extra
+	if p.script != nil {
+		defer p.script.Close()
+		cmd.ExtraFiles = []*os.File{p.script}
+	}
 	if p.stdin != nil {
 		cmd.Stdin = p.stdin
 		cmd.WaitDelay = w.plan.KillGrace // for what feeds it

@@ -25,7 +25,7 @@ type stepDir string
 const (
 	planFile     = "plan.json"   // written by the agent before there is a wrapper
 	lockFile     = "lock"        // locked by the wrapper as long as it lives
-	pidFile      = "wrapper.pid" // the wrapper listens to SIGTERM from now on
+	pidFile      = "wrapper.pid" // and the start time: the wrapper listens to SIGTERM from now on
 	fetchingFile = "fetching"    // made once, before the first artifact is fetched: since when
 	startedFile  = "started"     // made once, before Work is called for the first time: since when
 	spentFile    = "spent"       // of the step's time, when its health check began
@@ -134,14 +134,16 @@ func (d stepDir) readResult(name string) (*quicflowv1.StepResult, error) {
 // writePID writes the file as a whole, but not durably: it means nothing after a power cut.
 func (d stepDir) writePID() error {
 	part := d.path(pidFile + "~")
-	if err := os.WriteFile(part, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+	pid := os.Getpid()
+	if err := os.WriteFile(part, []byte(strconv.Itoa(pid)+" "+processStart(pid)), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(part, d.path(pidFile))
 }
 
-// requestCancel is for the moment when a wrapper holds the lock. The note is written before the process id is looked
-// for, and the wrapper looks for the note after it has written that: one of the two sees the other's.
+// requestCancel tells the wrapper, if there is one. The note is written before the process id is looked for, and the wrapper looks
+// for the note after it has written that: one of the two sees the other's. The start time tells a wrapper from another process that
+// got the id of a dead one.
 func (d stepDir) requestCancel(reason string) error {
 	if err := pki.WriteFile(d.path(cancelFile), []byte(reason), 0o600); err != nil {
 		return err
@@ -153,9 +155,13 @@ func (d stepDir) requestCancel(reason string) error {
 	if err != nil {
 		return err
 	}
-	pid, err := strconv.Atoi(string(text))
+	id, start, _ := strings.Cut(string(text), " ")
+	pid, err := strconv.Atoi(id)
 	if err != nil || pid <= 1 {
 		return fmt.Errorf("%s holds no process id", d.path(pidFile))
+	}
+	if processStart(pid) != start {
+		return nil
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err

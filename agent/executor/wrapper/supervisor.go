@@ -12,6 +12,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
@@ -145,8 +146,12 @@ func (s *supervisor) prepare(ctx context.Context, wake func()) (*quicflowv1.Step
 		return nil, nil
 	}
 	p, err := s.dir.readPlan()
-	if err != nil || len(p.Artifacts) == 0 || s.cfg.Fetcher == nil {
-		return nil, nil // the wrapper says what is wrong
+	if err != nil {
+		return nil, nil //nolint:nilerr // the wrapper says what is wrong
+	}
+	artifacts := s.artifacts(p.Step)
+	if len(artifacts) == 0 {
+		return nil, nil
 	}
 	if !s.dir.has(fetchingFile) {
 		if time.Now().After(p.Step.NotAfter) {
@@ -172,7 +177,7 @@ func (s *supervisor) prepare(ctx context.Context, wake func()) (*quicflowv1.Step
 	})
 	log := spool.NewWriter(spool.Config{Path: s.dir.path(spoolFile), Wake: wake})
 	defer log.Close()
-	err = s.fetch(fetching, p, log)
+	err = s.fetch(fetching, artifacts, log)
 	if _, err := log.End(); err != nil {
 		return nil, err
 	}
@@ -180,25 +185,40 @@ func (s *supervisor) prepare(ctx context.Context, wake func()) (*quicflowv1.Step
 		return nil, nil
 	}
 	result := executor.EndedWith(quicflowv1.Outcome_OUTCOME_FAILED, err.Error())
+	var cancelled *executor.Cancelled
 	switch {
-	case errors.As(err, new(*executor.Cancelled)):
-		result = executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, "before the start: "+err.Error())
+	case errors.As(err, &cancelled):
+		result = executor.EndedWith(quicflowv1.Outcome_OUTCOME_REFUSED, executor.BeforeTheStart(cancelled))
 	case errors.As(err, new(*executor.TimedOut)):
 		result.TimedOut, result.Error = true, "the artifacts did not come in time: "+err.Error()
 	}
+	result.Error = hideSecrets(p.Step.Secrets, nil).Replace(result.Error) // a URL may have one in it
 	_ = log.Close()
 	return s.conclude(result)
 }
 
+// artifacts are those that are to be fetched for a step. They are never written down: a URL may have a secret in it.
+func (s *supervisor) artifacts(step *executor.Step) []release.Artifact {
+	user, ok := s.cfg.Worker.(executor.ArtifactUser)
+	if !ok || s.cfg.Fetcher == nil || step.Command != nil {
+		return nil
+	}
+	expanded, err := step.Expanded()
+	if err != nil {
+		return nil // the wrapper says what is wrong
+	}
+	return user.Artifacts(expanded)
+}
+
 // fetch leaves the artifacts in the step's directory: they stay there whatever becomes of the cache.
-func (s *supervisor) fetch(ctx context.Context, p *plan, log *spool.Writer) error {
-	for _, artifact := range p.Artifacts {
+func (s *supervisor) fetch(ctx context.Context, artifacts []release.Artifact, log *spool.Writer) error {
+	for _, artifact := range artifacts {
 		own := s.dir.artifact(artifact.SHA256)
 		if s.dir.has(filepath.Base(own)) {
 			continue
 		}
 		log.Printf("artifact %s is fetched", artifact.Name)
-		path, release, err := s.cfg.Fetcher.Get(ctx, artifact.SHA256, artifact.URL)
+		path, done, err := s.cfg.Fetcher.Get(ctx, artifact.SHA256, artifact.URL)
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil && errors.Is(err, cause) {
 				return err
@@ -206,7 +226,7 @@ func (s *supervisor) fetch(ctx context.Context, p *plan, log *spool.Writer) erro
 			return fmt.Errorf("artifact %s: %w", artifact.Name, err)
 		}
 		err = takeOver(path, own)
-		release()
+		done()
 		if err != nil {
 			return fmt.Errorf("artifact %s: %w", artifact.Name, err)
 		}

@@ -141,29 +141,41 @@ func (w *wrapper) report() []byte {
 		return nil
 	}
 	running := *w.running
+	running.Reason = w.hide.Replace(running.Reason) // before a half of a secret could be left of it
+	hide := hideSecrets(w.plan.Step.Secrets, inJSON)
 	for {
 		text, err := json.Marshal(running)
-		switch {
-		case err != nil:
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "what runs cannot be told:", err)
 			return nil
+		}
+		text = []byte(hide.Replace(string(text)))
+		switch {
 		case len(text) <= maxReport:
-			return []byte(w.hide.Replace(string(text)))
+			return text
 		case len(running.Objects) > 0:
 			running.Objects = running.Objects[:len(running.Objects)/2]
 		case len(running.Details) > 0:
 			running.Details = nil
+		case running.Reason != "":
+			running.Reason = strings.ToValidUTF8(running.Reason[:len(running.Reason)/2], "")
 		default:
-			running.Reason = strings.ToValidUTF8(running.Reason[:min(len(running.Reason), maxReport/4)], "")
-			if len(text) > maxReport && len(running.Reason) < maxReport/4 {
-				fmt.Fprintln(os.Stderr, "what runs takes too long to tell")
-				return nil
-			}
+			fmt.Fprintln(os.Stderr, "what runs takes too long to tell")
+			return nil
 		}
 	}
 }
 
-func (t tools) Artifact(ctx context.Context, digest, _ string) (string, error) {
+// inJSON is a text as it is within a string of JSON.
+func inJSON(text string) string {
+	encoded, err := json.Marshal(text)
+	if err != nil {
+		return text
+	}
+	return string(encoded[1 : len(encoded)-1])
+}
+
+func (t tools) Artifact(ctx context.Context, digest string) (string, error) {
 	if raw, err := hex.DecodeString(digest); err != nil || len(raw) != sha256.Size {
 		return "", fmt.Errorf("%q is not a SHA-256", digest)
 	}
@@ -340,14 +352,9 @@ func (w *wrapper) script(s executor.Script) (*process, error) {
 	if err := os.Chmod(file, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot write the script: %w", err)
 	}
-	open, err := os.Open(file)
-	if err != nil {
+	if p.script, err = os.Open(file); err != nil {
 		return nil, fmt.Errorf("cannot read the script: %w", err)
 	}
-	w.mu.Lock()
-	w.files = append(w.files, open) // open as long as the wrapper lives
-	w.mu.Unlock()
-	p.extra = []*os.File{open}
 	p.args = append(words[1:], "/dev/fd/3")
 	return p, nil
 }

@@ -1,12 +1,15 @@
 package wrapper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,7 +82,6 @@ type wrapper struct {
 
 	mu      sync.Mutex
 	pipes   []*pipe // of scripts whose children may still write
-	files   []*os.File
 	cgroup  *cgroup
 	running *executor.Running
 }
@@ -128,7 +130,7 @@ func runWrapper(dir stepDir) error {
 		}
 	}()
 
-	w := &wrapper{dir: dir, plan: p, log: spool.NewWriter(spool.Config{Path: dir.path(spoolFile), Wake: notify}), hide: hideSecrets(p.Step.Secrets)}
+	w := &wrapper{dir: dir, plan: p, log: spool.NewWriter(spool.Config{Path: dir.path(spoolFile), Wake: notify}), hide: hideSecrets(p.Step.Secrets, nil)}
 	w.stdout, w.stderr = spool.NewCapture(w.log, quicflowv1.Stream_STREAM_STDOUT), spool.NewCapture(w.log, quicflowv1.Stream_STREAM_STDERR)
 	result, err := w.run(ctx, worker)
 	if err != nil {
@@ -150,13 +152,21 @@ func notify() { _, _ = syscall.Write(notifyFD, []byte{0}) }
 // shortestHidden is how long a secret must be to be taken out of messages; a shorter one would be found everywhere.
 const shortestHidden = 4
 
-// hideSecrets takes secrets out of what we say ourselves, wherever it came from.
-func hideSecrets(secrets map[string]string) *strings.Replacer {
+// hideSecrets takes secrets out of what we say ourselves, wherever it came from. written gives a secret as the text has it; nil: as it is.
+func hideSecrets(secrets map[string]string, written func(string) string) *strings.Replacer {
+	names := slices.SortedFunc(maps.Keys(secrets), func(a, b string) int { // one that begins as another does goes before it
+		return cmp.Or(cmp.Compare(len(secrets[b]), len(secrets[a])), cmp.Compare(a, b))
+	})
 	var pairs []string
-	for name, value := range secrets {
-		if len(value) >= shortestHidden {
-			pairs = append(pairs, value, "${"+name+"}")
+	for _, name := range names {
+		value := secrets[name]
+		if len(value) < shortestHidden {
+			continue
 		}
+		if written != nil {
+			value = written(value)
+		}
+		pairs = append(pairs, value, "${"+name+"}")
 	}
 	return strings.NewReplacer(pairs...)
 }
@@ -251,7 +261,7 @@ func (w *wrapper) result(err error) *quicflowv1.StepResult {
 	if err == nil {
 		return result
 	}
-	result.Outcome, result.ExitCode, result.Error = quicflowv1.Outcome_OUTCOME_FAILED, -1, w.hide.Replace(oneLine(err))
+	result.Outcome, result.ExitCode, result.Error = quicflowv1.Outcome_OUTCOME_FAILED, -1, oneLine(w.hide.Replace(err.Error()))
 	var exit *executor.ExitError
 	switch {
 	case errors.Is(err, executor.ErrUnknown):
@@ -272,9 +282,9 @@ func (w *wrapper) result(err error) *quicflowv1.StepResult {
 	return result
 }
 
-// oneLine is the text of an error, which may be several that were joined.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+// oneLine makes one line of the text of an error, which may be several that were joined.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
 // clock ends a step when its time is over. It stands still while it is paused.

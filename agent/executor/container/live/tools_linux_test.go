@@ -99,7 +99,7 @@ func (s *tools) Program(context.Context, executor.Program) error {
 	return errors.New("not for containers")
 }
 
-func (s *tools) Artifact(context.Context, string, string) (string, error) {
+func (s *tools) Artifact(context.Context, string) (string, error) {
 	return "", errors.New("not for containers")
 }
 

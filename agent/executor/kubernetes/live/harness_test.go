@@ -96,7 +96,7 @@ func (t *tools) Health(ctx context.Context, env map[string]string) error {
 	return nil
 }
 
-func (t *tools) Artifact(context.Context, string, string) (string, error) {
+func (t *tools) Artifact(context.Context, string) (string, error) {
 	return "", errors.ErrUnsupported
 }
 

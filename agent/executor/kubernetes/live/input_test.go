@@ -175,13 +175,13 @@ spec:
 		[]byte(`{"metadata":{"annotations":{"lab/behaviour":"crash"}}}`), metav1.PatchOptions{})
 	require.NoError(t, err)
 	var is executor.Running
-	require.Eventually(t, func() bool { is = w.describe(spec); return is.State == executor.RunDegraded }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { is = w.describe(spec); return is.State == executor.RunDegraded }, 10*time.Second, 50*time.Millisecond)
 	require.Equal(t, "deployment "+w.namespace+"/shop: container shop crashes: exit code 3: fatal: the lab lets it crash", is.Reason)
 	require.Equal(t, "0/1", is.Details["ready"])
 
 	// The manifest says nothing of replicas: another number is no change of what was deployed.
 	w.edit("kubectl-scale", `{"spec":{"replicas":0}}`)
-	require.Eventually(t, func() bool { is = w.describe(spec); return is.State == executor.RunStopped }, 30*time.Second, 50*time.Millisecond, is.Reason)
+	require.Eventually(t, func() bool { is = w.describe(spec); return is.State == executor.RunStopped }, 10*time.Second, 50*time.Millisecond, is.Reason)
 }
 
 func TestLogs(t *testing.T) {
@@ -212,12 +212,12 @@ func TestLogs(t *testing.T) {
 	go func() {
 		ended <- kubernetes.New().Logs(ctx, w.deployed(spec), executor.LogOptions{Tail: 1, Follow: true}, &out)
 	}()
-	require.Eventually(t, func() bool { return strings.Count(out.String(), "\n") > 10 }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Count(out.String(), "\n") > 10 }, 10*time.Second, 50*time.Millisecond)
 	w.deploy(release.StepUpdate, "v2", func() release.KubernetesSpec { s := spec; s.ImageTag = "v2"; return s }())
 	pods, err := client.CoreV1().Pods(w.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/version=v2"})
 	require.NoError(t, err)
 	require.NotEmpty(t, pods.Items)
-	require.Eventually(t, func() bool { return strings.Contains(out.String(), "["+pods.Items[0].Name+"] line ") }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(out.String(), "["+pods.Items[0].Name+"] line ") }, 10*time.Second, 50*time.Millisecond)
 	stop()
 	require.NoError(t, <-ended)
 
