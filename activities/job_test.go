@@ -294,7 +294,7 @@ func TestCancelledJobAsksItsHostsToStop(t *testing.T) {
 	f := newField(t, 4, func(c *fleet.Config) { c.ExecMin = time.Hour })
 	j := f.job(job.Options{})
 	chunk := f.plan(j.ID, 2)[0]
-	_, _, err := f.store.MarkJobDispatched(t.Context(), j.ID, f.ids[:1])
+	_, _, err := f.store.MarkJobChunk(t.Context(), j.ID, chunk.Number, f.ids[:1])
 	require.NoError(t, err)
 	response, err := f.hub.Request(t.Context(), f.ids[0], &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: &quicflowv1.StepRequest{
 		StepId: release.StepID(j.ID, job.StepCommand, f.ids[0], 0), TaskId: j.ID, NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),

@@ -38,8 +38,12 @@ var Limits = job.Limits{
 func (s *Server) DispatchJob(jobID string, clients ...string) {
 	s.t.Helper()
 	s.SetJob(jobID, job.StatusRunning, "")
-	_, _, err := s.Store.MarkJobDispatched(s.t.Context(), jobID, clients)
+	plans, err := s.Store.PlanJobChunks(s.t.Context(), jobID, len(clients), "node")
 	require.NoError(s.t, err)
+	for _, plan := range plans {
+		_, _, err := s.Store.MarkJobChunk(s.t.Context(), jobID, plan.Chunk, clients)
+		require.NoError(s.t, err)
+	}
 }
 
 // SetJob puts a job into a status.
