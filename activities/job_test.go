@@ -252,7 +252,7 @@ func TestJobOfAnAgentThatIsFull(t *testing.T) {
 	d := w.dispatchJob(t, "host-000")
 	require.Equal(t, job.StateRefused, d.State)
 	require.Equal(t, "not started: scripted", d.Error)
-	answer, err := w.acts.store.RetryJob(t.Context(), d.JobID, store.JobRetry{Max: 2})
+	answer, _, err := w.acts.store.RetryJob(t.Context(), d.JobID, store.JobRetry{Max: 2})
 	require.NoError(t, err)
 	require.Zero(t, answer, "another try would end the same")
 }

@@ -144,8 +144,11 @@ func (s *jobStory) retry() {
 	if rapid.Bool().Draw(s.t, "later") {
 		r.After = s.f.now().Add(time.Minute)
 	}
-	retried, err := s.f.RetryJob(s.f.ctx(), s.job.ID, r)
+	retried, counts, err := s.f.RetryJob(s.f.ctx(), s.job.ID, r)
 	require.NoError(s.t, err)
+	stored, err := s.f.Job(s.f.ctx(), s.job.ID)
+	require.NoError(s.t, err)
+	require.Equal(s.t, stored.Counts, counts)
 	want := 0
 	for _, m := range s.targets {
 		switch {

@@ -96,7 +96,7 @@ var jobTests = map[string]func(*fixture){
 		_, _, err = f.MarkJobChunk(f.ctx(), "none", 1, []string{"h000"})
 		add(err)
 		add(f.ConcludeJobTargets(f.ctx(), "none", nil))
-		_, err = f.RetryJob(f.ctx(), "none", store.JobRetry{})
+		_, _, err = f.RetryJob(f.ctx(), "none", store.JobRetry{})
 		add(err)
 		_, _, err = f.AwaitingJobTargets(f.ctx(), "none")
 		add(err)
@@ -272,7 +272,7 @@ var jobTests = map[string]func(*fixture){
 				}
 				return f.ConcludeJobTargets(f.ctx(), j.ID, all)
 			case 8:
-				_, err := f.RetryJob(f.ctx(), j.ID, store.JobRetry{Max: 2, OnFailure: true, Offline: i%2 == 0})
+				_, _, err := f.RetryJob(f.ctx(), j.ID, store.JobRetry{Max: 2, OnFailure: true, Offline: i%2 == 0})
 				_, woken := f.WakeJobTargets(f.ctx(), j.ID)
 				return errors.Join(err, woken)
 			default:
@@ -439,8 +439,11 @@ func (f *fixture) tell(j job.Job, id string, epoch int, state release.StepState)
 // retry tries targets again, and gives their number.
 func (f *fixture) retry(j job.Job, r store.JobRetry) int {
 	f.Helper()
-	n, err := f.RetryJob(f.ctx(), j.ID, r)
+	n, counts, err := f.RetryJob(f.ctx(), j.ID, r)
 	require.NoError(f, err)
+	stored, err := f.Job(f.ctx(), j.ID)
+	require.NoError(f, err)
+	require.Equal(f, stored.Counts, counts)
 	return n
 }
 
