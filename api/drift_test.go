@@ -85,6 +85,25 @@ func TestDrift(t *testing.T) {
 	require.Equal(t, 422, status, text)
 }
 
+// What went wrong at its first installation has neither a version nor a configuration, and is still that of its own project.
+func TestDriftOfFirstInstallationsThatFailed(t *testing.T) {
+	s := apitest.Start(t)
+	s.StartAgentsWith(nil, func(string) agent.Executor { return hostOf{running: release.Running{State: release.RunMissing}} }, "web-1")
+	project := release.Project{Name: "shop", Type: release.TypeContainer, Spec: release.Spec{Container: &release.ContainerSpec{Image: "shop"}}}
+	require.NoError(t, s.Store.CreateProject(t.Context(), &project))
+	shop := release.Version{ProjectID: project.ID, Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Container: &release.ContainerSpec{ImageTag: "1"}}}
+	require.NoError(t, s.Store.CreateVersion(t.Context(), &shop))
+	for _, version := range []release.Version{s.AddVersion("hello", "1.0"), shop} {
+		s.Finish(s.AddTask(version, "web-1").ID, "web-1", release.StepFailed, "no", 0)
+	}
+	report := read[api.DriftReport](t, want(t, s, 200, "POST", "/api/release/drift", `{"all":true}`))
+	found := map[string]release.Type{}
+	for _, h := range report.Hosts {
+		found[h.Project] = h.Running.Type
+	}
+	require.Equal(t, map[string]release.Type{"hello": release.TypeScript, "shop": release.TypeContainer}, found)
+}
+
 func TestContainerLogs(t *testing.T) {
 	s := apitest.Start(t)
 	left := make(chan struct{})
