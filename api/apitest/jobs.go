@@ -38,10 +38,11 @@ var Limits = job.Limits{
 func (s *Server) DispatchJob(jobID string, clients ...string) {
 	s.t.Helper()
 	s.SetJob(jobID, job.StatusRunning, "")
-	plans, err := s.Store.PlanJobChunks(s.t.Context(), jobID, len(clients), "node")
+	ctx := context.WithoutCancel(s.t.Context()) // that of a Jobs may outlive the test's own part
+	plans, err := s.Store.PlanJobChunks(ctx, jobID, len(clients), "node")
 	require.NoError(s.t, err)
 	for _, plan := range plans {
-		_, _, err := s.Store.MarkJobChunk(s.t.Context(), jobID, plan.Chunk, clients)
+		_, _, err := s.Store.MarkJobChunk(ctx, jobID, plan.Chunk, clients)
 		require.NoError(s.t, err)
 	}
 }
@@ -49,7 +50,7 @@ func (s *Server) DispatchJob(jobID string, clients ...string) {
 // SetJob puts a job into a status.
 func (s *Server) SetJob(jobID string, status job.Status, reason string) {
 	s.t.Helper()
-	require.NoError(s.t, s.Store.SetJobProgress(s.t.Context(), jobID, store.JobProgress{Status: status, Reason: reason, At: time.Now()}))
+	require.NoError(s.t, s.Store.SetJobProgress(context.WithoutCancel(s.t.Context()), jobID, store.JobProgress{Status: status, Reason: reason, At: time.Now()}))
 	s.Bus.Notify(bus.Task(jobID))
 }
 
