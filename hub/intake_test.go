@@ -76,11 +76,12 @@ func TestResultThatIsTooLong(t *testing.T) {
 		name  release.StepName
 		size  int
 		state release.StepState
+		exit  int
 		why   string
 	}{
-		{job.StepCommand, 8 << 10, release.StepSucceeded, ""},
-		{job.StepCommand, 8<<10 + 1, release.StepFailed, "its result takes 8193 bytes, at most 8192 are allowed"},
-		{release.StepDeploy, 8<<10 + 1, release.StepSucceeded, ""},
+		{job.StepCommand, 8 << 10, release.StepSucceeded, 0, ""},
+		{job.StepCommand, 8<<10 + 1, release.StepFailed, -1, "its result takes 8193 bytes, at most 8192 are allowed"},
+		{release.StepDeploy, 8<<10 + 1, release.StepSucceeded, 0, ""},
 	} {
 		id := release.StepID(uuid.Must(uuid.NewV7()).String(), c.name, "web-1", 0)
 		sent := resultOf(id)
@@ -89,6 +90,7 @@ func TestResultThatIsTooLong(t *testing.T) {
 		require.Equal(t, id, a.receive().GetResultAck().GetStepId())
 		got, _ := b.sink.result(id)
 		require.Equal(t, c.state, got.State)
+		require.Equal(t, c.exit, got.ExitCode)
 		require.Equal(t, c.why, got.Error)
 		require.Equal(t, c.size <= 8<<10, got.Result != nil)
 	}

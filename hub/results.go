@@ -72,7 +72,7 @@ func StepResult(clientID string, r *quicflowv1.StepResult) (release.StepResult, 
 		result.Result = nil
 		// What a deployment reports beside its success may be missing.
 		if _, name, _, _, err := release.ParseStepID(result.StepID); err == nil && name == job.StepCommand && state == release.StepSucceeded {
-			result.State, result.Error = release.StepFailed, fmt.Sprintf("its result takes %d bytes, at most %d are allowed", n, maxResult)
+			result.State, result.ExitCode, result.Error = release.StepFailed, -1, fmt.Sprintf("its result takes %d bytes, at most %d are allowed", n, maxResult)
 		}
 	}
 	return result, ok
