@@ -26,7 +26,7 @@ type JobStore interface {
 	JobSteps(ctx context.Context, jobID string, chunk int) ([]store.JobStep, error)
 	MarkJobChunk(ctx context.Context, jobID string, chunk int, clientIDs []string) (marked []string, halted bool, err error)
 	ConcludeJobTargets(ctx context.Context, jobID string, conclusions []store.JobConclusion) error
-	RetryJob(ctx context.Context, jobID string, r store.JobRetry) (retried int, err error)
+	RetryJob(ctx context.Context, jobID string, r store.JobRetry) (retried int, counts job.Counts, err error)
 	AwaitingJobTargets(ctx context.Context, jobID string) (waiting, connected int, err error)
 	WakeJobTargets(ctx context.Context, jobID string) (woken int, err error)
 	GiveUpJobTargets(ctx context.Context, jobID string, at time.Time) (offline int, err error)
@@ -75,9 +75,14 @@ func (a *Activities) CountJob(ctx context.Context, req workflows.JobRequest) (wo
 	if err != nil {
 		return workflows.JobStanding{}, final(fmt.Errorf("count hosts: %w", err))
 	}
-	standing := workflows.JobStanding{Counts: j.Counts}
+	return a.standing(ctx, &j, j.Counts)
+}
+
+// standing says with the counts how many hosts are waited for.
+func (a *Activities) standing(ctx context.Context, j *job.Job, counts job.Counts) (standing workflows.JobStanding, err error) {
+	standing.Counts = counts
 	if j.Options.WaitOffline > 0 {
-		if standing.Waiting, _, err = a.store.AwaitingJobTargets(ctx, req.JobID); err != nil {
+		if standing.Waiting, _, err = a.store.AwaitingJobTargets(ctx, j.ID); err != nil {
 			return standing, final(fmt.Errorf("count hosts that are waited for: %w", err))
 		}
 	}
@@ -92,14 +97,15 @@ func (a *Activities) RetryJob(ctx context.Context, req workflows.JobRetryRequest
 		return answer, final(fmt.Errorf("read job: %w", err))
 	}
 	options := j.Options.WithDefaults(a.jobLimits)
-	answer.Retried, err = a.store.RetryJob(ctx, req.JobID, store.JobRetry{
+	retried, counts, err := a.store.RetryJob(ctx, req.JobID, store.JobRetry{
 		Max: *options.Retries, OnFailure: options.RetryOnFailure, After: a.now().Add(options.RetryInterval.Std()), Offline: req.WaitOffline,
 	})
 	if err != nil {
 		return answer, final(fmt.Errorf("retry hosts: %w", err))
 	}
 	failpoint.Here("job.retried")
-	answer.JobStanding, err = a.CountJob(ctx, workflows.JobRequest{JobID: req.JobID})
+	answer.Retried = retried
+	answer.JobStanding, err = a.standing(ctx, &j, counts)
 	return answer, err
 }
 

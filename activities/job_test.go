@@ -252,7 +252,7 @@ func TestJobOfAnAgentThatIsFull(t *testing.T) {
 	d := w.dispatchJob(t, "host-000")
 	require.Equal(t, job.StateRefused, d.State)
 	require.Equal(t, "not started: scripted", d.Error)
-	answer, err := w.acts.store.RetryJob(t.Context(), d.JobID, store.JobRetry{Max: 2})
+	answer, _, err := w.acts.store.RetryJob(t.Context(), d.JobID, store.JobRetry{Max: 2})
 	require.NoError(t, err)
 	require.Zero(t, answer, "another try would end the same")
 }
@@ -294,7 +294,7 @@ func TestCancelledJobAsksItsHostsToStop(t *testing.T) {
 	f := newField(t, 4, func(c *fleet.Config) { c.ExecMin = time.Hour })
 	j := f.job(job.Options{})
 	chunk := f.plan(j.ID, 2)[0]
-	_, _, err := f.store.MarkJobDispatched(t.Context(), j.ID, f.ids[:1])
+	_, _, err := f.store.MarkJobChunk(t.Context(), j.ID, chunk.Number, f.ids[:1])
 	require.NoError(t, err)
 	response, err := f.hub.Request(t.Context(), f.ids[0], &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: &quicflowv1.StepRequest{
 		StepId: release.StepID(j.ID, job.StepCommand, f.ids[0], 0), TaskId: j.ID, NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),

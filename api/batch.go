@@ -172,15 +172,20 @@ func (s *server) executeBatch(ctx context.Context, in NewBatch) (BatchAnswer, er
 	if err != nil {
 		return BatchAnswer{}, err
 	}
-	j, missing, err := s.createJob(ctx, order{
+	return s.runBatch(ctx, order{
 		kind: job.KindBatch, command: command, targets: release.Targets{Clients: in.TargetClients, Selector: in.Selector},
 		options: in.Options, allowMissing: in.AllowMissing, fields: fields,
-	})
+	}, in.WaitForResult)
+}
+
+// runBatch makes a job, and waits for its end if that is wanted.
+func (s *server) runBatch(ctx context.Context, o order, wait bool) (BatchAnswer, error) {
+	j, missing, err := s.createJob(ctx, o)
 	if err != nil {
 		return BatchAnswer{}, err
 	}
 	answer := BatchAnswer{Success: true, Missing: missing}
-	if in.WaitForResult {
+	if wait {
 		if j, err = s.awaitJob(ctx, j.ID); err != nil {
 			return BatchAnswer{}, err
 		}

@@ -67,26 +67,21 @@ func (s *server) registerDrift(api huma.API) {
 
 func (s *server) checkDrift(ctx context.Context, in DriftCheck) (DriftReport, error) {
 	began := s.Now()
-	filter := store.InstallationFilter{Project: in.Project}
+	wanted := store.InstallationFilter{Project: in.Project}
 	if in.Project != "" {
 		if _, err := s.Store.Project(ctx, in.Project); err != nil {
 			return DriftReport{}, release.AsInvalid("project", err)
 		}
 	}
-	installations, _, err := s.Store.Installations(ctx, filter)
-	if err != nil {
-		return DriftReport{}, err
-	}
 	if len(in.Targets.Clients) > 0 || in.Targets.Selector != "" {
-		clients, err := s.Store.ResolveTargets(ctx, in.Targets)
-		if err != nil {
+		var err error
+		if wanted.Clients, err = s.Store.ResolveTargets(ctx, in.Targets); err != nil {
 			return DriftReport{}, err
 		}
-		slices.Sort(clients)
-		installations = slices.DeleteFunc(installations, func(i release.Installation) bool {
-			_, found := slices.BinarySearch(clients, i.ClientID)
-			return !found
-		})
+	}
+	installations, _, err := s.Store.Installations(ctx, wanted)
+	if err != nil {
+		return DriftReport{}, err
 	}
 	slices.SortFunc(installations, func(a, b release.Installation) int {
 		return cmp.Or(cmp.Compare(a.ClientID, b.ClientID), cmp.Compare(a.Project, b.Project))
@@ -175,7 +170,7 @@ type deployed struct {
 
 	mu       sync.Mutex
 	projects map[string]release.Project
-	steps    map[string]*quicflowv1.DeployStep // by the configuration's id, or the version's
+	steps    map[string]*quicflowv1.DeployStep // by the configuration's id, or those of project and version
 }
 
 func newDeployed(store Store) *deployed {
@@ -185,7 +180,7 @@ func newDeployed(store Store) *deployed {
 func (d *deployed) of(ctx context.Context, i release.Installation) (*quicflowv1.DescribeProject, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	key := cmp.Or(i.ConfigID, i.VersionID)
+	key := cmp.Or(i.ConfigID, i.ProjectID+"/"+i.VersionID) // the project alone, of what was never installed in full
 	what := &quicflowv1.DescribeProject{Project: i.Project, Deploy: d.steps[key]}
 	if what.Deploy != nil {
 		return what, nil

@@ -85,6 +85,25 @@ func TestDrift(t *testing.T) {
 	require.Equal(t, 422, status, text)
 }
 
+// What went wrong at its first installation has neither a version nor a configuration, and is still that of its own project.
+func TestDriftOfFirstInstallationsThatFailed(t *testing.T) {
+	s := apitest.Start(t)
+	s.StartAgentsWith(nil, func(string) agent.Executor { return hostOf{running: release.Running{State: release.RunMissing}} }, "web-1")
+	project := release.Project{Name: "shop", Type: release.TypeContainer, Spec: release.Spec{Container: &release.ContainerSpec{Image: "shop"}}}
+	require.NoError(t, s.Store.CreateProject(t.Context(), &project))
+	shop := release.Version{ProjectID: project.ID, Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Container: &release.ContainerSpec{ImageTag: "1"}}}
+	require.NoError(t, s.Store.CreateVersion(t.Context(), &shop))
+	for _, version := range []release.Version{s.AddVersion("hello", "1.0"), shop} {
+		s.Finish(s.AddTask(version, "web-1").ID, "web-1", release.StepFailed, "no", 0)
+	}
+	report := read[api.DriftReport](t, want(t, s, 200, "POST", "/api/release/drift", `{"all":true}`))
+	found := map[string]release.Type{}
+	for _, h := range report.Hosts {
+		found[h.Project] = h.Running.Type
+	}
+	require.Equal(t, map[string]release.Type{"hello": release.TypeScript, "shop": release.TypeContainer}, found)
+}
+
 func TestContainerLogs(t *testing.T) {
 	s := apitest.Start(t)
 	left := make(chan struct{})
@@ -143,24 +162,29 @@ func TestContainerLogs(t *testing.T) {
 
 func TestHostsThatCannotDoATypeAreRefused(t *testing.T) {
 	s := apitest.Start(t)
-	s.AddClients(7, nil) // agents without facts
+	clients := s.AddClients(8, nil)
 	project := release.Project{Name: "shop", Type: release.TypeContainer, Spec: release.Spec{Container: &release.ContainerSpec{Image: "shop"}}}
 	require.NoError(t, s.Store.CreateProject(t.Context(), &project))
 	version := release.Version{ProjectID: project.ID, Name: "1.0", Status: release.VersionActive, Spec: release.Spec{Container: &release.ContainerSpec{ImageTag: "1"}}}
 	require.NoError(t, s.Store.CreateVersion(t.Context(), &version))
-	require.NoError(t, s.Store.StoreFacts(t.Context(), []release.ClientFacts{
-		{ClientID: "client-1", Hash: 1, JSON: []byte(`{"capabilities":["deploy.container","deploy.script"]}`)},
-		{ClientID: "client-2", Hash: 1, JSON: []byte(`{"capabilities":["deploy.script"]}`)},
-	}))
+	s.CanDeploy("client-1")
+	s.CanOnlyDeploy([]release.Type{release.TypeScript}, clients[1:7]...) // and client-8 has not said what it can do
 	const task = `{"project":"shop","version":"1.0","targets":{"clients":[%s]}}`
-	status, text := do(t, s, "POST", "/api/release/tasks", fmt.Sprintf(task, `"client-1"`))
-	require.Equal(t, 201, status, text)
-	status, text = do(t, s, "POST", "/api/release/tasks", `{"project":"shop","version":"1.0","targets":{"selector":"*"}}`)
+	able := read[release.Task](t, want(t, s, 201, "POST", "/api/release/tasks", fmt.Sprintf(task, `"client-1"`)))
+	want(t, s, 201, "POST", "/api/release/tasks", fmt.Sprintf(task, `"client-8"`))
+	status, text := do(t, s, "POST", "/api/release/tasks", `{"project":"shop","version":"1.0","targets":{"selector":"*"}}`)
 	require.Equal(t, 422, status, text)
-	require.Contains(t, text, "6 of 7 hosts cannot deploy container projects: client-2, client-3, client-4, client-5, client-6 and 1 more; their agents do not report deploy.container")
+	require.Contains(t, text, "6 of 8 hosts cannot deploy container projects: client-2, client-3, client-4, client-5, client-6 and 1 more; their agents do not report deploy.container")
 	_, total, err := s.Store.Tasks(t.Context(), store.TaskFilter{})
 	require.NoError(t, err)
-	require.Equal(t, 1, total, "nothing was stored of the other")
+	require.Equal(t, 2, total, "nothing was stored of the other")
+
+	s.Progress(able.ID, release.StatusFailed, release.PhaseDone)
+	s.CanOnlyDeploy([]release.Type{release.TypeScript}, "client-1") // not any more
+	text = want(t, s, 409, "POST", "/api/release/tasks/"+able.ID+"/retry", "")
+	require.Contains(t, text, "cannot retry: 1 of 1 hosts cannot deploy container projects: client-1")
+	s.CanDeploy("client-1")
+	want(t, s, 201, "POST", "/api/release/tasks/"+able.ID+"/retry", "")
 }
 
 // An agent has tried the cluster that it finds by itself, and no other.

@@ -87,18 +87,14 @@ func (s *server) registerEnvironments(api huma.API) {
 		}
 		return tag(e, e.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "update-environment", Method: http.MethodPut, Path: one, Tags: tags, Summary: "Replace what an environment says",
 		Description: "What is left out is removed; its variables stay. What changes nothing leaves the revision.",
 	}, func(ctx context.Context, in *struct {
 		EnvironmentPath
 		Guarded
 		Body EnvironmentContent
-	}) (*tagged[release.Environment], error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*tagged[release.Environment], error) {
 		e, err := s.Store.Environment(ctx, in.Ref, in.Environment)
 		if err != nil {
 			return nil, err
@@ -113,17 +109,13 @@ func (s *server) registerEnvironments(api huma.API) {
 		}
 		return tag(e, e.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "delete-environment", Method: http.MethodDelete, Path: one, Tags: tags, Summary: "Delete an environment with its variables",
 		Description: "Answers 409 while it is in use.",
 	}, func(ctx context.Context, in *struct {
 		EnvironmentPath
 		Guarded
-	}) (*struct{}, error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*struct{}, error) {
 		e, err := s.Store.Environment(ctx, in.Ref, in.Environment)
 		if err != nil {
 			return nil, err
@@ -206,18 +198,14 @@ func (s *server) registerVariables(api huma.API) {
 		}
 		return tag(v, v.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "put-variable", Method: http.MethodPut, Path: one, Tags: tags, Summary: "Make a variable, or change it",
 		Description: "Answers 201 if it is new. What changes nothing leaves the revision. Tasks that were made already keep the value that they were made with, but for secrets.",
 	}, func(ctx context.Context, in *struct {
 		VariablePath
 		Guarded
 		Body VariableContent
-	}) (*putVariable, error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*putVariable, error) {
 		of, err := s.scope(ctx, in.VariableScope)
 		if err != nil {
 			return nil, err
@@ -242,17 +230,13 @@ func (s *server) registerVariables(api huma.API) {
 		}
 		return out, nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "delete-variable", Method: http.MethodDelete, Path: one, Tags: tags, Summary: "Delete a variable",
 		Description: "Answers 409 for a secret that a configuration refers to which runs somewhere.",
 	}, func(ctx context.Context, in *struct {
 		VariablePath
 		Guarded
-	}) (*struct{}, error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*struct{}, error) {
 		of, err := s.scope(ctx, in.VariableScope)
 		if err != nil {
 			return nil, err

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"context"
 	"strconv"
 	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
@@ -33,6 +36,22 @@ func (g Guarded) guard() (store.Guard, error) {
 	}
 	guard.Revision = revision
 	return guard, nil
+}
+
+// guarded is an input with Guarded in it.
+type guarded interface {
+	guard() (store.Guard, error)
+}
+
+// registerChange is register for an operation that changes something under a guard.
+func registerChange[I guarded, O any](s *server, api huma.API, op huma.Operation, handle func(context.Context, *I, store.Guard) (*O, error)) {
+	register(s, api, op, func(ctx context.Context, in *I) (*O, error) {
+		guard, err := (*in).guard()
+		if err != nil {
+			return nil, err
+		}
+		return handle(ctx, in, guard)
+	})
 }
 
 // tagged is an answer with the revision of what it shows.

@@ -16,13 +16,6 @@ type JobRetry struct {
 	WaitForResult  bool `json:"wait_for_result,omitempty" doc:"Answer when the new job has ended"`
 }
 
-func (i *Intervention) reason() string {
-	if i == nil {
-		return ""
-	}
-	return i.Reason
-}
-
 func (s *server) registerJobControl(api huma.API) {
 	tags := []string{"batch"}
 	for _, control := range []struct {
@@ -119,19 +112,7 @@ func (s *server) retryJob(ctx context.Context, id string, in JobRetry) (BatchAns
 	case len(clients) == 0:
 		return BatchAnswer{}, release.Conflict("job %s left nothing to do: every host did it", id)
 	}
-	j, missing, err := s.createJob(ctx, order{
+	return s.runBatch(ctx, order{
 		kind: job.KindBatch, command: old.Command, targets: release.Targets{Clients: clients}, options: old.Options, allowMissing: true,
-	})
-	if err != nil {
-		return BatchAnswer{}, err
-	}
-	answer := BatchAnswer{Success: true, Missing: missing}
-	if in.WaitForResult {
-		if j, err = s.awaitJob(ctx, j.ID); err != nil {
-			return BatchAnswer{}, err
-		}
-		answer.Success = j.Status == job.StatusCompleted
-	}
-	answer.BatchJob = batchJob(j, false)
-	return answer, nil
+	}, in.WaitForResult)
 }

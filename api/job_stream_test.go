@@ -194,7 +194,7 @@ func TestJobStreamTellsOfTheLastTry(t *testing.T) {
 			s.End(j.ID, clients[1], release.StepResult{})
 		case e.Type == "result" && e.ClientID == clients[1]:
 			require.Empty(t, told, "the first may be tried again")
-			retried, err := s.Store.RetryJob(t.Context(), j.ID, store.JobRetry{Max: one, After: time.Now()})
+			retried, _, err := s.Store.RetryJob(t.Context(), j.ID, store.JobRetry{Max: one, After: time.Now()})
 			require.NoError(t, err)
 			require.Equal(t, 1, retried)
 			s.DispatchJob(j.ID, clients[0])

@@ -128,24 +128,19 @@ func (s *server) checkOrder(ctx context.Context, o order) (clients, missing []st
 
 // resolveKnown is ResolveTargets where listed clients need not be known.
 func (s *server) resolveKnown(ctx context.Context, targets release.Targets) (clients, missing []string, err error) {
-	known, err := s.Store.ResolveTargets(ctx, release.Targets{Selector: "*"})
-	if err != nil && !errors.Is(err, release.ErrInvalid) { // that there is none
+	listed, err := s.Store.PreviewTargets(ctx, release.Targets{Clients: targets.Clients}, 0)
+	if err != nil {
 		return nil, nil, err
 	}
-	listed := slices.Compact(slices.Sorted(slices.Values(targets.Clients)))
-	there := make([]string, 0, len(listed))
-	for _, id := range listed {
-		if _, found := slices.BinarySearch(known, id); found {
-			there = append(there, id)
-		} else {
-			missing = append(missing, id)
-		}
-	}
-	if len(there) == 0 {
+	if listed.Total == 0 {
 		return nil, nil, release.Invalid("targets.clients", "none of them is known")
 	}
-	clients, err = s.Store.ResolveTargets(ctx, release.Targets{Clients: there, Selector: targets.Selector})
-	return clients, missing, err
+	targets.Clients = slices.DeleteFunc(slices.Clone(targets.Clients), func(id string) bool {
+		_, unknown := slices.BinarySearch(listed.Unknown, id)
+		return unknown
+	})
+	clients, err = s.Store.ResolveTargets(ctx, targets)
+	return clients, listed.Unknown, err
 }
 
 // renamed gives an error about a field in the words of the request.

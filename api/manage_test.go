@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -342,4 +343,24 @@ func TestRetryTask(t *testing.T) {
 	s.Progress(again.ID, release.StatusSucceeded, release.PhaseDone)
 	require.Contains(t, want(t, s, 409, "POST", "/api/release/tasks/"+again.ID+"/retry", ""), "no host is left")
 	want(t, s, 404, "POST", "/api/release/tasks/none/retry", "")
+}
+
+// A configuration that is not kept any more is made again, for the new task.
+func TestRetryTaskWithoutItsConfiguration(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(1, nil)
+	want(t, s, 201, "POST", "/api/release/projects", `{"name":"shop","type":"script","script":{"env":{"A":"${QUICFLOW_RELEASE}"}}}`)
+	want(t, s, 201, "POST", "/api/release/projects/shop/versions", `{"version":"1","status":"active","script":{"install":"true"}}`)
+	task := read[release.Task](t, want(t, s, 201, "POST", "/api/release/tasks", `{"project":"shop","version":"1","targets":{"selector":"*"}}`))
+	s.Progress(task.ID, release.StatusFailed, release.PhaseDone)
+	removed, err := s.Store.RemoveConfigs(t.Context(), time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	require.Equal(t, 1, removed)
+
+	again := read[release.Task](t, want(t, s, 201, "POST", "/api/release/tasks/"+task.ID+"/retry", ""))
+	snapshot, err := s.Store.Snapshot(t.Context(), again.ConfigID)
+	require.NoError(t, err)
+	config, err := snapshot.Merged()
+	require.NoError(t, err)
+	require.Equal(t, again.ID, config.Script.Env["A"])
 }

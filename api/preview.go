@@ -97,7 +97,7 @@ type running struct {
 
 // groups puts the targets together by what runs there now, as far as a task changes it.
 func (s *server) groups(ctx context.Context, o *planning.Intent, after *release.Merged, clients []string) ([]PreviewGroup, error) {
-	list, _, err := s.Store.Installations(ctx, store.InstallationFilter{Project: o.Project.ID}) // all at once
+	list, _, err := s.Store.Installations(ctx, store.InstallationFilter{Project: o.Project.ID, Clients: clients})
 	if err != nil {
 		return nil, err
 	}

@@ -80,18 +80,14 @@ func (s *server) registerProjects(api huma.API) {
 		}
 		return tag(p, p.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "update-project", Method: http.MethodPut, Path: "/api/release/projects/{project}", Tags: tags, Summary: "Replace what a project says",
 		Description: "What is left out is removed. What changes nothing leaves the revision.",
 	}, func(ctx context.Context, in *struct {
 		ProjectPath
 		Guarded
 		Body ProjectContent
-	}) (*tagged[release.Project], error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*tagged[release.Project], error) {
 		p, err := s.Store.Project(ctx, in.Ref)
 		if err != nil {
 			return nil, err
@@ -108,17 +104,13 @@ func (s *server) registerProjects(api huma.API) {
 		}
 		return tag(p, p.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "delete-project", Method: http.MethodDelete, Path: "/api/release/projects/{project}", Tags: tags,
 		Summary: "Delete a project with its versions, environments and variables", Description: "Answers 409 while it is in use. The history of its tasks stays; its name is free again.",
 	}, func(ctx context.Context, in *struct {
 		ProjectPath
 		Guarded
-	}) (*struct{}, error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*struct{}, error) {
 		p, err := s.Store.Project(ctx, in.Ref)
 		if err != nil {
 			return nil, err

@@ -14,6 +14,14 @@ type Intervention struct {
 	Reason string `json:"reason,omitempty" maxLength:"500" doc:"Kept with the task"`
 }
 
+// reason is empty where nothing was said.
+func (i *Intervention) reason() string {
+	if i == nil {
+		return ""
+	}
+	return i.Reason
+}
+
 type interventionInput struct {
 	TaskPath
 	Body *Intervention
@@ -51,11 +59,7 @@ func (s *server) registerTaskControl(api huma.API) {
 			if _, err := s.Store.Task(ctx, in.ID); err != nil {
 				return nil, err
 			}
-			reason := ""
-			if in.Body != nil {
-				reason = in.Body.Reason
-			}
-			if err := control.do(s.Rollouts, ctx, in.ID, principal(ctx), reason); err != nil {
+			if err := control.do(s.Rollouts, ctx, in.ID, principal(ctx), in.Body.reason()); err != nil {
 				return nil, err
 			}
 			task, err := s.Store.Task(ctx, in.ID)

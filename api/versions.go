@@ -95,7 +95,7 @@ func (s *server) registerVersions(api huma.API) {
 		}
 		return tag(v, v.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "update-version", Method: http.MethodPut, Path: "/api/release/versions/{version_id}", Tags: tags, Summary: "Replace what a version says",
 		Description: "What is left out is removed, but for the name and the status. What changes nothing leaves the revision. " +
 			"Answers 409 if it was ever deployed and more than its status would change.",
@@ -103,11 +103,7 @@ func (s *server) registerVersions(api huma.API) {
 		VersionPath
 		Guarded
 		Body VersionContent
-	}) (*tagged[release.Version], error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*tagged[release.Version], error) {
 		v, err := s.Store.VersionByID(ctx, in.ID)
 		if err != nil {
 			return nil, err
@@ -126,35 +122,27 @@ func (s *server) registerVersions(api huma.API) {
 		}
 		return tag(v, v.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "change-version", Method: http.MethodPatch, Path: "/api/release/versions/{version_id}", Tags: tags,
 		Summary: "Change the status of a version",
 	}, func(ctx context.Context, in *struct {
 		VersionPath
 		Guarded
 		Body VersionChange
-	}) (*tagged[release.Version], error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*tagged[release.Version], error) {
 		v, err := s.Store.SetVersionStatus(ctx, in.ID, in.Body.Status, guard)
 		if err != nil {
 			return nil, err
 		}
 		return tag(v, v.Revision), nil
 	})
-	register(s, api, huma.Operation{
+	registerChange(s, api, huma.Operation{
 		OperationID: "delete-version", Method: http.MethodDelete, Path: "/api/release/versions/{version_id}", Tags: tags, Summary: "Delete a version",
 		Description: "Answers 409 while it is in use. The history of its tasks stays; its name is free again.",
 	}, func(ctx context.Context, in *struct {
 		VersionPath
 		Guarded
-	}) (*struct{}, error) {
-		guard, err := in.guard()
-		if err != nil {
-			return nil, err
-		}
+	}, guard store.Guard) (*struct{}, error) {
 		return nil, s.Store.DeleteVersion(ctx, in.ID, guard)
 	})
 }

@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/hub"
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/wire"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
@@ -64,6 +66,34 @@ func TestResultIsStoredThenAcknowledged(t *testing.T) {
 	require.Equal(t, id, a.receive().GetResultAck().GetStepId())
 	again, _ := b.sink.result(id)
 	require.Equal(t, got, again)
+}
+
+// A command whose result is not kept has not succeeded; a deployment has.
+func TestResultThatIsTooLong(t *testing.T) {
+	b := start(t)
+	a := b.connect(b.join("web-1"))
+	for _, c := range []struct {
+		name  release.StepName
+		size  int
+		state release.StepState
+		exit  int
+		why   string
+	}{
+		{job.StepCommand, 8 << 10, release.StepSucceeded, 0, ""},
+		{job.StepCommand, 8<<10 + 1, release.StepFailed, -1, "its result takes 8193 bytes, at most 8192 are allowed"},
+		{release.StepDeploy, 8<<10 + 1, release.StepSucceeded, 0, ""},
+	} {
+		id := release.StepID(uuid.Must(uuid.NewV7()).String(), c.name, "web-1", 0)
+		sent := resultOf(id)
+		sent.GetResult().Result = []byte(`"` + strings.Repeat("x", c.size-2) + `"`)
+		a.send(sent)
+		require.Equal(t, id, a.receive().GetResultAck().GetStepId())
+		got, _ := b.sink.result(id)
+		require.Equal(t, c.state, got.State)
+		require.Equal(t, c.exit, got.ExitCode)
+		require.Equal(t, c.why, got.Error)
+		require.Equal(t, c.size <= 8<<10, got.Result != nil)
+	}
 }
 
 // A journal may answer a request with a result it has; that counts like one that was sent.

@@ -2,10 +2,12 @@ package hub
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -14,7 +16,7 @@ const (
 	maxTail  = 4 << 10 // bytes kept of each output of a step
 	maxError = 1 << 10
 
-	maxResult = 8 << 10 // bytes of a command's typed result
+	maxResult = 8 << 10 // bytes of a step's typed result, whose JSON the Sink looks at
 )
 
 var stateOf = map[quicflowv1.Outcome]release.StepState{
@@ -42,11 +44,12 @@ func (s *session) takeResult(r *quicflowv1.StepResult) *endError {
 	return nil
 }
 
-// StepResult gives what an agent reported in the domain's terms, its texts cut to what the store keeps. It says false
-// when the outcome is not one that this hub knows.
+// StepResult gives what an agent reported in the domain's terms, its texts cut to what the store keeps. A typed result that is longer
+// than may be is left out; a command that succeeded but for that has failed, as an agent of ours says itself. It says false when the
+// outcome is not one that this hub knows.
 func StepResult(clientID string, r *quicflowv1.StepResult) (release.StepResult, bool) {
 	state, ok := stateOf[r.GetOutcome()]
-	return release.StepResult{
+	result := release.StepResult{
 		StepID:     r.GetStepId(),
 		ClientID:   clientID,
 		State:      state,
@@ -58,13 +61,21 @@ func StepResult(clientID string, r *quicflowv1.StepResult) (release.StepResult, 
 		FinishedAt: fromMillis(r.GetFinishedUnixMs()),
 		LogEnd:     r.GetLogEnd(),
 
-		Result:      result(r.GetResult()),
+		Result:      r.GetResult(),
 		ResultInLog: r.GetResultInLog(),
 		StdoutBytes: r.GetStdoutBytes(),
 		StderrBytes: r.GetStderrBytes(),
 		TimedOut:    r.GetTimedOut(),
 		NotStarted:  r.GetNotStarted(),
-	}, ok
+	}
+	if n := len(result.Result); n > maxResult {
+		result.Result = nil
+		// What a deployment reports beside its success may be missing.
+		if _, name, _, _, err := release.ParseStepID(result.StepID); err == nil && name == job.StepCommand && state == release.StepSucceeded {
+			result.State, result.ExitCode, result.Error = release.StepFailed, -1, fmt.Sprintf("its result takes %d bytes, at most %d are allowed", n, maxResult)
+		}
+	}
+	return result, ok
 }
 
 // storeResults is how the intake stores results.
@@ -123,14 +134,6 @@ func (s *session) ownStep(stepID string) (taskID string, err *endError) {
 func taskOf(stepID string) string {
 	task, _, _ := strings.Cut(stepID, "/")
 	return task
-}
-
-// result gives a command's typed result, if it is not too long. That it is JSON the Sink checks, once.
-func result(b []byte) []byte {
-	if len(b) > maxResult {
-		return nil
-	}
-	return b
 }
 
 func tail(b []byte) []byte { return b[max(0, len(b)-maxTail):] }

@@ -29,7 +29,7 @@ func TestFailureComesBack(t *testing.T) {
 		require.Equal(t, err, kept(err))
 		wrapped := kept(fmt.Errorf("on the way: %w", err))
 		require.EqualError(t, wrapped, "on the way: "+err.Error())
-		switch err.(type) {
+		switch err.(type) { //nolint:errorlint // these are not wrapped
 		case *executor.Cancelled:
 			require.ErrorAs(t, wrapped, new(*executor.Cancelled))
 		case *executor.TimedOut:

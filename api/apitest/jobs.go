@@ -38,14 +38,19 @@ var Limits = job.Limits{
 func (s *Server) DispatchJob(jobID string, clients ...string) {
 	s.t.Helper()
 	s.SetJob(jobID, job.StatusRunning, "")
-	_, _, err := s.Store.MarkJobDispatched(s.t.Context(), jobID, clients)
+	ctx := context.WithoutCancel(s.t.Context()) // that of a Jobs may outlive the test's own part
+	plans, err := s.Store.PlanJobChunks(ctx, jobID, len(clients), "node")
 	require.NoError(s.t, err)
+	for _, plan := range plans {
+		_, _, err := s.Store.MarkJobChunk(ctx, jobID, plan.Chunk, clients)
+		require.NoError(s.t, err)
+	}
 }
 
 // SetJob puts a job into a status.
 func (s *Server) SetJob(jobID string, status job.Status, reason string) {
 	s.t.Helper()
-	require.NoError(s.t, s.Store.SetJobProgress(s.t.Context(), jobID, store.JobProgress{Status: status, Reason: reason, At: time.Now()}))
+	require.NoError(s.t, s.Store.SetJobProgress(context.WithoutCancel(s.t.Context()), jobID, store.JobProgress{Status: status, Reason: reason, At: time.Now()}))
 	s.Bus.Notify(bus.Task(jobID))
 }
 

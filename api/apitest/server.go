@@ -156,9 +156,15 @@ func (s *Server) AddClients(n int, labels map[string]string) []string {
 // CanDeploy has agents say that their hosts can do all deployment types.
 func (s *Server) CanDeploy(ids ...string) {
 	s.t.Helper()
-	var able []string
-	for _, of := range release.Types {
-		able = append(able, release.Capability(of))
+	s.CanOnlyDeploy(release.Types, ids...)
+}
+
+// CanOnlyDeploy has agents say that their hosts can do these deployment types.
+func (s *Server) CanOnlyDeploy(types []release.Type, ids ...string) {
+	s.t.Helper()
+	able := make([]string, len(types))
+	for i, of := range types {
+		able[i] = release.Capability(of)
 	}
 	text, err := json.Marshal(map[string]any{"capabilities": able})
 	require.NoError(s.t, err)

@@ -278,15 +278,21 @@ func (p *planned) apply(ctx context.Context, api *apiclient.API, dry bool) (resu
 	} else {
 		next, err = p.kind.replace(ctx, api, p.object, now, dry, body)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", p.doc.locate(err)
-	case now == nil:
-		return wasCreated, nil
-	case fmt.Sprint(now["revision"]) == fmt.Sprint(next["revision"]):
-		return wasUnchanged, nil
 	}
-	return wasConfigured, nil
+	return became(now, next), nil
+}
+
+// became says what a request made of an object; now is nil if there was none.
+func became(now, next record) string {
+	switch {
+	case now == nil:
+		return wasCreated
+	case fmt.Sprint(now["revision"]) == fmt.Sprint(next["revision"]):
+		return wasUnchanged
+	}
+	return wasConfigured
 }
 
 func (c *cli) export() *cobra.Command {

@@ -2,11 +2,15 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quicflow/quicflow/internal/apiclient"
 )
+
+// driftTimeout is how long the server may look at a fleet: it asks some of the agents at a time, each of which may take its time.
+const driftTimeout = 15 * time.Minute
 
 func (c *cli) drift() *cobra.Command {
 	var check apiclient.DriftCheck
@@ -17,7 +21,7 @@ func (c *cli) drift() *cobra.Command {
 Exit code 3: something has drifted; 4: nothing that was looked at has, but not all could be.`,
 		Example: "  quic-ctl drift --project shop\n  quic-ctl drift --selector env=prod --all",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			api, err := c.api()
+			api, err := c.apiThatWaits(driftTimeout)
 			if err != nil {
 				return err
 			}

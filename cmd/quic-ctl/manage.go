@@ -18,8 +18,7 @@ import (
 
 // named gives the object that a command's arguments name: PROJECT, or PROJECT and the name of what belongs to it.
 func named(kind string, args []string, environment string) object {
-	o := object{kind: kind, project: args[0], name: args[len(args)-1], environment: environment}
-	return o
+	return object{kind: kind, project: args[0], name: args[len(args)-1], environment: environment}
 }
 
 // found is an object with what the server has of it.
@@ -142,13 +141,10 @@ func (c *cli) applyEdited(ctx context.Context, api *apiclient.API, file string, 
 		return "", err
 	}
 	next, err := p.kind.replace(ctx, api, o, now, false, body)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", doc.locate(err)
-	case fmt.Sprint(now["revision"]) == fmt.Sprint(next["revision"]):
-		return wasUnchanged, nil
 	}
-	return wasConfigured, nil
+	return became(now, next), nil
 }
 
 func writeTemporary(text string) (string, error) {
@@ -308,14 +304,7 @@ func (c *cli) variableSet() *cobra.Command {
 			if c.json() {
 				return c.writeJSON(next)
 			}
-			result := wasConfigured
-			switch {
-			case now == nil:
-				result = wasCreated
-			case fmt.Sprint(now["revision"]) == fmt.Sprint(next["revision"]):
-				result = wasUnchanged
-			}
-			fmt.Fprintln(c.out, printable(o.String()+" "+result))
+			fmt.Fprintln(c.out, printable(o.String()+" "+became(now, next)))
 			return nil
 		},
 	}

@@ -49,12 +49,8 @@ func (p Planner) Create(ctx context.Context, in release.NewTask, from Origin) (r
 		return release.Task{}, err
 	}
 	task := o.Task
-	if task.ID = from.ID; task.ID == "" {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return release.Task{}, fmt.Errorf("make an id: %w", err)
-		}
-		task.ID = id.String() // which its configuration may refer to
+	if task.ID, err = newID(from.ID); err != nil {
+		return release.Task{}, err
 	}
 	if task.Snapshot, err = o.snapshot(task.ID); err != nil {
 		return release.Task{}, err
@@ -73,9 +69,21 @@ func (p Planner) Create(ctx context.Context, in release.NewTask, from Origin) (r
 	return task, nil
 }
 
+// newID gives the id that is wanted of a new task, or else one of its own. It is there before the configuration, which may refer to it.
+func newID(wanted string) (string, error) {
+	if wanted != "" {
+		return wanted, nil
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", fmt.Errorf("make an id: %w", err)
+	}
+	return id.String(), nil
+}
+
 // Retry stores a task that does what an ended one left undone: the same configuration, on the hosts where it did not succeed, but for
 // those that it returned to what they ran before. There is no canary: what is tried again was tried. release.ErrConflict where the
-// task has not ended, or nothing is left to do.
+// task has not ended, nothing is left to do, or a host cannot do it any more.
 func (p Planner) Retry(ctx context.Context, taskID, by string) (release.Task, error) {
 	was, err := p.Store.Task(ctx, taskID)
 	if err != nil {
@@ -100,7 +108,22 @@ func (p Planner) Retry(ctx context.Context, taskID, by string) (release.Task, er
 		return release.Task{}, release.Conflict("cannot retry: no host is left on which it did not succeed")
 	}
 	slices.Sort(clients)
+	project, err := p.Store.Project(ctx, was.ProjectID)
+	if err != nil {
+		return release.Task{}, err
+	}
+	if err := p.checkCapability(ctx, project, clients); err != nil {
+		if known, ok := errors.AsType[*release.Error](err); ok {
+			err = release.Conflict("cannot retry: %s", known.Message) // who retries names no targets
+		}
+		return release.Task{}, err
+	}
+	id, err := newID("")
+	if err != nil {
+		return release.Task{}, err
+	}
 	task := release.Task{
+		ID:        id,
 		ProjectID: was.ProjectID, Project: was.Project, VersionID: was.VersionID, Version: was.Version, EnvironmentID: was.EnvironmentID, Environment: was.Environment,
 		Action: was.Action, Targets: release.Targets{Clients: clients}, Strategy: was.Strategy, Override: was.Override, CreatedBy: by,
 	}
@@ -140,21 +163,22 @@ func (p Planner) again(ctx context.Context, task *release.Task, configID string)
 	if err != nil {
 		return err
 	}
-	task.Snapshot, err = o.snapshot("")
+	task.Snapshot, err = o.snapshot(task.ID)
 	return err
 }
 
 // incapableShown is how many hosts a refusal names.
 const incapableShown = 5
 
-// checkCapability refuses a task of which some targets cannot do its type, as their agents say in their facts. Scripts are what every
-// agent can run. Of a cluster that the project names no agent says anything: it has tried the one that it finds by itself.
+// checkCapability refuses a task of which some targets cannot do its type, as their agents say in their facts. Of one that has not said
+// yet what it can do, as right after it joined, nobody knows: it refuses the step itself, if it has to. Scripts are what every agent can run.
+// Of a cluster that the project names no agent says anything: it has tried the one that it finds by itself.
 func (p Planner) checkCapability(ctx context.Context, project release.Project, clients []string) error {
 	if k := project.Kubernetes; project.Type == release.TypeScript || k != nil && k.Kubeconfig+k.Context != "" {
 		return nil
 	}
 	unable, err := p.Store.PreviewTargets(ctx, release.Targets{
-		Clients: clients, Selector: "facts.capabilities notin (" + release.Capability(project.Type) + ")",
+		Clients: clients, Selector: "facts.capabilities,facts.capabilities notin (" + release.Capability(project.Type) + ")",
 	}, incapableShown)
 	if err != nil || unable.Total == 0 {
 		return err

@@ -65,6 +65,7 @@ func TestSpecsAreCheckedFieldByField(t *testing.T) {
 			`"volumes":[{"type":"bind","target":"/etc"}]`:                                          "volumes[0].source",
 			`"volumes":[{"type":"nfs","source":"a","target":"/etc"}]`:                              "volumes[0].type",
 			`"volumes":[{"source":"data","target":"/d","create":true}]`:                            "volumes[0].create",
+			`"volumes":[{"source":"/a","target":"/d","no_copy":true}]`:                             "volumes[0].no_copy",
 			`"volumes":[{"source":"a","target":"/d"},{"source":"b","target":"/d"}]`:                "volumes[1].target",
 			`"volumes":[{"source":"/a","target":"/d","propagation":"some"}]`:                       "volumes[0].propagation",
 			`"tmpfs":{"tmp":""}`:                                                                   "tmpfs",

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -90,7 +91,7 @@ func (c *checker) network(s *ContainerSpec) {
 	c.distinct(len(s.Ports), func(i int) (at, key string) {
 		p := s.Ports[i]
 		if p.Host != 0 {
-			key = fmt.Sprintf("%s:%d/%s", p.HostIP, p.Host, orText(p.Protocol, "tcp"))
+			key = fmt.Sprintf("%s:%d/%s", p.HostIP, p.Host, cmp.Or(p.Protocol, "tcp"))
 		}
 		return fmt.Sprintf("ports[%d].host", i), strings.TrimPrefix(key, ":")
 	})
@@ -165,7 +166,7 @@ func (c *checker) mounts(s *ContainerSpec) {
 			c.fail(at+"create", "is for paths of the host; the engine makes a missing volume by itself")
 		case !bind && v.Propagation != "":
 			c.fail(at+"propagation", "is for paths of the host")
-		case bind && v.NoCopy && v.Type == "bind":
+		case v.NoCopy && (v.Type == "bind" || bind && !hasReference(v.Source)): // which may become the name of a volume
 			c.fail(at+"no_copy", "is for volumes of the engine")
 		}
 	}
@@ -318,11 +319,4 @@ func (c *checker) life(s *ContainerSpec) {
 			c.fail(name, "has %s elements; the limit is %d", strconv.Itoa(len(list)), maxListElements)
 		}
 	}
-}
-
-func orText(text, other string) string {
-	if text == "" {
-		return other
-	}
-	return text
 }

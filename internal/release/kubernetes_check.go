@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -145,7 +146,7 @@ func (c *checker) kubePorts(s *KubernetesSpec) {
 	}
 	c.distinct(len(s.Ports), func(i int) (at, key string) { return fmt.Sprintf("ports[%d].name", i), s.Ports[i].Name })
 	c.distinct(len(s.Ports), func(i int) (at, key string) {
-		return fmt.Sprintf("ports[%d].port", i), fmt.Sprintf("%d/%s", s.Ports[i].Port, orText(s.Ports[i].Protocol, "TCP"))
+		return fmt.Sprintf("ports[%d].port", i), fmt.Sprintf("%d/%s", s.Ports[i].Port, cmp.Or(s.Ports[i].Protocol, "TCP"))
 	})
 	c.subdomain("service_name", s.ServiceName)
 	if s.Service == nil {
@@ -208,7 +209,7 @@ func (c *checker) kubeVolumes(s *KubernetesSpec) {
 		c.quantity(at+".size", v.Size)
 		c.subdomain(at+".storage_class", v.StorageClass)
 		for j, mode := range v.AccessModes {
-			c.oneOf(fmt.Sprintf("%s.access_modes[%d]", at, j), orText(mode, " "), "ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
+			c.oneOf(fmt.Sprintf("%s.access_modes[%d]", at, j), cmp.Or(mode, " "), "ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 		}
 	}
 	for _, m := range mounts {

@@ -78,7 +78,7 @@ func (s *Store) Artifacts(ctx context.Context, filter ArtifactFilter) (artifacts
 	var w where
 	if filter.Search != "" {
 		w.add(`(LOWER(a.name) LIKE ? ESCAPE '\' OR a.sha256 LIKE ? ESCAPE '\')`,
-			"%"+likeText(filter.Search)+"%", likeText(filter.Search)+"%")
+			containing(filter.Search), beginning(filter.Search))
 	}
 	if filter.Unused {
 		w.add(`NOT EXISTS (SELECT 1 FROM version_artifacts v WHERE v.sha256 = a.sha256)`)
@@ -95,11 +95,6 @@ func (s *Store) Artifacts(ctx context.Context, filter ArtifactFilter) (artifacts
 		artifacts = append(artifacts, row.artifact())
 	}
 	return artifacts, total, nil
-}
-
-// likeText makes text, in small letters, stand for itself in LIKE … ESCAPE.
-func likeText(text string) string {
-	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(text))
 }
 
 // UseArtifact notes that an artifact was used now. One that there is not is passed over.

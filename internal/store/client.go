@@ -114,10 +114,12 @@ func (f ClientFilter) where(d dialect, graceStart int64) *where {
 	return w
 }
 
-// containing is a LIKE pattern, with \ as its escape, for what holds a text.
-func containing(text string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(text)) + "%"
+// beginning is a LIKE pattern, with \ as its escape, for what begins with a text; containing for what holds it. Both are in small letters.
+func beginning(text string) string {
+	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(text)) + "%"
 }
+
+func containing(text string) string { return "%" + beginning(text) }
 
 // Clients gives a page of the clients that the filter picks, in the order of their ids, and the number of all of them.
 func (s *Store) Clients(ctx context.Context, f ClientFilter) (clients []release.Client, total int, err error) {

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -42,6 +43,14 @@ var gridTests = map[string]func(*fixture){
 		require.Zero(f, total)
 
 		installed, total, err := f.Installations(f.ctx(), store.InstallationFilter{Clients: []string{ids[0], ids[4]}})
+		require.NoError(f, err)
+		require.Equal(f, 1, total)
+		require.Equal(f, ids[0], installed[0].ClientID)
+		whole := make([]string, 70_000, 70_001) // more than a statement may have parameters
+		for i := range whole {
+			whole[i] = fmt.Sprintf("x%05d", i)
+		}
+		installed, total, err = f.Installations(f.ctx(), store.InstallationFilter{Clients: append(whole, ids[0])})
 		require.NoError(f, err)
 		require.Equal(f, 1, total)
 		require.Equal(f, ids[0], installed[0].ClientID)

@@ -56,15 +56,14 @@ func formerName(table string) string {
 }
 
 // buried is the name of what was deleted: none that a user may give, so that its own is free.
-func buried(id string) string { return "~" + id }
+const buried = `'~' || id`
 
 // search matches a part of a name, whatever its case.
 func (w *where) search(column, text string) {
 	if text == "" {
 		return
 	}
-	pattern := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(text)) + "%"
-	w.add(`LOWER(`+column+`) LIKE ? ESCAPE '\'`, pattern)
+	w.add(`LOWER(`+column+`) LIKE ? ESCAPE '\'`, containing(text))
 }
 
 // namesShown is how many examples an error gives.

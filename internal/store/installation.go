@@ -111,7 +111,7 @@ func upsertInstallations(ctx context.Context, tx conn, changes []installationCha
 type InstallationFilter struct {
 	Project  string // name or id
 	ClientID string
-	Clients  []string // any of these; nil: any
+	Clients  []string // any of these, however many; nil: any
 	Limit    int      // 0: no limit
 	Offset   int
 }
@@ -128,10 +128,13 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 		w.add(`i.client_id = ?`, f.ClientID)
 	}
 	if f.Clients != nil {
-		w.add(`i.client_id IN (?)`, f.Clients)
+		in, list := s.dialect.in(f.Clients)
+		w.add(`i.client_id `+in, list)
 	}
-	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM installations i`+w.String(), w.args...); err != nil {
-		return nil, 0, fmt.Errorf("count installations: %w", err)
+	if f.Limit > 0 || f.Offset > 0 {
+		if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM installations i`+w.String(), w.args...); err != nil {
+			return nil, 0, fmt.Errorf("count installations: %w", err)
+		}
 	}
 	var rows []struct {
 		ProjectID string `db:"project_id"`
@@ -155,6 +158,9 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 		LEFT JOIN versions v ON v.id = i.version_id LEFT JOIN versions a ON a.id = i.attempted_id`+w.String()+`
 		ORDER BY p.name, i.client_id LIMIT ? OFFSET ?`, w.page(f.Limit, f.Offset)...); err != nil {
 		return nil, 0, fmt.Errorf("list installations: %w", err)
+	}
+	if f.Limit <= 0 && f.Offset <= 0 {
+		total = len(rows)
 	}
 	installations = make([]release.Installation, len(rows))
 	for i, r := range rows {

@@ -35,8 +35,25 @@ func sumOfCounts(states []job.State) string {
 }
 
 const selectJob = `SELECT j.num, j.id, j.kind, j.command_type, s.payload, j.selector, j.options, j.status, j.reason, j.created_by, j.created_at,
-	j.updated_at, j.finished_at, j.total, j.n_pending, j.n_running, j.n_succeeded, j.n_failed, j.n_timeout, j.n_refused, j.n_unknown,
-	j.n_offline, j.n_cancelled, j.n_skipped FROM jobs j JOIN job_specs s ON s.job = j.num`
+	j.updated_at, j.finished_at, ` + countColumns + ` FROM jobs j JOIN job_specs s ON s.job = j.num`
+
+// countColumns are those of jobCounts.
+const countColumns = `total, n_pending, n_running, n_succeeded, n_failed, n_timeout, n_refused, n_unknown, n_offline, n_cancelled, n_skipped`
+
+// jobCounts is what a job's row says of its targets.
+type jobCounts struct {
+	Total     int `db:"total"`
+	Pending   int `db:"n_pending"`
+	Running   int `db:"n_running"`
+	Succeeded int `db:"n_succeeded"`
+	Failed    int `db:"n_failed"`
+	Timeout   int `db:"n_timeout"`
+	Refused   int `db:"n_refused"`
+	Unknown   int `db:"n_unknown"`
+	Offline   int `db:"n_offline"`
+	Cancelled int `db:"n_cancelled"`
+	Skipped   int `db:"n_skipped"`
+}
 
 type jobRow struct {
 	Num         int64  `db:"num"`
@@ -52,17 +69,7 @@ type jobRow struct {
 	CreatedAt   int64  `db:"created_at"`
 	UpdatedAt   int64  `db:"updated_at"`
 	FinishedAt  int64  `db:"finished_at"`
-	Total       int    `db:"total"`
-	Pending     int    `db:"n_pending"`
-	Running     int    `db:"n_running"`
-	Succeeded   int    `db:"n_succeeded"`
-	Failed      int    `db:"n_failed"`
-	Timeout     int    `db:"n_timeout"`
-	Refused     int    `db:"n_refused"`
-	Unknown     int    `db:"n_unknown"`
-	Offline     int    `db:"n_offline"`
-	Cancelled   int    `db:"n_cancelled"`
-	Skipped     int    `db:"n_skipped"`
+	jobCounts
 }
 
 // job gives the domain's form, without the clients that were listed.
@@ -71,8 +78,7 @@ func (r *jobRow) job() (job.Job, error) {
 		ID: r.ID, Kind: job.Kind(r.Kind), Command: job.Command{Type: r.CommandType}, Targets: release.Targets{Selector: r.Selector},
 		Status: job.Status(r.Status), Reason: r.Reason, WorkflowID: job.WorkflowID(r.ID), CreatedBy: r.CreatedBy,
 		CreatedAt: fromMicros(r.CreatedAt), UpdatedAt: fromMicros(r.UpdatedAt), FinishedAt: pointerFromMicros(r.FinishedAt),
-		Counts: job.Counts{Total: r.Total, Pending: r.Pending, Running: r.Running, Succeeded: r.Succeeded, Failed: r.Failed, Timeout: r.Timeout,
-			Refused: r.Refused, Unknown: r.Unknown, Offline: r.Offline, Cancelled: r.Cancelled, Skipped: r.Skipped},
+		Counts: job.Counts(r.jobCounts),
 	}
 	if len(r.Payload) > 0 {
 		j.Command.Payload = json.RawMessage(r.Payload)
@@ -250,10 +256,18 @@ type jobHead struct {
 	FinishedAt int64      `db:"finished_at"`
 	Chunk      int        `db:"chunk"`
 	Decided    int64      `db:"decided"`
-	Pending    int        `db:"n_pending"`
-	Running    int        `db:"n_running"`
+	jobCounts
 
 	moved map[job.State]int
+}
+
+// counts gives where the targets are, those included that were moved.
+func (h *jobHead) counts() job.Counts {
+	counts := job.Counts(h.jobCounts)
+	for state, n := range h.moved {
+		counts.Add(state, n)
+	}
+	return counts
 }
 
 // ended says whether the job was stopped, or is over; one that is paused was not.
@@ -268,7 +282,7 @@ func (h *jobHead) move(from, to job.State, n int) {
 	h.moved[to] += n
 }
 
-const selectHead = `SELECT num, id, status, halted, created_at, finished_at, chunk, decided, n_pending, n_running FROM jobs`
+const selectHead = `SELECT num, id, status, halted, created_at, finished_at, chunk, decided, ` + countColumns + ` FROM jobs`
 
 // lockJob locks a job; every write to what belongs to it begins so.
 func (c conn) lockJob(ctx context.Context, id string) (*jobHead, error) {

@@ -42,6 +42,12 @@ func benchJob(b *testing.B, s *store.Store) (*job.Job, []string) {
 	return j, ids
 }
 
+func benchPlan(b *testing.B, s *store.Store, jobID string) []store.ChunkPlan {
+	plans, err := s.PlanJobChunks(b.Context(), jobID, benchChunk, "n")
+	require.NoError(b, err)
+	return plans
+}
+
 func perHost(b *testing.B, hosts int) {
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*hosts), "µs/host")
 }
@@ -61,15 +67,17 @@ func BenchmarkMarkJob(b *testing.B) {
 	benchJobs(b, func(b *testing.B, s *store.Store) {
 		var j *job.Job
 		var ids []string
+		var plans []store.ChunkPlan
 		at := benchHosts
 		for b.Loop() {
 			if at == benchHosts {
 				b.StopTimer()
 				j, ids = benchJob(b, s)
+				plans = benchPlan(b, s, j.ID)
 				at = 0
 				b.StartTimer()
 			}
-			marked, _, err := s.MarkJobDispatched(b.Context(), j.ID, ids[at:at+benchChunk])
+			marked, _, err := s.MarkJobChunk(b.Context(), j.ID, plans[at/benchChunk].Chunk, ids[at:at+benchChunk])
 			require.NoError(b, err)
 			require.Len(b, marked, benchChunk)
 			at += benchChunk
@@ -90,7 +98,7 @@ func BenchmarkRecordJobResults(b *testing.B) {
 			if at == benchHosts {
 				b.StopTimer()
 				j, ids = benchJob(b, s)
-				_, _, err := s.MarkJobDispatched(b.Context(), j.ID, ids)
+				_, _, err := s.MarkJobChunk(b.Context(), j.ID, benchPlan(b, s, j.ID)[0].Chunk, ids)
 				require.NoError(b, err)
 				at = 0
 				b.StartTimer()

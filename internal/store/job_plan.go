@@ -112,23 +112,13 @@ func (s *Store) chunkClients(ctx context.Context, jobID string, chunk int) (num 
 	return chunks[0].Num, clients, nil
 }
 
-// MarkJobDispatched writes down that commands are about to be sent; nothing may be sent before. It gives the clients whose target is
-// running now, whether by this call or before, sorted. One that was decided is not among them, nor one that waits for a session or
-// for the time of its next try.
+// MarkJobChunk writes down that commands are about to be sent to hosts of a chunk; nothing may be sent before. It gives the clients whose
+// target is running now, whether by this call or before, sorted. One that was decided is not among them, nor one that waits for a
+// session or for the time of its next try.
 //
-// If the job is halted, or has ended, halted is true and nothing is marked: marked has only those that were running before.
-func (s *Store) MarkJobDispatched(ctx context.Context, jobID string, clientIDs []string) (marked []string, halted bool, err error) {
-	return s.markJob(ctx, jobID, 0, clientIDs)
-}
-
-// MarkJobChunk is MarkJobDispatched for hosts of a chunk. Once there is a newer plan nothing is marked, and halted is true: a host
-// may be at a later epoch by then than whoever has the old chunk knows of.
+// If the job is halted, or has ended, halted is true and nothing is marked: marked has only those that were running before. Once there
+// is a newer plan marked is empty, and halted is true: a host may be at a later epoch by then than whoever has the old chunk knows of.
 func (s *Store) MarkJobChunk(ctx context.Context, jobID string, chunk int, clientIDs []string) (marked []string, halted bool, err error) {
-	return s.markJob(ctx, jobID, chunk, clientIDs)
-}
-
-// markJob takes a chunk of 0 as any.
-func (s *Store) markJob(ctx context.Context, jobID string, chunk int, clientIDs []string) (marked []string, halted bool, err error) {
 	ids := slices.Compact(slices.Sorted(slices.Values(clientIDs)))
 	err = s.writeShared(ctx, "mark commands as dispatched", func(ctx context.Context, tx conn) error {
 		marked, halted = nil, false
@@ -141,15 +131,13 @@ func (s *Store) markJob(ctx context.Context, jobID string, chunk int, clientIDs 
 		if len(ids) == 0 {
 			return nil
 		}
-		if chunk != 0 {
-			var known bool
-			if err := tx.get(ctx, &known, `SELECT EXISTS (SELECT 1 FROM job_chunks WHERE job = ? AND chunk = ?)`, head.Num, chunk); err != nil {
-				return err
-			}
-			if !known {
-				halted = true
-				return nil
-			}
+		var known bool
+		if err := tx.get(ctx, &known, `SELECT EXISTS (SELECT 1 FROM job_chunks WHERE job = ? AND chunk = ?)`, head.Num, chunk); err != nil {
+			return err
+		}
+		if !known {
+			halted = true
+			return nil
 		}
 		in, list := tx.dialect.in(ids)
 		if !halted {

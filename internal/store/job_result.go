@@ -96,19 +96,20 @@ func (s *Store) recordCommands(ctx context.Context, tx conn, results []release.S
 
 // change gives what a result says, of a target that is running as far as anyone knows.
 func (s *Store) change(ctx context.Context, head *jobHead, id commandID, r release.StepResult) *targetChange {
-	c := &targetChange{
+	if len(r.Result) > 0 && !json.Valid(r.Result) {
+		s.config.Logger.WarnContext(ctx, "result that is not JSON dropped", "step", r.StepID, "client", r.ClientID)
+		r.Result = nil
+		if r.State == release.StepSucceeded {
+			r.State, r.ExitCode, r.Error = release.StepFailed, noExit, "its result is not JSON"
+		}
+	}
+	return &targetChange{
 		head: head, clientID: id.clientID, epoch: id.epoch, from: job.StateRunning, to: stateAfter(r, head.ended()), err: r.Error, exit: r.ExitCode,
 		final: r.State.Final(), hopeless: r.NotStarted, stdout: r.StdoutTail, stderr: r.StderrTail,
 		stdoutBytes: int64(max(r.StdoutBytes, uint64(len(r.StdoutTail)))), stderrBytes: int64(max(r.StderrBytes, uint64(len(r.StderrTail)))),
-		resultInLog: r.ResultInLog, started: micros(r.StartedAt), finished: micros(s.orNow(r.FinishedAt)), logEnd: int64(r.LogEnd),
+		result: r.Result, resultInLog: r.ResultInLog, started: micros(r.StartedAt), finished: micros(s.orNow(r.FinishedAt)), logEnd: int64(r.LogEnd),
 		step: release.Step{ID: r.StepID, TaskID: id.jobID, Name: job.StepCommand, ClientID: id.clientID, Epoch: id.epoch, State: r.State},
 	}
-	if len(r.Result) > 0 && !json.Valid(r.Result) {
-		s.config.Logger.WarnContext(ctx, "result that is not JSON dropped", "step", r.StepID, "client", r.ClientID)
-	} else {
-		c.result = r.Result
-	}
-	return c
 }
 
 // stateAfter gives a target's state after a result.

@@ -14,6 +14,21 @@ import (
 )
 
 var jobResultTests = map[string]func(*fixture){
+	"a command whose result is not JSON has failed": func(f *fixture) {
+		j := f.job("h000")
+		f.mark(j, "h000")
+		r := f.result(j, "h000", 0, release.StepSucceeded)
+		r.ExitCode, r.Result = 0, []byte("{")
+		changed, err := f.RecordResults(f.ctx(), []release.StepResult{r})
+		require.NoError(f, err)
+		require.Equal(f, release.StepFailed, changed[0].State)
+		target, err := f.JobTarget(f.ctx(), j.ID, "h000")
+		require.NoError(f, err)
+		require.Equal(f, job.StateFailed, target.State)
+		require.Equal(f, "its result is not JSON", target.Error)
+		require.Nil(f, target.ExitCode)
+		require.Empty(f, target.Result)
+	},
 	"a result of a command is stored": func(f *fixture) {
 		j := f.job("h000", "h001", "h002", "h003", "h004", "h005")
 		f.mark(j, "h000", "h001", "h002", "h003", "h004", "h005")

@@ -18,22 +18,16 @@ type JobRetry struct {
 
 // RetryJob sets decided targets of a job that goes on back to pending: those that were not started (refused, unless another try would
 // end the same, and offline), and if asked for those that failed. Their epoch rises, so that a result of an earlier try changes nothing
-// any more; what the earlier try brought is forgotten. It gives the number of targets that are pending again.
-func (s *Store) RetryJob(ctx context.Context, jobID string, r JobRetry) (retried int, err error) {
+// any more; what the earlier try brought is forgotten. It gives the number of targets that are pending again, and where all of them are now.
+func (s *Store) RetryJob(ctx context.Context, jobID string, r JobRetry) (retried int, counts job.Counts, err error) {
 	err = s.write(ctx, "retry targets", func(tx conn) error {
 		retried = 0
 		head, err := tx.lockJob(ctx, jobID)
-		if err != nil || head.FinishedAt != 0 {
+		if err != nil {
 			return err
 		}
-		var counts struct {
-			Refused int `db:"n_refused"`
-			Offline int `db:"n_offline"`
-			Failed  int `db:"n_failed"`
-			Timeout int `db:"n_timeout"`
-		}
-		if err := tx.get(ctx, &counts, `SELECT n_refused, n_offline, n_failed, n_timeout FROM jobs WHERE num = ?`, head.Num); err != nil {
-			return err
+		if counts = head.counts(); head.FinishedAt != 0 {
+			return nil
 		}
 		for _, state := range []struct {
 			name job.State
@@ -58,12 +52,13 @@ func (s *Store) RetryJob(ctx context.Context, jobID string, r JobRetry) (retried
 			head.move(state.name, job.StatePending, int(n))
 			retried += int(n)
 		}
+		counts = head.counts()
 		return tx.writeHeads(ctx, head)
 	})
 	if err != nil {
-		return 0, err
+		return 0, job.Counts{}, err
 	}
-	return retried, nil
+	return retried, counts, nil
 }
 
 // AwaitingJobTargets counts the targets that wait for a session of their host, and those of them whose host has one now.

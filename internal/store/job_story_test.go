@@ -65,7 +65,11 @@ func (s *jobStory) over() bool { return s.status.Terminal() }
 
 func (s *jobStory) mark() {
 	some := s.some()
-	marked, halted, err := s.f.MarkJobDispatched(s.f.ctx(), s.job.ID, some)
+	chunk := s.f.chunk(s.job.ID)
+	if chunk == 0 {
+		return
+	}
+	marked, halted, err := s.f.MarkJobChunk(s.f.ctx(), s.job.ID, chunk, some)
 	require.NoError(s.t, err)
 	require.Equal(s.t, s.halted || s.over(), halted)
 	var want []string
@@ -140,8 +144,11 @@ func (s *jobStory) retry() {
 	if rapid.Bool().Draw(s.t, "later") {
 		r.After = s.f.now().Add(time.Minute)
 	}
-	retried, err := s.f.RetryJob(s.f.ctx(), s.job.ID, r)
+	retried, counts, err := s.f.RetryJob(s.f.ctx(), s.job.ID, r)
 	require.NoError(s.t, err)
+	stored, err := s.f.Job(s.f.ctx(), s.job.ID)
+	require.NoError(s.t, err)
+	require.Equal(s.t, stored.Counts, counts)
 	want := 0
 	for _, m := range s.targets {
 		switch {

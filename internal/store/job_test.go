@@ -93,10 +93,10 @@ var jobTests = map[string]func(*fixture){
 		add(f.SetJobHalt(f.ctx(), "none", true))
 		_, err = f.PlanJobChunks(f.ctx(), "none", 1, "")
 		add(err)
-		_, _, err = f.MarkJobDispatched(f.ctx(), "none", []string{"h000"})
+		_, _, err = f.MarkJobChunk(f.ctx(), "none", 1, []string{"h000"})
 		add(err)
 		add(f.ConcludeJobTargets(f.ctx(), "none", nil))
-		_, err = f.RetryJob(f.ctx(), "none", store.JobRetry{})
+		_, _, err = f.RetryJob(f.ctx(), "none", store.JobRetry{})
 		add(err)
 		_, _, err = f.AwaitingJobTargets(f.ctx(), "none")
 		add(err)
@@ -193,7 +193,7 @@ var jobTests = map[string]func(*fixture){
 		got, err = f.Job(f.ctx(), j.ID)
 		require.NoError(f, err)
 		require.Equal(f, ended, *got.FinishedAt)
-		marked, halted, err := f.MarkJobDispatched(f.ctx(), j.ID, []string{"h000", "h001", "h002"})
+		marked, halted, err := f.MarkJobChunk(f.ctx(), j.ID, plans[0].Chunk, []string{"h000", "h001", "h002"})
 		require.NoError(f, err)
 		require.True(f, halted, "an ended job dispatches nothing")
 		require.Empty(f, marked)
@@ -243,7 +243,10 @@ var jobTests = map[string]func(*fixture){
 			}
 			switch i / 3 {
 			case 0, 1:
-				_, _, err := f.MarkJobDispatched(f.ctx(), j.ID, mine)
+				plans, err := f.PlanJobChunks(f.ctx(), j.ID, len(ids), "node")
+				if err == nil && len(plans) > 0 {
+					_, _, err = f.MarkJobChunk(f.ctx(), j.ID, plans[0].Chunk, mine)
+				}
 				return err
 			case 2:
 				_, err := f.PlanJobChunks(f.ctx(), j.ID, 7, "node")
@@ -269,7 +272,7 @@ var jobTests = map[string]func(*fixture){
 				}
 				return f.ConcludeJobTargets(f.ctx(), j.ID, all)
 			case 8:
-				_, err := f.RetryJob(f.ctx(), j.ID, store.JobRetry{Max: 2, OnFailure: true, Offline: i%2 == 0})
+				_, _, err := f.RetryJob(f.ctx(), j.ID, store.JobRetry{Max: 2, OnFailure: true, Offline: i%2 == 0})
 				_, woken := f.WakeJobTargets(f.ctx(), j.ID)
 				return errors.Join(err, woken)
 			default:
@@ -297,7 +300,10 @@ var jobTests = map[string]func(*fixture){
 		require.Equal(f, []store.JobStep{{ClientID: "h005", State: job.StatePending}, {ClientID: "h006", State: job.StatePending}}, chunk)
 
 		// Planned again are those that are open, the running ones, too.
-		f.mark(j, "h003", "h004", "h005")
+		for i, id := range []string{"h003", "h004", "h005"} {
+			_, _, err := f.MarkJobChunk(f.ctx(), j.ID, plans[2+i/2].Chunk, []string{id})
+			require.NoError(f, err)
+		}
 		f.tell(j, "h005", 0, release.StepFailed)
 		chunk, err = f.JobSteps(f.ctx(), j.ID, 4)
 		require.NoError(f, err)
@@ -327,7 +333,7 @@ var jobTests = map[string]func(*fixture){
 		f.retry(j, store.JobRetry{Max: 1, Offline: true, After: f.now().Add(time.Hour)})
 		f.advance(time.Minute)
 		all := []string{"h003", "h002", "h001", "h000", "h000", "stranger", "h004"}
-		marked, halted, err := f.MarkJobDispatched(f.ctx(), j.ID, all)
+		marked, halted, err := f.MarkJobChunk(f.ctx(), j.ID, f.chunk(j.ID), all)
 		require.NoError(f, err)
 		require.False(f, halted)
 		require.Equal(f, []string{"h001", "h002"}, marked, "not what is decided or has to wait")
@@ -338,16 +344,17 @@ var jobTests = map[string]func(*fixture){
 		}
 		require.Equal(f, "h000 succeeded, h001 running, h002 running, h003 pending, h004 pending, h005 pending", f.jobStates(j.ID))
 		f.advance(time.Hour)
-		marked, _, err = f.MarkJobDispatched(f.ctx(), j.ID, all)
+		marked, _, err = f.MarkJobChunk(f.ctx(), j.ID, f.chunk(j.ID), all)
 		require.NoError(f, err)
 		require.Equal(f, []string{"h001", "h002", "h004"}, marked)
-		marked, _, err = f.MarkJobDispatched(f.ctx(), j.ID, nil)
+		marked, _, err = f.MarkJobChunk(f.ctx(), j.ID, f.chunk(j.ID), nil)
 		require.NoError(f, err)
 		require.Empty(f, marked)
 	},
 	"the halt fence of a job": func(f *fixture) {
 		ids := hosts(40)
 		j := f.job(ids...)
+		chunk := f.chunk(j.ID)
 		var raised atomic.Bool
 		errs := together(len(ids)+1, func(i int) error {
 			if i == len(ids) {
@@ -356,7 +363,7 @@ var jobTests = map[string]func(*fixture){
 				return err
 			}
 			late := raised.Load()
-			marked, halted, err := f.MarkJobDispatched(f.ctx(), j.ID, ids[i:i+1])
+			marked, halted, err := f.MarkJobChunk(f.ctx(), j.ID, chunk, ids[i:i+1])
 			if err == nil && (late && !halted || halted == (len(marked) > 0)) {
 				err = fmt.Errorf("%s: marked %v, halted %v, after the fence %v", ids[i], marked, halted, late)
 			}
@@ -365,7 +372,7 @@ var jobTests = map[string]func(*fixture){
 		require.NoError(f, errors.Join(errs...))
 		running, _, err := f.JobTargets(f.ctx(), j.ID, store.JobTargetFilter{State: job.StateRunning})
 		require.NoError(f, err)
-		marked, halted, err := f.MarkJobDispatched(f.ctx(), j.ID, ids)
+		marked, halted, err := f.MarkJobChunk(f.ctx(), j.ID, chunk, ids)
 		require.NoError(f, err)
 		require.True(f, halted)
 		require.Len(f, marked, len(running), "what was dispatched already is not held back")
@@ -395,10 +402,21 @@ func (f *fixture) job(ids ...string) job.Job {
 func (f *fixture) mark(j job.Job, ids ...string) {
 	f.Helper()
 	f.advance(time.Second)
-	marked, halted, err := f.MarkJobDispatched(f.ctx(), j.ID, ids)
+	marked, halted, err := f.MarkJobChunk(f.ctx(), j.ID, f.chunk(j.ID), ids)
 	require.NoError(f, err)
 	require.False(f, halted)
 	require.True(f, slices.Equal(slices.Sorted(slices.Values(ids)), marked))
+}
+
+// chunk plans a job, and gives a chunk of the plan; 0 if it has none.
+func (f *fixture) chunk(jobID string) int {
+	f.Helper()
+	plans, err := f.PlanJobChunks(f.ctx(), jobID, 1000, "n")
+	require.NoError(f, err)
+	if len(plans) == 0 {
+		return 0
+	}
+	return plans[0].Chunk
 }
 
 // result gives what an agent reports of a command.
@@ -421,8 +439,11 @@ func (f *fixture) tell(j job.Job, id string, epoch int, state release.StepState)
 // retry tries targets again, and gives their number.
 func (f *fixture) retry(j job.Job, r store.JobRetry) int {
 	f.Helper()
-	n, err := f.RetryJob(f.ctx(), j.ID, r)
+	n, counts, err := f.RetryJob(f.ctx(), j.ID, r)
 	require.NoError(f, err)
+	stored, err := f.Job(f.ctx(), j.ID)
+	require.NoError(f, err)
+	require.Equal(f, stored.Counts, counts)
 	return n
 }
 

@@ -170,8 +170,8 @@ func (s *Store) DeleteProject(ctx context.Context, id string, g Guard) error {
 		}
 		now := micros(s.now())
 		for _, statement := range []string{
-			`UPDATE projects SET deleted_at = ?, former_name = name, name = '~' || id WHERE id = ?`,
-			`UPDATE versions SET deleted_at = ?, former_name = name, name = '~' || id WHERE project_id = ? AND deleted_at = 0`,
+			`UPDATE projects SET deleted_at = ?, former_name = name, name = ` + buried + ` WHERE id = ?`,
+			`UPDATE versions SET deleted_at = ?, former_name = name, name = ` + buried + ` WHERE project_id = ? AND deleted_at = 0`,
 			`UPDATE environments SET deleted_at = ? WHERE project_id = ? AND deleted_at = 0`,
 		} {
 			if _, err := tx.exec(ctx, statement, now, p.ID); err != nil {

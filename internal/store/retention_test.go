@@ -144,7 +144,7 @@ var retentionTests = map[string]func(*fixture){
 			j := &job.Job{Kind: job.KindBatch, Command: job.Command{Type: "ping"}, Targets: release.Targets{Clients: clients}}
 			require.NoError(f, f.CreateJob(f.ctx(), j, clients))
 			require.NoError(f, f.SetJobProgress(f.ctx(), j.ID, store.JobProgress{Status: job.StatusRunning, At: f.now()}))
-			_, _, err := f.MarkJobDispatched(f.ctx(), j.ID, clients)
+			_, _, err := f.MarkJobChunk(f.ctx(), j.ID, f.chunk(j.ID), clients)
 			require.NoError(f, err)
 			f.log(release.Step{ID: release.StepID(j.ID, job.StepCommand, clients[0], 0), ClientID: clients[0]}, 0, 3, "out")
 			return j

@@ -142,19 +142,11 @@ func (s *Store) UpdateSchedule(ctx context.Context, schedule *release.Schedule, 
 
 func lockSchedule(ctx context.Context, tx conn, id string) (*scheduleRow, error) {
 	var row scheduleRow
-	err := tx.get(ctx, &row, selectSchedule+` WHERE s.id = ? AND s.deleted_at = 0`+tx.dialect.lockOnly("s"), id)
+	err := tx.get(ctx, &row, selectSchedule+` WHERE s.id = ? AND s.deleted_at = 0`+tx.lockOf("s"), id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, release.NotFound("schedule", id)
 	}
 	return &row, err
-}
-
-// lockOnly is lock for one of the tables of a join.
-func (d dialect) lockOnly(table string) string {
-	if d.lock == "" {
-		return ""
-	}
-	return d.lock + " OF " + table
 }
 
 // DeleteSchedule lets a schedule fire no more and gives its name free. The rest is removed by ForgetSchedule.

@@ -43,9 +43,7 @@ func (s *Store) Targets(ctx context.Context, taskID string, f TargetFilter) (tar
 	if f.Error != nil {
 		w.add(`error = ?`, *f.Error)
 	}
-	if f.Search != "" {
-		w.add(`LOWER(client_id) LIKE ? ESCAPE '\'`, containing(f.Search))
-	}
+	w.search("client_id", f.Search)
 	if err := s.read().get(ctx, &total, `SELECT COUNT(*) FROM task_targets`+w.String(), w.args...); err != nil {
 		return nil, 0, fmt.Errorf("count targets: %w", err)
 	}

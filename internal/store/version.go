@@ -243,7 +243,7 @@ func (s *Store) DeleteVersion(ctx context.Context, id string, g Guard) error {
 		if _, err := tx.exec(ctx, `DELETE FROM version_artifacts WHERE version_id = ?`, id); err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `UPDATE versions SET deleted_at = ?, former_name = name, name = ? WHERE id = ?`, micros(s.now()), buried(id), id)
+		_, err = tx.exec(ctx, `UPDATE versions SET deleted_at = ?, former_name = name, name = `+buried+` WHERE id = ?`, micros(s.now()), id)
 		return err
 	})
 }

@@ -55,7 +55,9 @@ func TestJobs(t *testing.T) {
 	create(job.StatusStarting, "a")
 	create(job.StatusPaused, "a")
 	j := create(job.StatusRunning, "a", "b", "c")
-	_, _, err = s.MarkJobDispatched(ctx, j.ID, []string{"a", "b"})
+	plans, err := s.PlanJobChunks(ctx, j.ID, 3, "n")
+	require.NoError(t, err)
+	_, _, err = s.MarkJobChunk(ctx, j.ID, plans[0].Chunk, []string{"a", "b"})
 	require.NoError(t, err)
 	_, err = s.RecordResults(ctx, []release.StepResult{
 		{StepID: release.StepID(j.ID, job.StepCommand, "a", 0), ClientID: "a", State: release.StepSucceeded},
