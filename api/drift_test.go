@@ -190,7 +190,7 @@ func TestHostsThatCannotDoATypeAreRefused(t *testing.T) {
 // An agent has tried the cluster that it finds by itself, and no other.
 func TestAClusterThatTheProjectNamesNeedsNoCapability(t *testing.T) {
 	s := apitest.Start(t)
-	s.AddClients(1, nil)
+	s.CanOnlyDeploy([]release.Type{release.TypeScript}, s.AddClients(1, nil)...)
 	for name, c := range map[string]struct {
 		spec   release.KubernetesSpec
 		status int
