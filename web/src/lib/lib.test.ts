@@ -7,7 +7,7 @@ import { pagesOf, selectorOf } from './fleet'
 import { layout } from './grid'
 import { LogBuffer, matcher } from './logbuffer'
 import { csv, Results, rowOf } from './results'
-import { allowed, budget, steps, timeLeft } from './rollout'
+import { allowed, budget, steps, timeLeft, undone } from './rollout'
 import { duration, relative } from './time'
 
 const counts = (c: Partial<Task['counts']> = {}) => ({ total: 10, pending: 0, running: 0, succeeded: 0, failed: 0, unknown: 0, offline: 0, cancelled: 0, skipped: 0, rolled_back: 0, rollback_failed: 0, ...c })
@@ -15,12 +15,14 @@ const task = (t: Partial<Task>) => ({ status: 'running', phase: 'wave', wave: 1,
 
 describe('rollout', () => {
   it('allows what is valid', () => {
-    expect(allowed(task({ phase: 'promotion', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: true, pause: true, resume: false, abort: true, rollback: true })
-    expect(allowed(task({ phase: 'wave', counts: counts({ pending: 10 }) }))).toEqual({ promote: false, pause: true, resume: false, abort: true, rollback: false })
-    expect(allowed(task({ status: 'paused', phase: 'soak', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: false, pause: false, resume: true, abort: true, rollback: true })
+    expect(allowed(task({ phase: 'promotion', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: true, pause: true, resume: false, abort: true, retry: false, rollback: true })
+    expect(allowed(task({ phase: 'wave', counts: counts({ pending: 10 }) }))).toEqual({ promote: false, pause: true, resume: false, abort: true, retry: false, rollback: false })
+    expect(allowed(task({ status: 'paused', phase: 'soak', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: false, pause: false, resume: true, abort: true, retry: false, rollback: true })
     for (const status of ['succeeded', 'failed', 'partial', 'aborted', 'rolled_back', 'rolling_back'] as const) {
       expect(Object.values(allowed(task({ status, counts: counts({ succeeded: 10 }) }))).some(Boolean)).toBe(false)
+      expect(allowed(task({ status, counts: counts({ succeeded: 4, rolled_back: 3, failed: 2, offline: 1 }) })).retry).toBe(status !== 'rolling_back')
     }
+    expect(undone(counts({ succeeded: 1, rolled_back: 2, failed: 1, unknown: 1, offline: 1, cancelled: 1, skipped: 1, rollback_failed: 1 }))).toBe(6)
   })
   it('says where it stands', () => {
     const canary = { strategy: { canary: { percent: 10, soak: '5m', promote: 'manual' } }, waves: [{ number: 0, size: 1, canary: true }, { number: 1, size: 4 }, { number: 2, size: 5 }] } as Partial<Task>
