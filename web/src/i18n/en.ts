@@ -112,6 +112,8 @@ export const en = {
     options: 'Options', timeout: 'Seconds for each host', concurrency: 'Hosts at once', retries: 'Retries', maxFailures: 'Failures tolerated', waitOffline: 'Wait for offline hosts', default: 'default', refused: 'It was not taken',
     run: 'Run', runOn: 'Run on {n} host | Run on {n} hosts', cancel: 'Cancel', cancelTitle: 'Cancel this command on {n} host | Cancel this command on {n} hosts', cancelText: 'Nothing new starts, and what runs is stopped.', retry: 'Retry what failed', again: 'Run again',
     export: 'Export', held: 'Is cancelled when this page is closed', tab: { results: 'Results', log: 'Log' }, noResults: 'No results.', waiting: 'Results appear here as hosts finish, first finished first.', close: 'Close',
+    anyKind: 'Any kind', sort: { batch: 'Batches', stream: 'Streams', multi: 'To several', command: 'Single commands' },
+    option: { concurrency: '{n} at once', timeout: '{time} for each host', retries: '{n} retries', maxFailures: 'tolerates {n} failures', waitOffline: 'waits {time} for offline hosts' },
     kind: { exec_shell: 'a line for the shell', system_info: 'what a host is, and how busy', system_collect_info: 'its hardware', process_list: 'what runs on it', container_list: 'its containers', container_logs: 'what a container printed' },
   },
 }

@@ -112,6 +112,8 @@ export const zh: Messages = {
     options: '选项', timeout: '每台超时（秒）', concurrency: '并行数', retries: '重试次数', maxFailures: '允许失败', waitOffline: '等待离线主机', default: '默认', refused: '未被接受',
     run: '执行', runOn: '在 {n} 台上执行', cancel: '取消', cancelTitle: '取消 {n} 台主机上的命令', cancelText: '不再启动新的主机，并停止正在执行的。', retry: '重试失败的', again: '再次执行',
     export: '导出', held: '关闭页面即取消', tab: { results: '结果', log: '日志' }, noResults: '没有结果。', waiting: '主机完成后结果显示在这里，先完成的在前。', close: '关闭',
+    anyKind: '任意类型', sort: { batch: '批量', stream: '流式', multi: '多主机', command: '单条命令' },
+    option: { concurrency: '同时 {n} 台', timeout: '每台 {time}', retries: '重试 {n} 次', maxFailures: '容许 {n} 失败', waitOffline: '等待离线主机 {time}' },
     kind: { exec_shell: '一行 shell', system_info: '主机概况与负载', system_collect_info: '硬件信息', process_list: '进程列表', container_list: '容器列表', container_logs: '容器日志' },
   },
 }
