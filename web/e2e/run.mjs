@@ -377,7 +377,7 @@ const scenarios = {
     await page.goto(`${world.url}/system`)
     await page.getByText('Every part works.').waitFor()
     await page.getByText(/^SQLite 3/).waitFor()
-    await page.locator('canvas').nth(6).waitFor({ timeout: 30_000 })
+    await page.locator('canvas').nth(7).waitFor({ timeout: 30_000 })
     await shoot('system')
     const online = page.locator('tbody tr').last().locator('td').last()
     assert.equal(await online.innerText(), '12')
@@ -390,7 +390,7 @@ const scenarios = {
     await page.route('**/health', (route) => route.fulfill({ json: { status: 'degraded', version: 'x', checks: { database: 'ok', temporal: 'failing' } } }))
     await page.reload()
     await page.getByText('1 part needs a look').waitFor()
-    await page.locator('canvas').nth(6).waitFor()
+    await page.locator('canvas').nth(7).waitFor()
     await shoot('system-failing')
     await page.unroute('**/health')
     await page.route('**/api/system', (route) => route.fulfill({ status: 500, json: { detail: 'the database is away' } }))
@@ -418,7 +418,7 @@ const scenarios = {
     }
     await eventually('it is aborted', async () => (await world.task(task.id)).status === 'aborted')
     await page.goto(`${world.url}/system`)
-    await page.locator('canvas').nth(6).waitFor({ timeout: 30_000 })
+    await page.locator('canvas').nth(7).waitFor({ timeout: 30_000 })
     await shoot('phone-system')
     await page.setViewportSize({ width: 1280, height: 800 })
   },

@@ -102,7 +102,7 @@ export const en = {
     stored: '{size}, logs {logs}', artifacts: '{n} artifact, {size} | {n} artifacts, {size}', builtIn: 'built in', namespace: 'namespace {name}', room: '{free} of {size} free',
     hubs: 'Hubs', hub: 'Hub', hubSessions: 'Sessions', address: 'Address', versions: 'Agents by version', version: 'Version', agents: 'Agents', online: 'Online', never: 'never told', noAgents: 'No agents yet',
     figures: 'The last hour', figuresOf: 'of this server', soon: 'The first figures come within 20 s.', none: 'Nothing yet', range: '{name}: now {now}, between {low} and {high} in the last hour',
-    figure: { agents: 'Agents online', traffic: 'Messages a second', latency: 'Request to answer', work: 'Hosts settled a second', logs: 'Logs stored a second', memory: 'Memory', cpu: 'Cores busy' },
+    figure: { agents: 'Agents online', messages: 'Messages a second', requests: 'Requests to agents a second', latency: 'Request to answer', work: 'Hosts settled a second', logs: 'Logs stored a second', memory: 'Memory', cpu: 'Cores busy' },
     line: { agents: 'online', reconnecting: 'reconnecting', messages: 'messages', requests: 'requests', latency_p50: 'median', latency_p99: '99 %', steps: 'releases', commands: 'commands', log_bytes: 'bytes', memory: 'resident', cpu: 'cores' },
   },
   command: {

@@ -102,7 +102,7 @@ export const zh: Messages = {
     stored: '{size}，其中日志 {logs}', artifacts: '{n} 个制品，{size}', builtIn: '内置', namespace: '命名空间 {name}', room: '剩余 {free}，共 {size}',
     hubs: '接入节点', hub: '节点', hubSessions: '会话', address: '地址', versions: '各版本的 agent', version: '版本', agents: 'agent 数', online: '在线', never: '未上报', noAgents: '还没有主机',
     figures: '最近一小时', figuresOf: '本服务器', soon: '20 秒内将出现第一批数据。', none: '暂无', range: '{name}：当前 {now}，最近一小时在 {low} 与 {high} 之间',
-    figure: { agents: '在线 agent', traffic: '每秒消息', latency: '请求到应答', work: '每秒完成的主机', logs: '每秒存储的日志', memory: '内存', cpu: '占用的核数' },
+    figure: { agents: '在线 agent', messages: '每秒消息', requests: '每秒对 agent 的请求', latency: '请求到应答', work: '每秒完成的主机', logs: '每秒存储的日志', memory: '内存', cpu: '占用的核数' },
     line: { agents: '在线', reconnecting: '重连中', messages: '消息', requests: '请求', latency_p50: '中位数', latency_p99: '99 %', steps: '发布', commands: '命令', log_bytes: '字节', memory: '常驻', cpu: '核' },
   },
   command: {

@@ -34,6 +34,7 @@ export function openChart(into: HTMLElement, group: string): Chart {
       const style = getComputedStyle(document.documentElement)
       const c = (name: string) => style.getPropertyValue(name).trim()
       const font = { color: c('--c-quiet'), fontSize: 11, fontFamily: style.getPropertyValue('--sans') }
+      const highest = Math.max(0, ...lines.flatMap((l) => l.values))
       const last = times.at(-1) ?? Date.now()
       chart.setOption({
         animation: false,
@@ -46,7 +47,7 @@ export function openChart(into: HTMLElement, group: string): Chart {
         },
         xAxis: { type: 'time', min: Math.min(times[0] ?? last, last - shortest), max: last, axisLine: { lineStyle: { color: c('--c-line') } }, axisTick: { show: false }, splitLine: { show: false }, splitNumber: 4,
           axisLabel: { ...font, hideOverlap: true, formatter: (at: number) => clockTime(at).slice(0, 5) } },
-        yAxis: { type: 'value', min: 0, max: (e: { max: number }) => (e.max > 0 ? undefined : 1), splitNumber: 2, axisLabel: { ...font, formatter: (n: number) => format(n) }, splitLine: { lineStyle: { color: c('--c-line-soft') } } },
+        yAxis: { type: 'value', min: 0, max: highest > 0 ? undefined : 1, splitNumber: highest > 0 ? 2 : 1, axisLabel: { ...font, formatter: (n: number) => format(n) }, splitLine: { lineStyle: { color: c('--c-line-soft') } } },
         series: lines.map((l, i) => ({
           type: 'line', name: l.name, data: times.map((at, k) => [at, l.values[k] ?? 0]), showSymbol: times.length === 1, symbolSize: 4, lineStyle: { width: 1.5, type: i === 0 ? 'solid' : 'dashed' }, itemStyle: { color: c(l.color) },
           areaStyle: i === 0 ? { opacity: 0.1 } : undefined, emphasis: { disabled: true },
