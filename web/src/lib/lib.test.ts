@@ -5,6 +5,7 @@ import { ansi, plain } from './ansi'
 import { idsOf, readPayload } from './command'
 import { pagesOf, selectorOf } from './fleet'
 import { layout } from './grid'
+import { jobWords, short } from './label'
 import { LogBuffer, matcher } from './logbuffer'
 import { csv, Results, rowOf } from './results'
 import { allowed, budget, steps, timeLeft, undone } from './rollout'
@@ -41,6 +42,15 @@ describe('rollout', () => {
     expect(timeLeft(task({ counts: counts({ pending: 4, running: 2 }) }), 2)).toBe(3000)
     expect(timeLeft(task({ phase: 'soak', counts: counts({ pending: 4 }) }), 2)).toBeUndefined()
     expect(timeLeft(task({ counts: counts({ pending: 4 }) }), 0)).toBeUndefined()
+  })
+})
+
+describe('jobWords', () => {
+  it('says how a job goes about it, where that is told', () => {
+    const words = (o: object) => jobWords(o, (key, named) => `${key.split('.').at(-1)} ${Object.values(named ?? {}).join()}`, String)
+    expect(words({})).toEqual([])
+    expect(words({ concurrency: 5, task_timeout: '1h0m0s', retries: 2, max_failures: '5%', wait_offline: '10m0s' })).toEqual(['concurrency 5', 'timeout 1h', 'retries 2', 'maxFailures 5%', 'waitOffline 10m'])
+    expect(['30s', '1m30s', '1h5m0s', '10s'].map(short)).toEqual(['30s', '1m30s', '1h5m', '10s'])
   })
 })
 
