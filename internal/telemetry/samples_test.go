@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,8 @@ func TestSamplerKeepsAnHourOfFigures(t *testing.T) {
 		stored := prometheus.NewCounter(prometheus.CounterOpts{Name: LogBytesStoredTotal})
 		registry.MustRegister(agents, sent, received, stored)
 		sent.Add(1e6) // what was before the first sample is no rate
-		steps, told := 0, 0
-		s := NewSampler(SamplerConfig{Gatherer: registry, Settled: func() (int, int) { return steps, 0 }, Sampled: func() { told++ }})
+		var steps, told atomic.Int64
+		s := NewSampler(SamplerConfig{Gatherer: registry, Settled: func() (int, int) { return int(steps.Load()), 0 }, Sampled: func() { told.Add(1) }})
 		require.Empty(t, s.Samples())
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -35,7 +36,7 @@ func TestSamplerKeepsAnHourOfFigures(t *testing.T) {
 		sent.Add(30)
 		received.Add(20)
 		stored.Add(4096)
-		steps = 20
+		steps.Store(20)
 		time.Sleep(SampleEvery) // virtual
 		synctest.Wait()
 		second := s.Samples()[1]
@@ -50,7 +51,7 @@ func TestSamplerKeepsAnHourOfFigures(t *testing.T) {
 		all := s.Samples()
 		require.Len(t, all, 360)
 		require.Equal(t, time.Hour-SampleEvery, all[359].At.Sub(all[0].At))
-		require.Equal(t, 722, told)
+		require.EqualValues(t, 722, told.Load())
 		cancel()
 		<-done
 	})
