@@ -50,6 +50,6 @@ func room(path string) (free, size uint64, err error) {
 	if err := syscall.Statfs(path, &disk); err != nil {
 		return 0, 0, fmt.Errorf("ask for the room of %s: %w", path, err)
 	}
-	block := uint64(disk.Bsize) //nolint:gosec // it is not negative
+	block := uint64(disk.Bsize)
 	return disk.Bavail * block, disk.Blocks * block, nil
 }

@@ -37,7 +37,7 @@ func TestSamplerKeepsAnHourOfFigures(t *testing.T) {
 		received.Add(20)
 		stored.Add(4096)
 		steps.Store(20)
-		time.Sleep(SampleEvery) // virtual
+		<-time.After(SampleEvery) // virtual
 		synctest.Wait()
 		second := s.Samples()[1]
 		require.InDelta(t, 7, second.Agents, 0)
@@ -46,7 +46,7 @@ func TestSamplerKeepsAnHourOfFigures(t *testing.T) {
 		require.InDelta(t, 2, second.Steps, 1e-9)
 		require.Equal(t, SampleEvery, second.At.Sub(first[0].At))
 
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		synctest.Wait()
 		all := s.Samples()
 		require.Len(t, all, 360)
