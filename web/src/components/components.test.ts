@@ -9,7 +9,6 @@ import { gridStates, looks, tokenOf } from '@/state/tokens'
 import CountLine from './CountLine.vue'
 import FailureGroups from './FailureGroups.vue'
 import PagedList from './PagedList.vue'
-import TabBar from './TabBar.vue'
 
 const global = { plugins: [i18n, createPinia()] }
 beforeEach(() => (i18n.global.locale.value = 'en'))
@@ -32,16 +31,6 @@ describe('CountLine', () => {
   it('says numbers before words, and only those there are', () => {
     const line = mount(CountLine, { props: { counts: { total: 1500, succeeded: 1204, failed: 9, pending: 280, running: 7 } }, global })
     expect(line.text().replace(/\s+/g, ' ')).toBe('1,204 / 1,500 done7 running9 failed287 left')
-  })
-})
-
-describe('TabBar', () => {
-  it('goes by the arrow keys, around its ends', async () => {
-    const bar = mount(TabBar, { props: { modelValue: 'log', tabs: ['log', 'hosts', 'plan'].map((key) => ({ key, label: key })), label: 'Details' }, global })
-    expect(bar.findAll('button').map((b) => [b.attributes('aria-selected'), b.attributes('tabindex')])).toEqual([['true', '0'], ['false', '-1'], ['false', '-1']])
-    await bar.get('[role=tablist]').trigger('keydown', { key: 'ArrowLeft' })
-    await bar.get('[role=tablist]').trigger('keydown', { key: 'ArrowRight' })
-    expect(bar.emitted('update:modelValue')).toEqual([['plan'], ['hosts']])
   })
 })
 
