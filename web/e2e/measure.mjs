@@ -115,6 +115,7 @@ try {
   await world.makeVersion('loud', '1.0', 'for s in $(seq 10); do seq -f "line %05.0f of a log that is written rather fast, as some programs do" 1000; sleep 1; done')
   const loud = await world.makeTask('loud', '1.0')
   await page.goto(`${world.url}/releases/${loud.id}`)
+  await page.getByLabel('Search the log').waitFor() // the page itself was measured above
   const log = await trace(page, () => page.getByText('10,001 lines').or(page.getByText('10,000 lines')).waitFor({ timeout: 60_000 }))
   print('10 s of 1,000 lines a second', log)
   const search = await trace(page, async () => {
