@@ -98,6 +98,9 @@ type Store interface {
 
 	Artifact(ctx context.Context, sha256 string) (release.StoredArtifact, error)
 	Artifacts(ctx context.Context, filter store.ArtifactFilter) ([]release.StoredArtifact, int, error)
+
+	AgentGroups(ctx context.Context) ([]store.AgentGroup, error)
+	Figures(ctx context.Context) (store.Figures, error)
 }
 
 var _ Store = (*store.Store)(nil)
@@ -185,6 +188,8 @@ type Config struct {
 	AgentPort int
 	// Checks are the conditions of /ready by name. Defaults to none: ready as soon as it answers.
 	Checks map[string]Check
+	// System is what GET /api/system tells of this server. Defaults to what the API knows by itself.
+	System SystemConfig
 	// SessionKey signs the cookies of logins; see LoadSessionKey. Defaults to a random one: logins end with the process.
 	SessionKey []byte
 	// Version is the server's, as told by /health. Defaults to "dev".
@@ -232,6 +237,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Version == "" {
 		c.Version = "dev"
 	}
+	c.System = c.System.withDefaults()
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -307,6 +313,7 @@ func (s *server) register(api huma.API) {
 	s.registerOverview(api)
 	s.registerTargetGrid(api)
 	s.registerSession(api)
+	s.registerSystem(api)
 	s.registerArtifacts(api)
 	describeLogin(api.OpenAPI())
 }

@@ -1096,19 +1096,19 @@ func (e LogLineStep) Valid() bool {
 
 // Defines values for LogLineStream.
 const (
-	Stderr LogLineStream = "stderr"
-	Stdout LogLineStream = "stdout"
-	System LogLineStream = "system"
+	LogLineStreamStderr LogLineStream = "stderr"
+	LogLineStreamStdout LogLineStream = "stdout"
+	LogLineStreamSystem LogLineStream = "system"
 )
 
 // Valid indicates whether the value is a known member of the LogLineStream enum.
 func (e LogLineStream) Valid() bool {
 	switch e {
-	case Stderr:
+	case LogLineStreamStderr:
 		return true
-	case Stdout:
+	case LogLineStreamStdout:
 		return true
-	case System:
+	case LogLineStreamSystem:
 		return true
 	default:
 		return false
@@ -1673,6 +1673,24 @@ func (e StrategyOnFailure) Valid() bool {
 	case StrategyOnFailureRollback:
 		return true
 	case StrategyOnFailureStop:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SystemDatabaseKind.
+const (
+	Postgres SystemDatabaseKind = "postgres"
+	Sqlite   SystemDatabaseKind = "sqlite"
+)
+
+// Valid indicates whether the value is a known member of the SystemDatabaseKind enum.
+func (e SystemDatabaseKind) Valid() bool {
+	switch e {
+	case Postgres:
+		return true
+	case Sqlite:
 		return true
 	default:
 		return false
@@ -2287,6 +2305,15 @@ type AgentToken struct {
 	Replace   bool      `json:"replace"`
 	Token     string    `json:"token"`
 	Uses      int64     `json:"uses"`
+}
+
+// AgentVersion defines model for AgentVersion.
+type AgentVersion struct {
+	Agents int64 `json:"agents"`
+	Online int64 `json:"online"`
+
+	// Version Empty of those that never told
+	Version string `json:"version"`
 }
 
 // Artifact defines model for Artifact.
@@ -2988,7 +3015,7 @@ type EventsChanged struct {
 	// All More than can be named: read everything again
 	All bool `json:"all,omitempty,omitzero"`
 
-	// Topics clients, tasks and jobs (lists), and task/ID: a task or job, its hosts or its log
+	// Topics clients, tasks and jobs (lists), system (its figures), and task/ID: a task or job, its hosts or its log
 	Topics []string `json:"topics"`
 }
 
@@ -4698,6 +4725,120 @@ type StrategyOffline string
 
 // StrategyOnFailure When the budget is spent: stop there, or roll back every touched host. Defaults to stop
 type StrategyOnFailure string
+
+// System defines model for System.
+type System struct {
+	// Agents By version, the most frequent first
+	Agents   []AgentVersion `json:"agents"`
+	Database SystemDatabase `json:"database"`
+	Disk     SystemDisk     `json:"disk,omitempty,omitzero"`
+
+	// Figures Of this server in the last hour, every 10 s, the oldest first
+	Figures []SystemFigures `json:"figures"`
+
+	// Hubs With sessions of agents, and this server's; by id
+	Hubs     []SystemHub    `json:"hubs"`
+	Server   SystemServer   `json:"server"`
+	Temporal SystemTemporal `json:"temporal"`
+}
+
+// SystemDatabase defines model for SystemDatabase.
+type SystemDatabase struct {
+	// ArtifactBytes Of artifacts, which are beside the database
+	ArtifactBytes int64 `json:"artifact_bytes"`
+	Artifacts     int64 `json:"artifacts"`
+
+	// Bytes On disk; of SQLite without its journal
+	Bytes int64              `json:"bytes"`
+	Kind  SystemDatabaseKind `json:"kind"`
+
+	// LogBytes Of output that is kept
+	LogBytes int64  `json:"log_bytes"`
+	Version  string `json:"version"`
+}
+
+// SystemDatabaseKind defines model for SystemDatabase.Kind.
+type SystemDatabaseKind string
+
+// SystemDisk defines model for SystemDisk.
+type SystemDisk struct {
+	// Free Bytes
+	Free int64 `json:"free"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+}
+
+// SystemFigures defines model for SystemFigures.
+type SystemFigures struct {
+	// Agents With a session at this hub
+	Agents int64     `json:"agents"`
+	At     time.Time `json:"at"`
+
+	// Commands Hosts whose command was settled, a second
+	Commands float64 `json:"commands"`
+
+	// CPU Cores that were busy
+	CPU float64 `json:"cpu"`
+
+	// LatencyP50 ms from a request to its answer
+	LatencyP50 float64 `json:"latency_p50"`
+
+	// LatencyP99 ms
+	LatencyP99 float64 `json:"latency_p99"`
+
+	// LogBytes Stored, a second
+	LogBytes float64 `json:"log_bytes"`
+
+	// Memory Bytes of the process
+	Memory int64 `json:"memory"`
+
+	// Messages Between hub and agents, a second
+	Messages     float64 `json:"messages"`
+	Reconnecting int64   `json:"reconnecting"`
+
+	// Requests To agents that await an answer, a second
+	Requests float64 `json:"requests"`
+
+	// Steps Of releases that were settled, a second
+	Steps float64 `json:"steps"`
+}
+
+// SystemHub defines model for SystemHub.
+type SystemHub struct {
+	// Address Of this server's hub: UDP
+	Address  string `json:"address,omitempty,omitzero"`
+	NodeID   string `json:"node_id"`
+	Sessions int64  `json:"sessions"`
+
+	// SessionsMax Of this server's hub
+	SessionsMax int64 `json:"sessions_max,omitempty,omitzero"`
+
+	// This The hub of the server that answers
+	This bool `json:"this"`
+}
+
+// SystemServer defines model for SystemServer.
+type SystemServer struct {
+	Arch      string    `json:"arch"`
+	Cpus      int64     `json:"cpus"`
+	GoVersion string    `json:"go_version"`
+	NodeID    string    `json:"node_id"`
+	Os        string    `json:"os"`
+	StartedAt time.Time `json:"started_at,omitempty,omitzero"`
+	Version   string    `json:"version"`
+}
+
+// SystemTemporal defines model for SystemTemporal.
+type SystemTemporal struct {
+	// Address Of one that is not built in
+	Address   string `json:"address,omitempty,omitzero"`
+	BuiltIn   bool   `json:"built_in"`
+	Namespace string `json:"namespace"`
+
+	// Version Of the built-in one
+	Version string `json:"version,omitempty,omitzero"`
+}
 
 // Target defines model for Target.
 type Target struct {
@@ -6476,6 +6617,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/session (the `GetSession` operationId).
 	GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// System What the server consists of, with its figures of the last hour
+	//
+	// Corresponds with GET /api/system (the `System` operationId).
+	System(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PreviewTargetsWithBody Show whom a selector or a list picks
 	//
@@ -8571,6 +8717,21 @@ func (c *API) SendMessage(ctx context.Context, body SendMessageJSONRequestBody, 
 // Corresponds with GET /api/session (the `GetSession` operationId).
 func (c *API) GetSession(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetSessionRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// System What the server consists of, with its figures of the last hour
+//
+// Corresponds with GET /api/system (the `System` operationId).
+func (c *API) System(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSystemRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -13718,6 +13879,33 @@ func NewGetSessionRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/session")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSystemRequest constructs an http.Request for the System method
+func NewSystemRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/system")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}

@@ -60,7 +60,9 @@ type App struct {
 	store      *store.Store
 	artifacts  *artifact.Store
 	bus        *bus.Bus
-	registry   *prometheus.Registry
+	registry   *prometheus.Registry // of what is in memory
+	counted    *prometheus.Registry // of what asks the database
+	sampler    *telemetry.Sampler
 	hub        *hub.Hub
 	joins      hubIdentity
 	temporal   client.Client
@@ -155,8 +157,11 @@ func (a *App) start(ctx context.Context) error {
 		return err
 	}
 	a.bus = bus.New(bus.Config{})
-	a.registry = telemetry.NewRegistry(a.cfg.Version)
+	a.registry, a.counted = telemetry.NewRegistry(a.cfg.Version), prometheus.NewRegistry()
 	if err := a.startHub(ctx); err != nil {
+		return err
+	}
+	if err := a.startSampler(ctx); err != nil {
 		return err
 	}
 	if err := a.startTemporal(ctx); err != nil {
@@ -266,7 +271,7 @@ func (a *App) startHub(ctx context.Context) error {
 	}
 	metrics, err := hub.NewMetrics(a.registry)
 	if err == nil {
-		err = errors.Join(a.registry.Register(telemetry.NewRollouts(a.store, a.logger)), a.registry.Register(telemetry.NewJobs(a.store, a.logger)))
+		err = errors.Join(a.counted.Register(telemetry.NewRollouts(a.store, a.logger)), a.counted.Register(telemetry.NewJobs(a.store, a.logger)))
 	}
 	if err != nil {
 		return fmt.Errorf("register metrics: %w", err)

@@ -75,6 +75,7 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 		AgentPort:         port(a.hub.Addr()),
 
 		Checks:     map[string]api.Check{"database": a.store.Ping, "temporal": a.checkTemporal},
+		System:     a.system(),
 		SessionKey: sessionKey,
 		Version:    a.cfg.Version,
 		Logger:     a.logger,
@@ -85,7 +86,7 @@ func (a *App) serve(ctx context.Context, apiListener, metricsListener net.Listen
 	if metricsListener != nil {
 		a.metricsURL = scheme + reachable(metricsListener.Addr()) + "/metrics"
 		err := a.services.Start(ctx, service.HTTP("metrics", service.HTTPConfig{
-			Listener: metricsListener, Handler: telemetry.Handler(a.registry), TLS: a.apiTLS, Failed: a.fail, Logger: a.logger,
+			Listener: metricsListener, Handler: telemetry.Handler(a.registry, a.counted), TLS: a.apiTLS, Failed: a.fail, Logger: a.logger,
 		}))
 		if err != nil {
 			return err

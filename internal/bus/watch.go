@@ -10,6 +10,7 @@ const (
 	Clients = "clients" // an agent came, went, or was revoked
 	Tasks   = "tasks"   // a task was made
 	Jobs    = "jobs"    // a job was made
+	System  = "system"  // there are new figures of the server
 )
 
 // Watch follows every topic of a bus, for who does not know in advance what will change. It is safe for concurrent use.

@@ -47,4 +47,29 @@ var statsTests = map[string]func(*fixture){
 		}))
 		require.Equal(f, map[release.StepState]int{release.StepSucceeded: 1, release.StepUnknown: 1, release.StepFailed: 1, release.StepRefused: 1}, f.StepOutcomes())
 	},
+	"figures of the database": func(f *fixture) {
+		ids := f.join(3)
+		f.connect("hub-a", ids[0], ids[1])
+		groups, err := f.AgentGroups(f.ctx())
+		require.NoError(f, err)
+		agents := map[string]int{}
+		for _, g := range groups {
+			agents[g.NodeID] += g.Agents
+		}
+		require.Equal(f, map[string]int{"hub-a": 2, "": 1}, agents)
+
+		v := f.project("shop", "1.0")["1.0"]
+		task := f.deploy("shop", &v, ids...)
+		step := f.dispatch(task, release.StepDeploy, ids[0])[ids[0]]
+		_, err = f.AppendLogs(f.ctx(), []release.LogRecord{{StepID: step.ID, ClientID: ids[0], Next: 5, Stream: release.StreamStdout, Time: f.now(), Data: []byte("hello")}})
+		require.NoError(f, err)
+		f.upload("a", "app.tar.gz")
+		figures, err := f.Figures(f.ctx())
+		require.NoError(f, err)
+		require.NotEmpty(f, figures.Version)
+		require.Positive(f, figures.Bytes)
+		require.EqualValues(f, 5, figures.LogBytes)
+		require.Equal(f, 1, figures.Artifacts)
+		require.Positive(f, figures.ArtifactBytes)
+	},
 }

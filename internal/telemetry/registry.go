@@ -25,10 +25,10 @@ func NewRegistry(version string) *prometheus.Registry {
 	return r
 }
 
-// Handler serves a registry at /metrics.
-func Handler(r *prometheus.Registry) http.Handler {
+// Handler serves a registry at /metrics, and what more gather.
+func Handler(r *prometheus.Registry, more ...prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{Registry: r}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(append(prometheus.Gatherers{r}, more...), promhttp.HandlerOpts{Registry: r}))
 	mux.Handle("GET /{$}", http.RedirectHandler("/metrics", http.StatusFound))
 	return mux
 }

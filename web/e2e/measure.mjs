@@ -19,6 +19,12 @@ async function trace(p, what) {
   const tasks = traceEvents.filter((e) => /RunTask/.test(e.name) && e.dur && mains.has(`${e.pid}/${e.tid}`))
   const max = (of) => Math.round(Math.max(0, ...tasks.map(of)) / 1000)
   const over = tasks.filter((e) => (e.tdur ?? e.dur) > 50_000).length
+  if (process.env.VERBOSE) {
+    for (const task of tasks.filter((e) => e.dur > 40_000)) {
+      const inside = traceEvents.filter((e) => e !== task && e.pid === task.pid && e.tid === task.tid && e.dur > 4_000 && e.ts >= task.ts && e.ts + e.dur <= task.ts + task.dur)
+      console.log(`  ${Math.round(task.dur / 1000)} ms: ${inside.sort((a, b) => b.dur - a.dur).slice(0, 8).map((e) => `${e.name} ${Math.round(e.dur / 1000)} ${e.args?.data?.functionName ?? ''} ${e.args?.data?.url?.split('/').at(-1) ?? ''}`).join('; ')}`)
+    }
+  }
   return `longest task ${max((e) => e.tdur ?? 0)} ms of work (${max((e) => e.dur)} ms by the clock), ${over} with more than 50 ms of work`
 }
 
@@ -82,7 +88,7 @@ try {
   const { token } = await world.call('POST', '/api/agent-tokens', { uses: 1 })
   world.startAgent('one', token)
   await eventually('the agent is there', async () => (await world.call('GET', '/api/clients?status=online')).total === 1)
-  await world.makeVersion('big', '1.0', 'sleep 8')
+  await world.makeVersion('big', '1.0', 'for i in $(seq 24); do echo $i; sleep 0.5; done')
   const task = await world.makeTask('big', '1.0')
   const size = 100_000
   let done = 0
@@ -91,19 +97,25 @@ try {
     const states = 's'.repeat(done) + 'r'.repeat(Math.min(5000, size - done)) + 'p'.repeat(Math.max(0, size - done - 5000))
     return route.fulfill({ json: { states, waves: [{ number: 0, size: 1000, canary: true }, { number: 1, size: 99_000 }], rate: 100 } })
   })
-  const grid = await trace(page, async () => {
+  const opened = await trace(page, async () => {
     await page.goto(`${world.url}/releases/${task.id}`)
     await page.locator('canvas').waitFor()
+    await page.waitForTimeout(500)
+  })
+  print('a release of 100,000 hosts, opened: the page loads, all cells are drawn', opened)
+  const before = done
+  const grid = await trace(page, async () => {
     await eventually('the release is done', async () => (await world.task(task.id)).finished_at)
     await page.waitForTimeout(500)
   })
-  print(`100,000 hosts on the canvas, ${done / 5000} changes of 5,000`, grid)
+  print(`100,000 hosts on the canvas, ${(done - before) / 5000} changes of 5,000`, grid)
   await page.unroute('**/grid')
 
   // A log of 1,000 lines a second.
   await world.makeVersion('loud', '1.0', 'for s in $(seq 10); do seq -f "line %05.0f of a log that is written rather fast, as some programs do" 1000; sleep 1; done')
   const loud = await world.makeTask('loud', '1.0')
   await page.goto(`${world.url}/releases/${loud.id}`)
+  await page.getByLabel('Search the log').waitFor() // the page itself was measured above
   const log = await trace(page, () => page.getByText('10,001 lines').or(page.getByText('10,000 lines')).waitFor({ timeout: 60_000 }))
   print('10 s of 1,000 lines a second', log)
   const search = await trace(page, async () => {

@@ -1,6 +1,7 @@
 // The console from end to end: Chromium against a real server with real agents. ONLY=part of a name runs some of the scenarios.
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { chromium } from 'playwright-core'
@@ -8,6 +9,9 @@ import { eventually, World } from './world.mjs'
 
 const shots = join(import.meta.dirname, 'screenshots')
 mkdirSync(shots, { recursive: true })
+// Those that docs/console.md shows, by the theme they are shown in.
+const pictures = { overview: 'light', fleet: 'light', 'release-canary': 'light', 'release-failed': 'dark', command: 'light', system: 'dark' }
+const album = join(import.meta.dirname, '../../docs/pictures')
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const world = new World()
 const faults = []
@@ -46,6 +50,7 @@ async function shoot(name, options = {}) {
     await p.emulateMedia({ colorScheme: scheme })
     await p.waitForTimeout(350) // of transitions; a picture, no test
     await p.screenshot({ path: join(shots, `${name}-${scheme}.png`), fullPage: false })
+    if (process.env.PICTURES && pictures[name] === scheme) await p.screenshot({ path: join(album, `${name}.png`) })
     const wide = await p.evaluate(() => document.documentElement.scrollWidth > window.innerWidth + 1)
     if (wide) faults.push(`${name}: the page is wider than the window`)
     if (options.axe === false) continue
@@ -282,6 +287,140 @@ const scenarios = {
     await shoot('login-expired')
     await logIn(page)
     await page.waitForURL(/releases\/.*tab=plan/)
+  },
+
+  async 'a failing canary is rolled back'() {
+    await world.makeVersion('pay', '1.0', 'echo up')
+    const first = await world.makeTask('pay', '1.0')
+    await eventually('1.0 runs', async () => (await world.task(first.id)).status === 'succeeded')
+    // By itself, where that was wanted.
+    await world.makeVersion('pay', '2.0', 'case "$QUICFLOW_TARGET" in web-01) echo "GET /ready: 503" >&2; exit 7;; esac; echo up')
+    const failing = await world.makeTask('pay', '2.0', { strategy: { canary: { percent: 25, promote: 'manual' }, on_failure: 'rollback' } })
+    await page.goto(`${world.url}/releases/${failing.id}`)
+    await page.getByText('1 of 3 canary hosts failed').waitFor()
+    await page.getByText('3 rolled back').first().waitFor()
+    await page.getByText('9 skipped').first().waitFor()
+    await shoot('release-canary-failed')
+    // By a person, who does not like what the canary says.
+    await world.makeVersion('pay', '2.1', 'echo "GET /ready: 503"')
+    const task = await world.makeTask('pay', '2.1', { strategy: { canary: { percent: 25, promote: 'manual' } } })
+    await page.goto(`${world.url}/releases/${task.id}`)
+    await page.getByText('Promote it, or roll it back').waitFor()
+    await page.getByText('GET /ready: 503').first().waitFor()
+    await page.getByRole('button', { name: 'Roll back' }).click()
+    await page.getByText('Roll back 3 hosts of pay').waitFor()
+    await page.getByText('go back to 1.0').waitFor()
+    await page.getByLabel('Reason').fill('the canary answers 503')
+    await page.getByRole('dialog').getByRole('button', { name: 'Roll back' }).click()
+    await page.getByText('3 rolled back').first().waitFor()
+    await eventually('it is rolled back', async () => (await world.task(task.id)).status === 'rolled_back')
+    await page.getByText('the canary answers 503').first().waitFor()
+  },
+
+  async 'what failed is tried again'() {
+    const mended = join(world.dir, 'mended')
+    await world.makeVersion('shop', '8.0', `case "$QUICFLOW_TARGET" in web-0[1-3]) test -e ${mended} || { echo "no space left on device" >&2; exit 28; };; esac; echo up`)
+    const task = await world.makeTask('shop', '8.0', { strategy: { max_failures: '50%' } })
+    await page.goto(`${world.url}/releases/${task.id}`)
+    await page.getByRole('button', { name: 'Retry what failed' }).click()
+    await page.getByText('Retry shop 8.0 on 3 hosts').waitFor()
+    assert.equal(await page.getByLabel('Reason').count(), 0) // nothing would keep it
+    await shoot('release-retry')
+    writeFileSync(mended, '')
+    await page.getByRole('dialog').getByRole('button', { name: 'Retry what failed' }).click()
+    await page.waitForURL((u) => !u.pathname.endsWith(task.id))
+    await page.getByText('3 / 3 done').waitFor()
+    assert.equal(await page.getByRole('button', { name: 'Retry what failed' }).count(), 0) // nothing is left
+    await page.goBack()
+    await page.getByText('9 / 12 done').waitFor()
+  },
+
+  async 'the output of a container is followed'() {
+    // No engine here: the answers about the project and of its output are made up, the output bit by bit.
+    let asked, left
+    const server = createServer((request, response) => {
+      asked = new URL(request.url, 'http://x').searchParams
+      response.writeHead(200, { 'Content-Type': 'text/plain; charset=utf-8' })
+      let n = 0
+      const timer = setInterval(() => response.write(`GET /orders/${++n} 200\r\n`), 100)
+      if (!asked.has('follow')) setTimeout(() => response.end(), 450)
+      left = new Promise((resolve) => response.on('close', () => (clearInterval(timer), resolve(true))))
+    }).listen(0, '127.0.0.1')
+    server.unref() // it does not outlive a failure
+    await eventually('it listens', () => server.address())
+    await world.makeVersion('orders', '1.0', 'echo up')
+    const host = 'web-04'
+    const task = await world.makeTask('orders', '1.0', { targets: { clients: [host] } })
+    await page.route(`**/api/release/projects/${task.project_id}`, async (route) => route.fulfill({ json: { ...await (await route.fetch()).json(), type: 'container' } }))
+    await page.route('**/container-logs?*', (route) => route.continue({ url: route.request().url().replace(world.url, `http://127.0.0.1:${server.address().port}`) }))
+    await page.goto(`${world.url}/releases/${task.id}?host=${host}`)
+    await page.getByRole('tab', { name: 'Container log' }).click()
+    await page.waitForURL(/out=container/)
+    await page.locator('.xterm-rows').getByText('GET /orders/4 200').waitFor()
+    assert.equal(asked.get('tail'), '200')
+    await page.getByRole('button', { name: 'Follow' }).click()
+    await page.waitForURL(/follow=1/)
+    await page.locator('.xterm-rows').getByText('GET /orders/12 200').waitFor()
+    await shoot('release-container')
+    await page.getByRole('button', { name: 'Stop' }).click()
+    assert.ok(await left) // the server knows
+    await page.getByRole('button', { name: 'Follow' }).waitFor()
+    await page.unroute('**/container-logs?*')
+    await page.getByRole('button', { name: 'Read again' }).click() // of the real server
+    await page.getByText(/is a script project/).waitFor()
+    await shoot('release-container-none')
+    await page.unroute(`**/api/release/projects/${task.project_id}`)
+    server.close()
+  },
+
+  async 'the system at a glance'() {
+    await page.goto(`${world.url}/system`)
+    await page.getByText('Every part works.').waitFor()
+    await page.getByText(/^SQLite 3/).waitFor()
+    await page.locator('canvas').nth(7).waitFor({ timeout: 30_000 })
+    await shoot('system')
+    const online = page.locator('tbody tr').last().locator('td').last()
+    assert.equal(await online.innerText(), '12')
+    await world.stopAgent('web-12')
+    await eventually('the page says so', async () => (await online.innerText()) === '11') // without a reload
+    world.startAgent('web-12')
+    await page.locator('canvas').first().hover()
+    await page.locator('main').evaluate((e) => e.scrollTo(0, e.scrollHeight))
+    await shoot('system-below')
+    await page.route('**/health', (route) => route.fulfill({ json: { status: 'degraded', version: 'x', checks: { database: 'ok', temporal: 'failing' } } }))
+    await page.reload()
+    await page.getByText('1 part needs a look').waitFor()
+    await page.locator('canvas').nth(7).waitFor()
+    await shoot('system-failing')
+    await page.unroute('**/health')
+    await page.route('**/api/system', (route) => route.fulfill({ status: 500, json: { detail: 'the database is away' } }))
+    await page.reload()
+    await page.getByText('the database is away').waitFor()
+    await shoot('system-error')
+    await page.unroute('**/api/system')
+    await eventually('web-12 is back', async () => (await world.call('GET', '/api/clients?status=online')).total === 12)
+  },
+
+  async 'promote, pause and abort on a phone'() {
+    await world.makeVersion('shop', '9.0', 'echo up; sleep 4')
+    const task = await world.makeTask('shop', '9.0', { strategy: { canary: { percent: 10, promote: 'manual' }, waves: [50, 100], max_parallel: 1 } })
+    await page.setViewportSize({ width: 390, height: 844 })
+    await page.goto(`${world.url}/releases/${task.id}`)
+    await page.getByText('Promote it, or roll it back').waitFor()
+    for (const [name, done] of [['Promote', 'wave 1'], ['Pause', 'paused'], ['Abort', 'aborted']]) {
+      const button = page.getByRole('button', { name, exact: true })
+      const box = await button.boundingBox()
+      assert.ok(box.x >= 0 && box.x + box.width <= 390 && box.y + box.height <= 844, `${name} is in sight`)
+      await button.click()
+      await shoot(`phone-${name.toLowerCase()}-asks`)
+      await page.getByRole('dialog').getByRole('button', { name, exact: true }).click()
+      await page.getByText(done, { exact: true }).first().waitFor()
+    }
+    await eventually('it is aborted', async () => (await world.task(task.id)).status === 'aborted')
+    await page.goto(`${world.url}/system`)
+    await page.locator('canvas').nth(7).waitFor({ timeout: 30_000 })
+    await shoot('phone-system')
+    await page.setViewportSize({ width: 1280, height: 800 })
   },
 
   async 'keyboard, language, phone'() {

@@ -5,6 +5,7 @@ describe('staleBy', () => {
   it('knows every topic, and passes over new ones', () => {
     expect(staleBy('task/1').map((s) => s.key)).toContainEqual(['task', '1'])
     expect(staleBy('clients').map((s) => s.key)).toContainEqual(['clients'])
+    expect(staleBy('system').map((s) => s.key)).toEqual([['system']])
     expect(staleBy('whatever')).toEqual([])
   })
 })

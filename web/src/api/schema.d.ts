@@ -1258,6 +1258,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/system": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the server consists of, with its figures of the last hour */
+        get: operations["system"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/targets/preview": {
         parameters: {
             query?: never;
@@ -1397,6 +1414,14 @@ export interface components {
             token: string;
             /** Format: int64 */
             uses: number;
+        };
+        AgentVersion: {
+            /** Format: int64 */
+            agents: number;
+            /** Format: int64 */
+            online: number;
+            /** @description Empty of those that never told */
+            version: string;
         };
         Artifact: {
             /**
@@ -2086,7 +2111,7 @@ export interface components {
         EventsChanged: {
             /** @description More than can be named: read everything again */
             all?: boolean;
-            /** @description clients, tasks and jobs (lists), and task/ID: a task or job, its hosts or its log */
+            /** @description clients, tasks and jobs (lists), system (its figures), and task/ID: a task or job, its hosts or its log */
             topics: string[];
         };
         EventsHello: {
@@ -3660,6 +3685,141 @@ export interface components {
             on_failure?: "stop" | "rollback" | "";
             /** @description Rising shares in percent of all targets that have been done after each wave, as 25, 50, 100. Defaults to one wave of all that is left */
             waves?: number[];
+        };
+        System: {
+            /** @description By version, the most frequent first */
+            agents: components["schemas"]["AgentVersion"][];
+            database: components["schemas"]["SystemDatabase"];
+            disk?: components["schemas"]["SystemDisk"];
+            /** @description Of this server in the last hour, every 10 s, the oldest first */
+            figures: components["schemas"]["SystemFigures"][];
+            /** @description With sessions of agents, and this server's; by id */
+            hubs: components["schemas"]["SystemHub"][];
+            server: components["schemas"]["SystemServer"];
+            temporal: components["schemas"]["SystemTemporal"];
+        };
+        SystemDatabase: {
+            /**
+             * Format: int64
+             * @description Of artifacts, which are beside the database
+             */
+            artifact_bytes: number;
+            /** Format: int64 */
+            artifacts: number;
+            /**
+             * Format: int64
+             * @description On disk; of SQLite without its journal
+             */
+            bytes: number;
+            /** @enum {string} */
+            kind: "sqlite" | "postgres";
+            /**
+             * Format: int64
+             * @description Of output that is kept
+             */
+            log_bytes: number;
+            version: string;
+        };
+        SystemDisk: {
+            /**
+             * Format: int64
+             * @description Bytes
+             */
+            free: number;
+            /**
+             * Format: int64
+             * @description Bytes
+             */
+            size: number;
+        };
+        SystemFigures: {
+            /**
+             * Format: int64
+             * @description With a session at this hub
+             */
+            agents: number;
+            /** Format: date-time */
+            at: string;
+            /**
+             * Format: double
+             * @description Hosts whose command was settled, a second
+             */
+            commands: number;
+            /**
+             * Format: double
+             * @description Cores that were busy
+             */
+            cpu: number;
+            /**
+             * Format: double
+             * @description ms from a request to its answer
+             */
+            latency_p50: number;
+            /**
+             * Format: double
+             * @description ms
+             */
+            latency_p99: number;
+            /**
+             * Format: double
+             * @description Stored, a second
+             */
+            log_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of the process
+             */
+            memory: number;
+            /**
+             * Format: double
+             * @description Between hub and agents, a second
+             */
+            messages: number;
+            /** Format: int64 */
+            reconnecting: number;
+            /**
+             * Format: double
+             * @description To agents that await an answer, a second
+             */
+            requests: number;
+            /**
+             * Format: double
+             * @description Of releases that were settled, a second
+             */
+            steps: number;
+        };
+        SystemHub: {
+            /** @description Of this server's hub: UDP */
+            address?: string;
+            node_id: string;
+            /** Format: int64 */
+            sessions: number;
+            /**
+             * Format: int64
+             * @description Of this server's hub
+             */
+            sessions_max?: number;
+            /** @description The hub of the server that answers */
+            this: boolean;
+        };
+        SystemServer: {
+            arch: string;
+            /** Format: int64 */
+            cpus: number;
+            go_version: string;
+            node_id: string;
+            os: string;
+            /** Format: date-time */
+            started_at?: string;
+            version: string;
+        };
+        SystemTemporal: {
+            /** @description Of one that is not built in */
+            address?: string;
+            built_in: boolean;
+            namespace: string;
+            /** @description Of the built-in one */
+            version?: string;
         };
         Target: {
             client_id: string;
@@ -6849,6 +7009,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UserSession"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    system: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["System"];
                 };
             };
             /** @description Error */

@@ -19,6 +19,11 @@ export function useFormat() {
     num: (n: number) => numbers(tag()).format(n),
     rate: (n: number) => numbers(tag(), { maximumFractionDigits: n < 10 ? 1 : 0 }).format(n),
     percent: (n: number) => numbers(tag(), { style: 'percent', maximumFractionDigits: 1 }).format(n),
+    bytes: (n: number) => {
+      const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, n)) / 3)))
+      const value = n / 1000 ** power
+      return `${numbers(tag(), { maximumFractionDigits: power > 0 && value < 10 ? 1 : 0 }).format(value)} ${['B', 'kB', 'MB', 'GB', 'TB'][power]}`
+    },
     took: (ms: number) => duration(ms, { d: t('unit.d'), h: t('unit.h'), min: t('unit.min'), s: t('unit.s') }),
   }
 }

@@ -9,6 +9,8 @@ export interface Layout {
   /** The runs of cells, one a wave. */
   blocks: { from: number; size: number; y: number }[]
   place: (index: number) => { x: number; y: number }
+  /** The run that a cell is in. */
+  blockOf: (index: number) => { from: number; size: number; y: number }
   /** The index of the cell at a point, -1 where there is none. */
   index: (x: number, y: number) => number
 }
@@ -52,7 +54,7 @@ export function layout(n: number, waves: Pick<Wave, 'size'>[], width: number): L
     return starts[low]!
   }
   return {
-    cell, width: Math.max(1, Math.min(room, columns * cell)), height, columns, blocks: starts,
+    cell, width: Math.max(1, Math.min(room, columns * cell)), height, columns, blocks: starts, blockOf,
     place(index) {
       const block = blockOf(index)
       const i = index - block.from

@@ -5,9 +5,10 @@ import { ansi, plain } from './ansi'
 import { idsOf, readPayload } from './command'
 import { pagesOf, selectorOf } from './fleet'
 import { layout } from './grid'
+import { jobWords, short } from './label'
 import { LogBuffer, matcher } from './logbuffer'
 import { csv, Results, rowOf } from './results'
-import { allowed, budget, steps, timeLeft } from './rollout'
+import { allowed, budget, steps, timeLeft, undone } from './rollout'
 import { duration, relative } from './time'
 
 const counts = (c: Partial<Task['counts']> = {}) => ({ total: 10, pending: 0, running: 0, succeeded: 0, failed: 0, unknown: 0, offline: 0, cancelled: 0, skipped: 0, rolled_back: 0, rollback_failed: 0, ...c })
@@ -15,12 +16,14 @@ const task = (t: Partial<Task>) => ({ status: 'running', phase: 'wave', wave: 1,
 
 describe('rollout', () => {
   it('allows what is valid', () => {
-    expect(allowed(task({ phase: 'promotion', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: true, pause: true, resume: false, abort: true, rollback: true })
-    expect(allowed(task({ phase: 'wave', counts: counts({ pending: 10 }) }))).toEqual({ promote: false, pause: true, resume: false, abort: true, rollback: false })
-    expect(allowed(task({ status: 'paused', phase: 'soak', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: false, pause: false, resume: true, abort: true, rollback: true })
+    expect(allowed(task({ phase: 'promotion', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: true, pause: true, resume: false, abort: true, retry: false, rollback: true })
+    expect(allowed(task({ phase: 'wave', counts: counts({ pending: 10 }) }))).toEqual({ promote: false, pause: true, resume: false, abort: true, retry: false, rollback: false })
+    expect(allowed(task({ status: 'paused', phase: 'soak', counts: counts({ succeeded: 1 }) }))).toEqual({ promote: false, pause: false, resume: true, abort: true, retry: false, rollback: true })
     for (const status of ['succeeded', 'failed', 'partial', 'aborted', 'rolled_back', 'rolling_back'] as const) {
       expect(Object.values(allowed(task({ status, counts: counts({ succeeded: 10 }) }))).some(Boolean)).toBe(false)
+      expect(allowed(task({ status, counts: counts({ succeeded: 4, rolled_back: 3, failed: 2, offline: 1 }) })).retry).toBe(status !== 'rolling_back')
     }
+    expect(undone(counts({ succeeded: 1, rolled_back: 2, failed: 1, unknown: 1, offline: 1, cancelled: 1, skipped: 1, rollback_failed: 1 }))).toBe(6)
   })
   it('says where it stands', () => {
     const canary = { strategy: { canary: { percent: 10, soak: '5m', promote: 'manual' } }, waves: [{ number: 0, size: 1, canary: true }, { number: 1, size: 4 }, { number: 2, size: 5 }] } as Partial<Task>
@@ -39,6 +42,15 @@ describe('rollout', () => {
     expect(timeLeft(task({ counts: counts({ pending: 4, running: 2 }) }), 2)).toBe(3000)
     expect(timeLeft(task({ phase: 'soak', counts: counts({ pending: 4 }) }), 2)).toBeUndefined()
     expect(timeLeft(task({ counts: counts({ pending: 4 }) }), 0)).toBeUndefined()
+  })
+})
+
+describe('jobWords', () => {
+  it('says how a job goes about it, where that is told', () => {
+    const words = (o: object) => jobWords(o, (key, named) => `${key.split('.').at(-1)} ${Object.values(named ?? {}).join()}`, String)
+    expect(words({})).toEqual([])
+    expect(words({ concurrency: 5, task_timeout: '1h0m0s', retries: 2, max_failures: '5%', wait_offline: '10m0s' })).toEqual(['concurrency 5', 'timeout 1h', 'retries 2', 'maxFailures 5%', 'waitOffline 10m'])
+    expect(['30s', '1m30s', '1h5m0s', '10s'].map(short)).toEqual(['30s', '1m30s', '1h5m', '10s'])
   })
 })
 

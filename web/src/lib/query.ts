@@ -1,4 +1,4 @@
-import { computed, type WritableComputedRef } from 'vue'
+import { computed, type ComputedRef, type WritableComputedRef } from 'vue'
 import { useRoute, useRouter } from 'vue-router'
 
 /** A part of the address as a value: what is at its default is left out. */
@@ -18,4 +18,21 @@ export function useAddress(name: string, initial = '', options: { push?: boolean
       void (options.push ? router.push(to) : router.replace(to))
     },
   })
+}
+
+/** The parts of the address that a page reads, and one change of several of them. */
+export function useParts(): { part: (name: string) => ComputedRef<string>; go: (parts: Record<string, string | number | undefined>) => void } {
+  const route = useRoute()
+  const router = useRouter()
+  return {
+    part: (name) => computed(() => (typeof route.query[name] === 'string' ? (route.query[name] as string) : '')),
+    go(parts) {
+      const query = { ...route.query } as Record<string, string>
+      for (const [name, value] of Object.entries(parts)) {
+        if (value === undefined || value === '') delete query[name]
+        else query[name] = String(value)
+      }
+      void router.replace({ query })
+    },
+  }
 }

@@ -1,6 +1,6 @@
 import type { Counts, Task } from '@/api/types'
 
-export type Action = 'promote' | 'pause' | 'resume' | 'abort' | 'rollback'
+export type Action = 'promote' | 'pause' | 'resume' | 'abort' | 'rollback' | 'retry'
 
 const terminal = ['succeeded', 'partial', 'failed', 'aborted', 'rolled_back']
 
@@ -13,6 +13,9 @@ export const jobEnded = (status: string) => ['completed', 'partial', 'failed', '
 /** Hosts on which something of the task may have run. */
 export const touched = (c: Counts) => c.total - c.pending - c.offline - c.skipped
 
+/** Hosts that a retry of an ended task takes on: those that were rolled back are left as they are. */
+export const undone = (c: Counts) => c.failed + c.unknown + c.offline + c.cancelled + c.skipped + c.rollback_failed
+
 /** What may be done to a task where it stands; the server has the last word. */
 export function allowed(task: Pick<Task, 'status' | 'phase' | 'counts' | 'action'>): Record<Action, boolean> {
   const s = task.status
@@ -22,6 +25,7 @@ export function allowed(task: Pick<Task, 'status' | 'phase' | 'counts' | 'action
     pause: s === 'starting' || running,
     resume: s === 'paused',
     abort: s === 'starting' || running || s === 'paused',
+    retry: ended(task) && undone(task.counts) > 0,
     rollback: (running || s === 'paused' || s === 'aborting') && touched(task.counts) > 0,
   }
 }
