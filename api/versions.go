@@ -69,7 +69,7 @@ func (s *server) registerVersions(api huma.API) {
 		if err := checkVersion(project, &v); err != nil {
 			return nil, err
 		}
-		if err := s.Store.CreateVersion(ctx, &v, in.guard()); err != nil {
+		if err := s.changed(in.Trial, s.Store.CreateVersion(ctx, &v, in.guard())); err != nil {
 			return nil, err
 		}
 		return tag(v, v.Revision), nil
@@ -121,7 +121,7 @@ func (s *server) registerVersions(api huma.API) {
 			return nil, err
 		}
 		v.Status = in.Body.Status
-		if err := s.Store.UpdateVersion(ctx, &v, guard); err != nil {
+		if err := s.changed(in.Trial, s.Store.UpdateVersion(ctx, &v, guard)); err != nil {
 			return nil, err
 		}
 		return tag(v, v.Revision), nil
@@ -139,7 +139,7 @@ func (s *server) registerVersions(api huma.API) {
 			return nil, err
 		}
 		v, err := s.Store.SetVersionStatus(ctx, in.ID, in.Body.Status, guard)
-		if err != nil {
+		if err = s.changed(in.Trial, err); err != nil {
 			return nil, err
 		}
 		return tag(v, v.Revision), nil
@@ -155,7 +155,7 @@ func (s *server) registerVersions(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, s.Store.DeleteVersion(ctx, in.ID, guard)
+		return nil, s.changed(in.Trial, s.Store.DeleteVersion(ctx, in.ID, guard))
 	})
 }
 

@@ -2988,7 +2988,7 @@ type EventsChanged struct {
 	// All More than can be named: read everything again
 	All bool `json:"all,omitempty,omitzero"`
 
-	// Topics clients, tasks and jobs (lists), and task/ID: a task or job, its hosts or its log
+	// Topics clients, tasks and jobs (lists), projects (with their versions, environments and variables), and task/ID: a task or job, its hosts or its log
 	Topics []string `json:"topics"`
 }
 

@@ -2092,7 +2092,7 @@ export interface components {
         EventsChanged: {
             /** @description More than can be named: read everything again */
             all?: boolean;
-            /** @description clients, tasks and jobs (lists), and task/ID: a task or job, its hosts or its log */
+            /** @description clients, tasks and jobs (lists), projects (with their versions, environments and variables), and task/ID: a task or job, its hosts or its log */
             topics: string[];
         };
         EventsHello: {
