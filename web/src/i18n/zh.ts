@@ -31,7 +31,7 @@ export const zh: Messages = {
   },
   nowhere: { title: '这里没有内容', text: '地址可能有误，或内容已被删除。' },
   palette: {
-    title: '命令面板', hint: '搜索或跳转', placeholder: '搜索发布、主机、页面', none: '没有结果', go: '前往', do: '操作',
+    title: '命令面板', hint: '搜索或跳转', placeholder: '搜索项目、发布、主机、页面', none: '没有结果', go: '前往', do: '操作',
     offline: '离线的主机', theme: '切换浅色与深色',
   },
   overview: {
