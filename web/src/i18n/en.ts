@@ -134,7 +134,7 @@ export const en = {
   yaml: { of: '{name} as YAML', text: 'Without values of secrets. For', lines: '{n} line | {n} lines', copy: 'Copy', download: 'Download' },
   schemaForm: {
     find: 'Find among {n} fields', onlySet: 'Only what is set', noMatch: 'No field matches.', noneSet: 'Nothing is set.', fields: '{n} field | {n} fields', set: '{n} of {of} set', wrong: 'not accepted',
-    default: 'Default:', required: 'Required', clear: 'Clear', clearField: 'Clear {name}', add: 'Add', remove: 'Remove {what}', up: 'Move {n} up', key: 'Name', twice: 'There twice: {keys}', choose: 'Default',
+    default: 'Default:', required: 'Required', clear: 'Clear', clearField: 'Clear {name}', add: 'Add', remove: 'Remove {what}', up: 'Move {n} up', key: 'Name', twice: 'There twice: {keys}', choose: 'Default', example: 'e.g. {text}',
     group: {
       process: 'Process', files: 'Files', scripts: 'Scripts and health check', source: 'Repository', image: 'Image and process', network: 'Network', storage: 'Storage', rights: 'Rights and isolation',
       resources: 'Resources', life: 'Health and restarts', change: 'How it changes', cluster: 'Cluster', workload: 'Workload', labels: 'Labels and annotations', placement: 'Placement', manifest: 'Manifest of your own', apply: 'How it is applied',
