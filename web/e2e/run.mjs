@@ -323,6 +323,8 @@ const scenarios = {
     assert.deepEqual(docs[2], { kind: 'Variable', project: 'billing', name: 'DB_PASSWORD', description: 'Of the reader', secret: true })
     assert.equal(docs[1].strategy.canary.percent, 10)
     assert.ok(!(await page.content()).includes('hush-hush'))
+    const applied = world.ctl(['apply', '-f', '-', '--dry-run'], yaml) // as it is, it changes nothing
+    assert.equal(applied.match(/unchanged/g)?.length, docs.length, applied)
     await shoot('project-yaml')
 
     // A status is changed back and forth; a version that is not used is deleted.
