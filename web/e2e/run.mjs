@@ -398,7 +398,7 @@ const scenarios = {
     await volumes.getByLabel('volumes 1.target').fill('/data')
     await shoot('schema-form-list')
     await page.goto(`${world.url}/projects/a-git?new=1`)
-    await page.getByLabel('Branch or tag').click()
+    await page.getByRole('combobox', { name: 'Branch or tag' }).click()
     await page.getByRole('alert').first().waitFor({ timeout: 45_000 }) // the repository is not there, and the agent says so
     await shoot('version-git')
     await page.goto(`${world.url}/projects`)
