@@ -400,6 +400,8 @@ const scenarios = {
     await page.goto(`${world.url}/projects/a-git?new=1`)
     await page.getByRole('combobox', { name: 'Branch or tag' }).click()
     await page.getByRole('alert').first().waitFor({ timeout: 45_000 }) // the repository is not there, and the agent says so
+    await page.keyboard.press('Escape')
+    await page.locator('.el-select-dropdown__empty').waitFor({ state: 'hidden' })
     await shoot('version-git')
     await page.goto(`${world.url}/projects`)
     await page.getByText(/^\d+ projects$/).waitFor()
