@@ -109,7 +109,7 @@ export const en = {
     says: 'What this version says', saysText: 'It goes over what the project says; a release may go over some of it in turn.', refused: 'It was not made', notChanged: 'The status was not changed',
     editTitle: 'Change {version}', activate: 'Activate', copy: 'New version from this', compare: 'Compare with the one before', edit: 'Change', delete: 'Delete', to: { draft: 'Back to draft', active: 'Activate', deprecated: 'Deprecate' },
     deleteTitle: 'Delete {project} {version}', deleteText: 'It cannot be deployed or rolled back to any more. The history of its releases stays. It cannot be deleted while it is in use.', yaml: 'Version {version} as YAML',
-    refs: 'Branch or tag', refsHint: 'Look in the repository', refsLooking: 'An agent asks the repository …', refsNone: 'The repository has none.', refsAgain: 'Look again', refsBy: '{repository}, as {agent} sees it', refsText: 'An agent asks the repository for what there is. A commit can be typed as ref below.',
+    refs: 'Branch or tag', refsHint: 'Look in the repository', refsLooking: 'An agent asks the repository …', refsNone: 'The repository has none.', refsFailed: 'The repository could not be asked.', refsAgain: 'Look again', refsBy: '{repository}, as {agent} sees it', refsText: 'An agent asks the repository for what there is. A commit can be typed as ref below.',
     ref_branch: 'Branches', ref_tag: 'Tags', refDefault: 'default',
   },
   compare: { few: 'There is nothing to compare yet', fewText: 'With a second version, this shows what it changes.', before: 'From', after: 'to', swap: 'Swap the two', view: 'View', side: 'Side by side', unified: 'Unified' },

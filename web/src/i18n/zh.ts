@@ -108,7 +108,7 @@ export const zh: Messages = {
     says: '此版本的内容', saysText: '优先于项目的配置；发布时又可覆盖其中一部分。', refused: '未能创建', notChanged: '状态未能更改',
     editTitle: '修改 {version}', activate: '启用', copy: '以此新建版本', compare: '与前一版本比较', edit: '修改', delete: '删除', to: { draft: '退回草稿', active: '启用', deprecated: '弃用' },
     deleteTitle: '删除 {project} {version}', deleteText: '此后不能再部署或回滚到它，发布历史保留。使用中的版本不能删除。', yaml: '版本 {version} 的 YAML',
-    refs: '分支或标签', refsHint: '在仓库中查找', refsLooking: '代理正在查询仓库…', refsNone: '仓库中没有。', refsAgain: '重新查找', refsBy: '{repository}，由 {agent} 查询', refsText: '由代理查询仓库中有什么。提交可在下方的 ref 中填写。',
+    refs: '分支或标签', refsHint: '在仓库中查找', refsLooking: '代理正在查询仓库…', refsNone: '仓库中没有。', refsFailed: '无法查询仓库。', refsAgain: '重新查找', refsBy: '{repository}，由 {agent} 查询', refsText: '由代理查询仓库中有什么。提交可在下方的 ref 中填写。',
     ref_branch: '分支', ref_tag: '标签', refDefault: '默认',
   },
   compare: { few: '还没有可比较的内容', fewText: '有第二个版本后，这里显示它改变了什么。', before: '从', after: '到', swap: '交换两者', view: '视图', side: '并排', unified: '合并' },
