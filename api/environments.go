@@ -61,7 +61,7 @@ func (s *server) registerEnvironments(api huma.API) {
 		if err := e.Validate(); err != nil {
 			return nil, err
 		}
-		if err := s.Store.CreateEnvironment(ctx, &e, in.guard()); err != nil {
+		if err := s.changed(in.Trial, s.Store.CreateEnvironment(ctx, &e, in.guard())); err != nil {
 			return nil, err
 		}
 		return tag(e, e.Revision), nil
@@ -104,7 +104,7 @@ func (s *server) registerEnvironments(api huma.API) {
 		if err := e.Validate(); err != nil {
 			return nil, err
 		}
-		if err := s.Store.UpdateEnvironment(ctx, &e, guard); err != nil {
+		if err := s.changed(in.Trial, s.Store.UpdateEnvironment(ctx, &e, guard)); err != nil {
 			return nil, err
 		}
 		return tag(e, e.Revision), nil
@@ -120,7 +120,7 @@ func (s *server) registerEnvironments(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, s.Store.DeleteEnvironment(ctx, e.ProjectID, e.ID, guard)
+		return nil, s.changed(in.Trial, s.Store.DeleteEnvironment(ctx, e.ProjectID, e.ID, guard))
 	})
 }
 
@@ -221,7 +221,7 @@ func (s *server) registerVariables(api huma.API) {
 			return nil, err
 		}
 		created, err := s.Store.PutVariable(ctx, of, &v, keep, guard)
-		if err != nil {
+		if err = s.changed(in.Trial, err); err != nil {
 			return nil, err
 		}
 		out := &putVariable{http.StatusOK, etag(v.Revision), v}
@@ -241,6 +241,6 @@ func (s *server) registerVariables(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, s.Store.DeleteVariable(ctx, of, in.Name, guard)
+		return nil, s.changed(in.Trial, s.Store.DeleteVariable(ctx, of, in.Name, guard))
 	})
 }

@@ -44,12 +44,14 @@ func TestEventsTellWhatChanged(t *testing.T) {
 		require.Equal(t, 200, status, text)
 		status, text = do(t, s, "POST", "/api/clients/"+clients[0]+"/revoke", "")
 		require.Equal(t, 204, status, text)
+		status, text = do(t, s, "PUT", "/api/release/projects/hello/variables/PORT", `{"value": "80"}`)
+		require.Equal(t, 201, status, text)
 	}, func(e api.EventsChanged) bool {
 		require.True(t, slices.IsSorted(e.Topics))
 		for _, topic := range e.Topics {
 			seen[topic] = true
 		}
-		return !(seen["tasks"] && seen["jobs"] && seen["clients"] && seen["task/"+id])
+		return !(seen["tasks"] && seen["jobs"] && seen["clients"] && seen["projects"] && seen["task/"+id])
 	})
 }
 

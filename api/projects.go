@@ -7,6 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
@@ -57,7 +58,7 @@ func (s *server) registerProjects(api huma.API) {
 		if err := checkProject(&p); err != nil {
 			return nil, err
 		}
-		if err := s.Store.CreateProject(ctx, &p, in.guard()); err != nil {
+		if err := s.changed(in.Trial, s.Store.CreateProject(ctx, &p, in.guard())); err != nil {
 			return nil, err
 		}
 		return tag(p, p.Revision), nil
@@ -99,7 +100,7 @@ func (s *server) registerProjects(api huma.API) {
 		if err := checkProject(&p); err != nil {
 			return nil, err
 		}
-		if err := s.Store.UpdateProject(ctx, &p, guard); err != nil {
+		if err := s.changed(in.Trial, s.Store.UpdateProject(ctx, &p, guard)); err != nil {
 			return nil, err
 		}
 		return tag(p, p.Revision), nil
@@ -115,7 +116,7 @@ func (s *server) registerProjects(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		return nil, s.Store.DeleteProject(ctx, p.ID, guard)
+		return nil, s.changed(in.Trial, s.Store.DeleteProject(ctx, p.ID, guard))
 	})
 	register(s, api, huma.Operation{
 		OperationID: "list-rules", Method: http.MethodGet, Path: "/api/release/rules", Tags: tags,
@@ -138,6 +139,14 @@ func (s *server) registerProjects(api huma.API) {
 		c.Secrets = list(c.Secrets)
 		return replyWith(c), nil
 	})
+}
+
+// changed tells readers that projects, versions, environments or variables are not what they were; err is passed on.
+func (s *server) changed(t Trial, err error) error {
+	if err == nil && !t.DryRun {
+		s.Bus.Notify(bus.Projects)
+	}
+	return err
 }
 
 func checkProject(p *release.Project) error {

@@ -69,7 +69,7 @@ func (s *server) registerVersions(api huma.API) {
 		if err := checkVersion(project, &v); err != nil {
 			return nil, err
 		}
-		if err := s.Store.CreateVersion(ctx, &v, in.guard()); err != nil {
+		if err := s.changed(in.Trial, s.Store.CreateVersion(ctx, &v, in.guard())); err != nil {
 			return nil, err
 		}
 		return tag(v, v.Revision), nil
@@ -117,7 +117,7 @@ func (s *server) registerVersions(api huma.API) {
 			return nil, err
 		}
 		v.Status = in.Body.Status
-		if err := s.Store.UpdateVersion(ctx, &v, guard); err != nil {
+		if err := s.changed(in.Trial, s.Store.UpdateVersion(ctx, &v, guard)); err != nil {
 			return nil, err
 		}
 		return tag(v, v.Revision), nil
@@ -131,7 +131,7 @@ func (s *server) registerVersions(api huma.API) {
 		Body VersionChange
 	}, guard store.Guard) (*tagged[release.Version], error) {
 		v, err := s.Store.SetVersionStatus(ctx, in.ID, in.Body.Status, guard)
-		if err != nil {
+		if err = s.changed(in.Trial, err); err != nil {
 			return nil, err
 		}
 		return tag(v, v.Revision), nil
@@ -143,7 +143,7 @@ func (s *server) registerVersions(api huma.API) {
 		VersionPath
 		Guarded
 	}, guard store.Guard) (*struct{}, error) {
-		return nil, s.Store.DeleteVersion(ctx, in.ID, guard)
+		return nil, s.changed(in.Trial, s.Store.DeleteVersion(ctx, in.ID, guard))
 	})
 }
 

@@ -3015,7 +3015,7 @@ type EventsChanged struct {
 	// All More than can be named: read everything again
 	All bool `json:"all,omitempty,omitzero"`
 
-	// Topics clients, tasks and jobs (lists), system (its figures), and task/ID: a task or job, its hosts or its log
+	// Topics clients, tasks and jobs (lists), projects (with their versions, environments and variables), system (its figures), and task/ID: a task or job, its hosts or its log
 	Topics []string `json:"topics"`
 }
 
@@ -4405,6 +4405,11 @@ type Rule struct {
 
 	// Expand Whether ${NAME} is replaced in it
 	Expand bool `json:"expand"`
+
+	// Group What it is about, for forms that show many fields
+	//
+	// Examples: network
+	Group string `json:"group"`
 
 	// Layers Which may set it
 	Layers []string `json:"layers"`

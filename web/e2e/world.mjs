@@ -1,5 +1,5 @@
 // A QuicFlow of its own for the tests: a real server in a temporary directory, real agents, and the API.
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createSocket } from 'node:dgram'
@@ -52,7 +52,7 @@ export class World {
   agents = new Map()
 
   async start() {
-    for (const name of ['quic-server', 'quic-client']) {
+    for (const name of ['quic-server', 'quic-client', 'quic-ctl']) {
       if (!existsSync(bin(name))) throw new Error(`bin/${name} is not there; run this by make e2e-web`)
     }
     this.api = `127.0.0.1:${await freeTCP()}`
@@ -109,6 +109,11 @@ export class World {
     const text = await response.text()
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`)
     return text === '' ? undefined : JSON.parse(text)
+  }
+
+  /** ctl runs quic-ctl, and gives what it prints. */
+  ctl(args, input) {
+    return execFileSync(bin('quic-ctl'), args, { input, encoding: 'utf8', timeout: 30_000, env: { ...process.env, QUICFLOW_SERVER: this.url, QUICFLOW_TOKEN: this.token } })
   }
 
   /** makeVersion makes a version of a script project, and the project if it is new. */

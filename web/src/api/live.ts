@@ -18,6 +18,8 @@ export function staleBy(topic: string): { key: QueryKey; every: number }[] {
       return [{ key: ['jobs'], every: seldom }, { key: ['overview'], every: seldom }]
     case 'system':
       return [{ key: ['system'], every: seldom }]
+    case 'projects':
+      return ['projects', 'project', 'versions', 'environments', 'variables'].map((name) => ({ key: [name], every: seldom }))
   }
   if (!topic.startsWith('task/')) return []
   const id = topic.slice('task/'.length)

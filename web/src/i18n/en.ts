@@ -19,7 +19,7 @@ export const en = {
     starting: 'starting', running: 'running', paused: 'paused', aborting: 'stopping', rolling_back: 'rolling back', succeeded: 'succeeded', partial: 'partly done',
     failed: 'failed', aborted: 'aborted', rolled_back: 'rolled back', pending: 'waiting', unknown: 'unknown', offline: 'offline', cancelled: 'cancelled',
     skipped: 'skipped', rollback_failed: 'rollback failed', refused: 'refused', timeout: 'timed out', cancelling: 'cancelling', completed: 'completed',
-    executing: 'running', online: 'online', reconnecting: 'reconnecting', installed: 'installed',
+    executing: 'running', online: 'online', reconnecting: 'reconnecting', installed: 'installed', draft: 'draft', active: 'active', deprecated: 'deprecated',
   },
   phase: { plan: 'planning', canary: 'canary', soak: 'soaking', promotion: 'waits for promotion', wave: 'wave {n}', rollback: 'rolling back', done: 'done' },
   step: { canary: 'canary {share}', soak: 'soak {time}', promotion: 'promotion', wave: 'wave {n}', rollback: 'rollback', hosts: '{n} host | {n} hosts' },
@@ -29,7 +29,7 @@ export const en = {
   },
   nowhere: { title: 'There is nothing here', text: 'The address may be mistyped, or what was here is gone.' },
   palette: {
-    title: 'Commands', hint: 'Search or go to', placeholder: 'Search releases, agents, pages', none: 'Nothing found', go: 'Go to', do: 'Do',
+    title: 'Commands', hint: 'Search or go to', placeholder: 'Search projects, releases, agents, pages', none: 'Nothing found', go: 'Go to', do: 'Do',
     offline: 'Agents that are offline', theme: 'Switch between light and dark',
   },
   overview: {
@@ -82,8 +82,67 @@ export const en = {
     fresh: '{n} new line | {n} new lines', from: 'Shown from record {n} on.', earlier: 'Show earlier ones', gap: 'Records {range} are no longer kept', none: 'Nothing was printed.', noMatch: 'No line matches.',
     soon: 'What hosts print appears here.', missing: 'The logs of {n} hosts have not arrived in full: {hosts}',
   },
-  projects: { title: 'Projects' },
-  schemaForm: {},
+  projects: {
+    title: 'Projects', new: 'New project', make: 'Make the project', find: 'Name', anyType: 'Any type', total: '{n} project | {n} projects', noMatch: 'No project matches', clear: 'Show all', none: 'No projects yet',
+    noneText: 'A project says what is deployed, and how, whatever its version. Make one first; then give it a version, and release that to hosts.',
+    name: 'Name', nameHint: 'Lower case letters, digits, dots and dashes. Unique.', description: 'Description', typeTitle: 'What is deployed', configuration: 'Configuration',
+    configurationHint: 'What holds for all its versions. All of it can be left out now, and changed later.', fieldErrors: 'One field was not accepted; it says why. | {n} fields were not accepted; they say why.', refused: 'It was not made',
+    type: { script: 'Script', container: 'Container', git: 'Git', kubernetes: 'Kubernetes' },
+    typeText: {
+      script: 'Scripts that run on each host, with files if wanted', container: "A container of each host's Docker engine", git: 'A checkout of a git repository on each host', kubernetes: 'A workload of a cluster that the host reaches',
+    },
+  },
+  project: {
+    gone: 'There is no such project', parts: 'Parts of the project', releases: 'Releases', release: 'New release', save: 'Save', saved: 'Saved.', discard: 'Discard', unsaved: 'Not saved yet', notSaved: 'It was not saved', edit: 'Edit', remove: 'Delete',
+    tab: { versions: 'Versions', compare: 'Compare', configuration: 'Configuration', environments: 'Environments', variables: 'Variables', hosts: 'What runs where', yaml: 'YAML' },
+    configText: 'What holds for all versions that do not say otherwise. Releases that were made already keep what they were made with.',
+    delete: 'Delete the project', deleteTitle: 'Delete {name}', deleteText: 'Its versions, environments and variables go with it. The history of its releases stays. It cannot be deleted while it runs somewhere.',
+  },
+  stale: {
+    title: 'Someone else changed this meanwhile.', text: 'What you see is what you began with, and what you typed. To save that would be refused.', refused: 'What you typed was not saved, so that theirs is not lost.',
+    again: 'Read it again', theirs: 'theirs', yours: 'yours',
+  },
+  versions: {
+    new: 'New version', make: 'Make the version', find: 'Version', total: '{n} version | {n} versions', noMatch: 'No version matches', none: 'No versions yet', made: 'made', more: 'More for {version}',
+    noneText: {
+      script: 'A version says what to install: scripts, and files if wanted. Make one, then release it.', container: 'A version says which image tag runs. Make one, then release it.',
+      git: 'A version says which branch, tag or commit is checked out. Make one, then release it.', kubernetes: 'A version says which image tag or manifest is applied. Make one, then release it.',
+    },
+    name: 'Version', status: 'Status', statusText: { draft: 'Not to be deployed yet', active: 'Can be deployed', deprecated: 'Not to be deployed any more' }, source: 'Begin with a copy of', fromNothing: 'nothing',
+    says: 'What this version says', saysText: 'It goes over what the project says; a release may go over some of it in turn.', refused: 'It was not made', notChanged: 'The status was not changed',
+    editTitle: 'Change {version}', activate: 'Activate', copy: 'New version from this', compare: 'Compare with the one before', edit: 'Change', delete: 'Delete', to: { draft: 'Back to draft', active: 'Activate', deprecated: 'Deprecate' },
+    deleteTitle: 'Delete {project} {version}', deleteText: 'It cannot be deployed or rolled back to any more. The history of its releases stays. It cannot be deleted while it is in use.', yaml: 'Version {version} as YAML',
+    refs: 'Branch or tag', refsHint: 'Look in the repository', refsLooking: 'An agent asks the repository …', refsNone: 'The repository has none.', refsFailed: 'The repository could not be asked.', refsAgain: 'Look again', refsBy: '{repository}, as {agent} sees it', refsText: 'An agent asks the repository for what there is. A commit can be typed as ref below.',
+    ref_branch: 'Branches', ref_tag: 'Tags', refDefault: 'default',
+  },
+  compare: { few: 'There is nothing to compare yet', fewText: 'With a second version, this shows what it changes.', before: 'From', after: 'to', swap: 'Swap the two', view: 'View', side: 'Side by side', unified: 'Unified' },
+  diff: { added: 'added', removed: 'removed', between: 'from {before} to {after}', skipped: '{n} equal line | {n} equal lines', whole: 'Show all lines', fold: 'Only what changes', equal: 'They say the same.' },
+  environments: {
+    new: 'New environment', make: 'Make the environment', none: 'No environments yet', noneText: 'An environment, such as test or prod, says on which hosts and in which steps versions are released there, and has variables of its own.', total: '{n} environment | {n} environments',
+    name: 'Name', selector: 'Hosts', selectorHint: 'A selector, such as env=prod. Left out: each release names its hosts.', noSelector: 'named by each release', strategy: 'How a release goes', strategyText: 'What a release in this environment leaves out of its own.',
+    editTitle: 'Change {name}', deleteTitle: 'Delete {name} of {project}', deleteText: 'Its variables go with it. It cannot be deleted while a release or schedule uses it.',
+    canary: 'canary {percent} %, goes on {promote}', waves: 'waves {waves}', parallel: '{n} at once', failures: '{n} failures tolerated, then {then}', plain: 'all hosts in one wave',
+  },
+  variables: {
+    of: 'Variables of', own: 'the project', ownText: 'Count in every environment that has none of the same name.', envText: 'Go before those of the project.', new: 'New variable', make: 'Make the variable', none: 'No variables yet', noneEnv: '{env} has no variables of its own',
+    noneText: 'The configuration uses a variable as {example}. A secret one is encrypted, shown to nobody, and given to agents for the time of a step.', secret: 'secret, not shown', empty: 'empty', replace: 'Replace',
+    name: 'Name', value: 'Value', isSecret: 'Secret', secretText: 'Encrypted, and never shown again.', noLonger: 'Its value stays unknown: give one that may be seen by all.', keeps: 'It keeps its value', twice: 'There is one of this name.',
+    editTitle: 'Change {name}', deleteTitle: 'Delete {name} of {of}', deleteText: 'Configurations that refer to it cannot be released any more, unless the project has one of this name.',
+  },
+  hosts: {
+    none: 'It runs nowhere yet', noneText: 'Hosts appear here as releases reach them.', total: '{n} host | {n} hosts', check: 'Check for drift', checkText: 'Asks the agents what really runs; changes nothing.', host: 'Host', version: 'Version', state: 'State', since: 'Since', release: 'Release',
+    drift: { title: 'Found', none: 'as deployed', version: 'another version', missing: 'missing', stopped: 'stopped', degraded: 'degraded', changed: 'changed by hand', unknown: 'cannot be told' },
+    notReached: 'not reached', drifted: '{n} host of {of} differs | {n} hosts of {of} differ', fine: 'One host was looked at, and runs what was deployed. | {n} hosts were looked at, and run what was deployed.', unreachable: 'One host was not reached | {n} hosts were not reached',
+  },
+  yaml: { of: '{name} as YAML', text: 'Without values of secrets. For', lines: '{n} line | {n} lines', copy: 'Copy', download: 'Download' },
+  schemaForm: {
+    find: 'Find among {n} fields', onlySet: 'Only what is set', noMatch: 'No field matches.', noneSet: 'Nothing is set.', fields: '{n} field | {n} fields', set: '{n} of {of} set', wrong: 'not accepted',
+    default: 'Default:', required: 'Required', clear: 'Clear', clearField: 'Clear {name}', add: 'Add', remove: 'Remove {what}', up: 'Move {n} up', key: 'Name', twice: 'There twice: {keys}', choose: 'Default', example: 'e.g. {text}',
+    group: {
+      process: 'Process', files: 'Files', scripts: 'Scripts and health check', source: 'Repository', image: 'Image and process', network: 'Network', storage: 'Storage', rights: 'Rights and isolation',
+      resources: 'Resources', life: 'Health and restarts', change: 'How it changes', cluster: 'Cluster', workload: 'Workload', labels: 'Labels and annotations', placement: 'Placement', manifest: 'Manifest of your own', apply: 'How it is applied',
+    },
+  },
   schedules: { title: 'Schedules' },
   fleet: {
     counts: '{online} of {total} online', run: 'Run a command on {n} agent | Run a command on {n} agents', selector: 'env=prod,os=linux,!maintenance', selectorLabel: 'Selector', search: 'Id, host, address', status: 'Status', any: 'all',

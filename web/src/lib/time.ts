@@ -5,9 +5,12 @@ let clock: ReturnType<typeof setInterval> | undefined
 
 /** The time for what is shown relative to it, once a second. One clock for the whole page. */
 export function useNow() {
-  clock ??= setInterval(() => {
-    if (document.visibilityState !== 'hidden') current.value = Date.now()
-  }, 1000)
+  if (clock === undefined) {
+    current.value = Date.now() // The page may be open for long without anything that wanted it.
+    clock = setInterval(() => {
+      if (document.visibilityState !== 'hidden') current.value = Date.now()
+    }, 1000)
+  }
   return readonly(current)
 }
 

@@ -41,6 +41,8 @@ const byStatus: Record<string, Token> = {
   cancelling: 'cancelled', completed: 'succeeded', executing: 'running',
   // of agents and what they run
   online: 'online', reconnecting: 'running', installed: 'succeeded',
+  // of versions
+  draft: 'waiting', active: 'succeeded', deprecated: 'skipped',
 }
 
 /** tokenOf gives how a status or state of anything looks; what a newer server may add is unknown. */
