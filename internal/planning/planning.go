@@ -63,7 +63,7 @@ func (p Planner) Create(ctx context.Context, in release.NewTask, from Origin) (r
 	if err != nil {
 		return release.Task{}, err
 	}
-	if err := p.checkCapability(ctx, o.Project.Type, clients); err != nil {
+	if err := p.CheckCapability(ctx, o.Project.Type, clients); err != nil {
 		return release.Task{}, err
 	}
 	task.CreatedBy = from.By
@@ -147,9 +147,9 @@ func (p Planner) again(ctx context.Context, task *release.Task, configID string)
 // incapableShown is how many hosts a refusal names.
 const incapableShown = 5
 
-// checkCapability refuses a task of which some targets cannot do its type, as their agents say in their facts. Scripts are what every
+// CheckCapability refuses a task of which some targets cannot do its type, as their agents say in their facts. Scripts are what every
 // agent can run.
-func (p Planner) checkCapability(ctx context.Context, project release.Type, clients []string) error {
+func (p Planner) CheckCapability(ctx context.Context, project release.Type, clients []string) error {
 	if project == release.TypeScript {
 		return nil
 	}
@@ -238,6 +238,12 @@ func (p Planner) Intend(ctx context.Context, in release.NewTask, anywhere bool) 
 // Lookup gives the variables of a version that is deployed by this task. The id of a task that is not made yet is empty.
 func (o *Intent) Lookup(taskID, version string) release.Lookup {
 	return release.Variables(release.BuiltIns{Release: taskID, Project: o.Project.Name, Version: version, Environment: o.Environment.Name}, o.variables)
+}
+
+// VariableUses gives the variables that the values of what the task deploys refer to, by the paths of the values.
+func (o *Intent) VariableUses() map[string][]release.VariableUse {
+	merged := release.Merge(o.Project, o.Version, o.Task.Override)
+	return merged.VariableUses(o.variables)
 }
 
 // Config gives what the task deploys: merged, expanded and checked.
