@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-generated=(proto api/openapi.yaml internal/apiclient/client.gen.go config web/src/api/schema.d.ts)
+generated=(proto api/openapi.yaml internal/apiclient/client.gen.go config web/src/api/schema.d.ts web/src/api/specs.json)
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
 

@@ -2,7 +2,7 @@
 # Builds the console into web/dist. Does nothing where that was built from the same sources: its .inputs holds their hash.
 #   web.sh build       install what package-lock.json names, and build
 #   web.sh install     only the first of these
-#   web.sh generate    write src/api/schema.d.ts from api/openapi.yaml
+#   web.sh generate    write src/api/schema.d.ts and specs.json from api/openapi.yaml
 set -euo pipefail
 cd "$(dirname "$0")/../web"
 

@@ -4435,6 +4435,11 @@ type Rule struct {
 	// Expand Whether ${NAME} is replaced in it
 	Expand bool `json:"expand"`
 
+	// Group What it is about, for forms that show many fields
+	//
+	// Examples: network
+	Group string `json:"group"`
+
 	// Layers Which may set it
 	Layers []string `json:"layers"`
 

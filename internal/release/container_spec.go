@@ -3,7 +3,7 @@ package release
 // ContainerSpec is the configuration of a container project. Its fields are those of the Docker Engine API.
 type ContainerSpec struct {
 	// What runs.
-	Image      string            `json:"image,omitempty" layer:"p" doc:"Repository, without tag" example:"registry.example.com/team/app"`
+	Image      string            `json:"image,omitempty" layer:"p" group:"image" doc:"Repository, without tag" example:"registry.example.com/team/app"`
 	ImageTag   string            `json:"image_tag,omitempty" layer:"pvt" doc:"Tag, or digest (sha256:…). A version must have one" example:"1.4.2"`
 	Registry   *RegistryAuth     `json:"registry,omitempty" layer:"p" doc:"Login for the image's registry. Defaults to none"`
 	PullPolicy string            `json:"pull_policy,omitempty" enum:"always,missing,never," layer:"p" doc:"Defaults to always, and to missing for a digest"`
@@ -16,7 +16,7 @@ type ContainerSpec struct {
 	Labels     map[string]string `json:"labels,omitempty" layer:"pv" merge:"keys" doc:"Of the container; those below quicflow. are QuicFlow's own"`
 
 	// Where it runs.
-	Name       string             `json:"name,omitempty" layer:"p" doc:"Of the container. Defaults to the project's" example:"${QUICFLOW_PROJECT}-${QUICFLOW_ENVIRONMENT}"`
+	Name       string             `json:"name,omitempty" layer:"p" group:"network" doc:"Of the container. Defaults to the project's" example:"${QUICFLOW_PROJECT}-${QUICFLOW_ENVIRONMENT}"`
 	Hostname   string             `json:"hostname,omitempty" layer:"p" doc:"Defaults to the engine's choice"`
 	Domainname string             `json:"domainname,omitempty" layer:"p"`
 	Ports      []Port             `json:"ports,omitempty" layer:"p" doc:"Published on the host"`
@@ -26,12 +26,12 @@ type ContainerSpec struct {
 	DNSSearch  []string           `json:"dns_search,omitempty" layer:"p"`
 	DNSOptions []string           `json:"dns_options,omitempty" layer:"p"`
 	ExtraHosts map[string]string  `json:"extra_hosts,omitempty" layer:"p" merge:"keys" doc:"Address by host name; host-gateway is the host's"`
-	Volumes    []Volume           `json:"volumes,omitempty" layer:"p"`
+	Volumes    []Volume           `json:"volumes,omitempty" layer:"p" group:"storage"`
 	Tmpfs      map[string]string  `json:"tmpfs,omitempty" layer:"p" merge:"keys" doc:"Mount options by path" example:"{\"/tmp\":\"size=64m\"}"`
 	ShmSize    Bytes              `json:"shm_size,omitempty" layer:"p" doc:"Of /dev/shm. Defaults to the engine's 64m"`
 
 	// What it may do.
-	Privileged   bool              `json:"privileged,omitempty" layer:"p"`
+	Privileged   bool              `json:"privileged,omitempty" layer:"p" group:"rights"`
 	CapAdd       []string          `json:"cap_add,omitempty" layer:"p"`
 	CapDrop      []string          `json:"cap_drop,omitempty" layer:"p"`
 	SecurityOpt  []string          `json:"security_opt,omitempty" layer:"p" example:"[\"no-new-privileges\"]"`
@@ -49,10 +49,10 @@ type ContainerSpec struct {
 	OomScoreAdj  int               `json:"oom_score_adj,omitempty" minimum:"-1000" maximum:"1000" layer:"p"`
 
 	// What it may use.
-	Resources *ContainerResources `json:"resources,omitempty" layer:"pvt" merge:"fields"`
+	Resources *ContainerResources `json:"resources,omitempty" layer:"pvt" group:"resources" merge:"fields"`
 
 	// How it lives.
-	HealthCheck *ContainerHealth `json:"health_check,omitempty" layer:"pv" doc:"By the engine, within the container. A version's replaces the project's as a whole. Defaults to the image's"`
+	HealthCheck *ContainerHealth `json:"health_check,omitempty" layer:"pv" group:"life" doc:"By the engine, within the container. A version's replaces the project's as a whole. Defaults to the image's"`
 	Restart     *RestartPolicy   `json:"restart,omitempty" layer:"p" doc:"Defaults to unless-stopped"`
 	StopSignal  string           `json:"stop_signal,omitempty" layer:"pv" doc:"Defaults to the image's, or SIGTERM"`
 	StopTimeout Duration         `json:"stop_timeout,omitempty" layer:"pv" doc:"Until it is killed. Defaults to 10s"`
@@ -60,15 +60,15 @@ type ContainerSpec struct {
 	Log         *ContainerLog    `json:"log,omitempty" layer:"p" doc:"Defaults to the engine's own"`
 
 	// How it changes.
-	Update      string            `json:"update,omitempty" enum:"auto,beside,after," layer:"pv" doc:"Whether the new container starts beside the old one, or after it was stopped. Defaults to auto: beside, unless both want a port, an address or a name for themselves"`
+	Update      string            `json:"update,omitempty" enum:"auto,beside,after," layer:"pv" group:"change" doc:"Whether the new container starts beside the old one, or after it was stopped. Defaults to auto: beside, unless both want a port, an address or a name for themselves"`
 	Settle      Duration          `json:"settle,omitempty" layer:"pv" doc:"How long a container without any health check has to run to count as started. Defaults to 2s"`
 	KeepOld     *int              `json:"keep_old,omitempty" minimum:"0" maximum:"20" layer:"pv" doc:"Stopped containers of earlier versions to keep for a rollback. Defaults to 1"`
 	Timeout     Duration          `json:"timeout,omitempty" layer:"pvt" doc:"For the whole step. Defaults to 10m"`
-	Interpreter string            `json:"interpreter,omitempty" layer:"pv" doc:"Program that runs pre_script and post_script on the host. Defaults to /bin/sh"`
-	PreScript   string            `json:"pre_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the host before the image is pulled. A version's replaces the project's"`
-	PostScript  string            `json:"post_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the host when the new container is healthy; if it fails, the old one comes back. A version's replaces the project's"`
+	Interpreter string            `json:"interpreter,omitempty" layer:"pv" group:"scripts" doc:"Program that runs pre_script and post_script on the host. Defaults to /bin/sh"`
+	PreScript   string            `json:"pre_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the host before the image is pulled. A version's replaces the project's" format:"script"`
+	PostScript  string            `json:"post_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the host when the new container is healthy; if it fails, the old one comes back. A version's replaces the project's" format:"script"`
 	Health      *Health           `json:"health,omitempty" layer:"pv" expand:"no" doc:"Check by the agent, from the host, after the engine's. A version's replaces the project's as a whole"`
-	Annotations map[string]string `json:"annotations,omitempty" layer:"p" merge:"keys" doc:"Passed to the runtime"`
+	Annotations map[string]string `json:"annotations,omitempty" layer:"p" group:"rights" merge:"keys" doc:"Passed to the runtime"`
 }
 
 // RegistryAuth is a login for an image registry. Give secrets as ${NAME} of a secret variable.

@@ -11,7 +11,7 @@ import (
 type Health struct {
 	HTTP        string   `json:"http,omitempty" doc:"URL; a 2xx or 3xx answer passes"`
 	TCP         string   `json:"tcp,omitempty" doc:"host:port; an accepted connection passes"`
-	Exec        string   `json:"exec,omitempty" doc:"Script; exit code 0 passes"`
+	Exec        string   `json:"exec,omitempty" doc:"Script; exit code 0 passes" format:"script"`
 	Interval    Duration `json:"interval,omitempty" doc:"Between two checks. Defaults to 2s"`
 	Timeout     Duration `json:"timeout,omitempty" doc:"Of one check. Defaults to 5s"`
 	Retries     int      `json:"retries,omitempty" minimum:"0" maximum:"1000" doc:"Failures in a row that make the step fail. Defaults to 3"`

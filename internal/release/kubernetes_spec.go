@@ -4,13 +4,13 @@ package release
 // fields, or whatever the manifest says.
 type KubernetesSpec struct {
 	// The cluster, as the agent's host reaches it.
-	Kubeconfig      string `json:"kubeconfig,omitempty" layer:"p" doc:"Path on the agent's host. Defaults to KUBECONFIG of the agent, else to the pod's own account within a cluster, else to ~/.kube/config"`
+	Kubeconfig      string `json:"kubeconfig,omitempty" layer:"p" group:"cluster" doc:"Path on the agent's host. Defaults to KUBECONFIG of the agent, else to the pod's own account within a cluster, else to ~/.kube/config"`
 	Context         string `json:"context,omitempty" layer:"p" doc:"Of the kubeconfig. Defaults to its current one"`
 	Namespace       string `json:"namespace,omitempty" layer:"p" doc:"Defaults to the context's, or default" example:"shop-${QUICFLOW_ENVIRONMENT}"`
 	CreateNamespace bool   `json:"create_namespace,omitempty" layer:"p" doc:"Make the namespace where it is missing; an uninstall leaves it"`
 
 	// The workload.
-	Kind           string            `json:"kind,omitempty" enum:"Deployment,StatefulSet,DaemonSet," layer:"p" doc:"Defaults to Deployment"`
+	Kind           string            `json:"kind,omitempty" enum:"Deployment,StatefulSet,DaemonSet," layer:"p" group:"workload" doc:"Defaults to Deployment"`
 	Name           string            `json:"name,omitempty" layer:"p" doc:"Of the workload, its container and its Service. Defaults to the project's"`
 	Image          string            `json:"image,omitempty" layer:"p" doc:"Repository, without tag" example:"registry.example.com/team/app"`
 	ImageTag       string            `json:"image_tag,omitempty" layer:"pvt" doc:"Tag, or digest (sha256:…). A version without a manifest must have one"`
@@ -22,41 +22,41 @@ type KubernetesSpec struct {
 	Args           []string          `json:"args,omitempty" layer:"pv" doc:"Instead of the image's command"`
 	Env            map[string]string `json:"env,omitempty" layer:"pvt" merge:"keys" doc:"Environment of the container, beside QUICFLOW_…"`
 	EnvFrom        []KubeEnvFrom     `json:"env_from,omitempty" layer:"pv" doc:"Existing ConfigMaps and Secrets whose keys become environment"`
-	Ports          []KubePort        `json:"ports,omitempty" layer:"p" doc:"Of the container"`
+	Ports          []KubePort        `json:"ports,omitempty" layer:"p" group:"network" doc:"Of the container"`
 	Service        *KubeService      `json:"service,omitempty" layer:"p" doc:"Leads to the pods. Left out: none"`
-	Volumes        []KubeVolume      `json:"volumes,omitempty" layer:"p"`
-	Resources      *KubeResources    `json:"resources,omitempty" layer:"pvt" merge:"fields"`
-	Labels         map[string]string `json:"labels,omitempty" layer:"pv" merge:"keys" doc:"Of the workload and its pods, beside app.kubernetes.io/…"`
+	Volumes        []KubeVolume      `json:"volumes,omitempty" layer:"p" group:"storage"`
+	Resources      *KubeResources    `json:"resources,omitempty" layer:"pvt" group:"resources" merge:"fields"`
+	Labels         map[string]string `json:"labels,omitempty" layer:"pv" group:"labels" merge:"keys" doc:"Of the workload and its pods, beside app.kubernetes.io/…"`
 	Annotations    map[string]string `json:"annotations,omitempty" layer:"pv" merge:"keys" doc:"Of the workload"`
 	PodAnnotations map[string]string `json:"pod_annotations,omitempty" layer:"pv" merge:"keys"`
-	ServiceAccount string            `json:"service_account,omitempty" layer:"p"`
+	ServiceAccount string            `json:"service_account,omitempty" layer:"p" group:"placement"`
 	NodeSelector   map[string]string `json:"node_selector,omitempty" layer:"p" merge:"keys"`
 	Tolerations    []KubeToleration  `json:"tolerations,omitempty" layer:"p"`
 	HostNetwork    bool              `json:"host_network,omitempty" layer:"p"`
-	Security       *KubeSecurity     `json:"security,omitempty" layer:"p"`
-	Liveness       *KubeProbe        `json:"liveness,omitempty" layer:"pv" doc:"A version's replaces the project's as a whole"`
+	Security       *KubeSecurity     `json:"security,omitempty" layer:"p" group:"rights"`
+	Liveness       *KubeProbe        `json:"liveness,omitempty" layer:"pv" group:"life" doc:"A version's replaces the project's as a whole"`
 	Readiness      *KubeProbe        `json:"readiness,omitempty" layer:"pv" doc:"A version's replaces the project's as a whole"`
 	Startup        *KubeProbe        `json:"startup,omitempty" layer:"pv" doc:"A version's replaces the project's as a whole"`
-	MaxSurge       string            `json:"max_surge,omitempty" layer:"pv" doc:"Of a rolling update: count or percentage" example:"25%"`
+	MaxSurge       string            `json:"max_surge,omitempty" layer:"pv" group:"change" doc:"Of a rolling update: count or percentage" example:"25%"`
 	MaxUnavailable string            `json:"max_unavailable,omitempty" layer:"pv" doc:"Of a rolling update: count or percentage" example:"0"`
 	Recreate       bool              `json:"recreate,omitempty" layer:"p" doc:"A Deployment stops its old pods before it starts new ones"`
 	MinReady       Duration          `json:"min_ready,omitempty" layer:"pv" doc:"How long a pod must be ready to count"`
 	GracePeriod    Duration          `json:"grace_period,omitempty" layer:"pv" doc:"Of a pod that is stopped. Defaults to the cluster's 30s"`
-	ServiceName    string            `json:"service_name,omitempty" layer:"p" doc:"Of a StatefulSet. Defaults to its own name"`
-	Claims         []KubeClaim       `json:"claims,omitempty" layer:"p" doc:"Of a StatefulSet: a volume for each pod"`
-	History        *int              `json:"history,omitempty" minimum:"0" layer:"p" doc:"Old revisions the cluster keeps. Defaults to 10"`
+	ServiceName    string            `json:"service_name,omitempty" layer:"p" group:"network" doc:"Of a StatefulSet. Defaults to its own name"`
+	Claims         []KubeClaim       `json:"claims,omitempty" layer:"p" group:"storage" doc:"Of a StatefulSet: a volume for each pod"`
+	History        *int              `json:"history,omitempty" minimum:"0" layer:"p" group:"change" doc:"Old revisions the cluster keeps. Defaults to 10"`
 
 	// Or your own.
-	Manifest string      `json:"manifest,omitempty" layer:"pv" doc:"YAML of one or more objects, instead of all fields of the workload. A version's replaces the project's"`
+	Manifest string      `json:"manifest,omitempty" layer:"pv" group:"manifest" doc:"YAML of one or more objects, instead of all fields of the workload. A version's replaces the project's" format:"yaml"`
 	Patches  []KubePatch `json:"patches,omitempty" layer:"pv" doc:"Applied in turn to what was generated, or to the manifest. A version's replace the project's"`
 
 	// How it is applied.
-	Force       bool     `json:"force,omitempty" layer:"p" doc:"Take fields over that other managers own. Left out: such conflicts fail the step"`
+	Force       bool     `json:"force,omitempty" layer:"p" group:"apply" doc:"Take fields over that other managers own. Left out: such conflicts fail the step"`
 	Deadline    Duration `json:"deadline,omitempty" layer:"pv" doc:"For the rollout to be ready. Defaults to 5m"`
 	Timeout     Duration `json:"timeout,omitempty" layer:"pvt" doc:"For the whole step. Defaults to 10m"`
-	Interpreter string   `json:"interpreter,omitempty" layer:"pv" doc:"Program that runs pre_script and post_script on the agent's host. Defaults to /bin/sh"`
-	PreScript   string   `json:"pre_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the agent's host before anything is applied. A version's replaces the project's"`
-	PostScript  string   `json:"post_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the agent's host when the rollout is ready. A version's replaces the project's"`
+	Interpreter string   `json:"interpreter,omitempty" layer:"pv" group:"scripts" doc:"Program that runs pre_script and post_script on the agent's host. Defaults to /bin/sh"`
+	PreScript   string   `json:"pre_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the agent's host before anything is applied. A version's replaces the project's" format:"script"`
+	PostScript  string   `json:"post_script,omitempty" layer:"pv" expand:"no" doc:"Runs on the agent's host when the rollout is ready. A version's replaces the project's" format:"script"`
 	Health      *Health  `json:"health,omitempty" layer:"pv" expand:"no" doc:"Check by the agent after the rollout. A version's replaces the project's as a whole"`
 }
 
@@ -164,7 +164,7 @@ type KubePatch struct {
 	Kind  string `json:"kind,omitempty" doc:"Of the object. Defaults to the workload's"`
 	Name  string `json:"name,omitempty" doc:"Of the object. Defaults to the only one of its kind"`
 	Type  string `json:"type,omitempty" enum:"strategic,merge,json," doc:"Strategic merge patch, JSON merge patch, or a list of JSON patch operations. Defaults to strategic"`
-	Patch string `json:"patch" doc:"YAML or JSON"`
+	Patch string `json:"patch" doc:"YAML or JSON" format:"yaml"`
 }
 
 func (s *KubernetesSpec) fillDefaults(filled func(path string), _ Version) {

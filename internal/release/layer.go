@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -30,12 +31,14 @@ const (
 //
 // Rules stand beside the fields as tags: layer lists the layers that may set it, by their first letters ("pvt"); merge is "keys"
 // or "fields" where the highest layer does not replace the whole; expand:"no" keeps ${NAME} as it is, in scripts that have a
-// meaning of their own for it. Every field has a rule: one without would be lost.
+// meaning of their own for it; group names what it and the fields after it are about, for forms. Every field has a rule: one
+// without would be lost.
 type Rule struct {
 	Path   string  `json:"path" example:"resources.memory" doc:"Of the field, within the configuration of its type"`
 	Layers []Layer `json:"layers" doc:"Which may set it"`
 	Merge  string  `json:"merge" enum:"replace,keys,fields" doc:"Whether a higher layer replaces the whole, or single keys or fields of it"`
 	Expand bool    `json:"expand" doc:"Whether ${NAME} is replaced in it"`
+	Group  string  `json:"group" doc:"What it is about, for forms that show many fields" example:"network"`
 	Doc    string  `json:"doc"`
 }
 
@@ -45,6 +48,7 @@ type fieldRule struct {
 	layers []Layer
 	merge  string
 	expand bool
+	group  string
 	doc    string
 }
 
@@ -58,10 +62,12 @@ var layerLetters = []struct {
 // rulesOf gives the rules of a struct's fields in their order. It panics where a field has none: a test walks all types.
 func rulesOf(t reflect.Type) []fieldRule {
 	rules := make([]fieldRule, 0, t.NumField())
+	group := ""
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		r := fieldRule{name: name, index: i, merge: f.Tag.Get("merge"), expand: f.Tag.Get("expand") != "no", doc: f.Tag.Get("doc")}
+		group = cmp.Or(f.Tag.Get("group"), group)
+		r := fieldRule{name: name, index: i, merge: f.Tag.Get("merge"), expand: f.Tag.Get("expand") != "no", group: group, doc: f.Tag.Get("doc")}
 		for _, l := range layerLetters {
 			if strings.Contains(f.Tag.Get("layer"), l.letter) {
 				r.layers = append(r.layers, l.layer)
@@ -81,18 +87,19 @@ func Rules(t Type) []Rule {
 	if spec == nil {
 		return nil
 	}
-	return appendRules(nil, "", reflect.TypeOf(spec).Elem(), nil)
+	return appendRules(nil, "", reflect.TypeOf(spec).Elem(), fieldRule{})
 }
 
-func appendRules(rules []Rule, prefix string, t reflect.Type, layers []Layer) []Rule {
-	for _, f := range fieldsOf(t, layers) {
+func appendRules(rules []Rule, prefix string, t reflect.Type, above fieldRule) []Rule {
+	for _, f := range fieldsOf(t, above.layers) {
+		f.group = cmp.Or(f.group, above.group)
 		merge := f.merge
 		if merge == mergeReplace {
 			merge = "replace"
 		}
-		rules = append(rules, Rule{Path: prefix + f.name, Layers: f.layers, Merge: merge, Expand: f.expand, Doc: f.doc})
+		rules = append(rules, Rule{Path: prefix + f.name, Layers: f.layers, Merge: merge, Expand: f.expand, Group: f.group, Doc: f.doc})
 		if f.merge == mergeFields {
-			rules = appendRules(rules, prefix+f.name+".", t.Field(f.index).Type.Elem(), f.layers)
+			rules = appendRules(rules, prefix+f.name+".", t.Field(f.index).Type.Elem(), f)
 		}
 	}
 	return rules

@@ -130,3 +130,18 @@ func TestLayersKeepToTheirFields(t *testing.T) {
 	require.Equal(t, "script.install: a project cannot set it, only a version", p(install, LayerProject, TypeScript, ""))
 	require.Equal(t, "git: the project's type is container", p(scripts, LayerProject, TypeContainer, ""))
 }
+
+// A form has a group for each field; those below an object are in its group.
+func TestEachFieldIsInAGroup(t *testing.T) {
+	groups := map[string]string{}
+	for _, of := range Types {
+		for _, r := range Rules(of) {
+			require.NotEmpty(t, r.Group, "%s: %s", of, r.Path)
+			groups[string(of)+" "+r.Path] = r.Group
+		}
+	}
+	require.Equal(t, "resources", groups["container resources.memory"])
+	require.Equal(t, "network", groups["container ports"])
+	require.Equal(t, "scripts", groups["script uninstall"])
+	require.Equal(t, "network", groups["kubernetes service_name"])
+}

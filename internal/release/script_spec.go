@@ -8,20 +8,20 @@ import (
 
 // ScriptSpec is the configuration of a script project.
 type ScriptSpec struct {
-	Interpreter  string            `json:"interpreter,omitempty" layer:"pv" doc:"Program that runs the scripts. Defaults to /bin/sh"`
+	Interpreter  string            `json:"interpreter,omitempty" layer:"pv" group:"process" doc:"Program that runs the scripts. Defaults to /bin/sh"`
 	User         string            `json:"user,omitempty" layer:"pv" doc:"User, or user:group, that the scripts run as; the agent must be root. Defaults to the agent's own"`
 	WorkDir      string            `json:"work_dir,omitempty" layer:"pv" doc:"Absolute path the scripts run in. Defaults to a directory of the project's own below the agent's data directory"`
 	Env          map[string]string `json:"env,omitempty" layer:"pvt" merge:"keys" doc:"Environment of the scripts"`
 	Timeout      Duration          `json:"timeout,omitempty" layer:"pvt" doc:"For all scripts of a step together. Defaults to 10m"`
 	Limits       *ProcessLimits    `json:"limits,omitempty" layer:"pvt" merge:"fields" doc:"Of what the scripts may use"`
-	Artifacts    []Artifact        `json:"artifacts,omitempty" layer:"v" doc:"Delivered to WORK_DIR/releases/VERSION before the scripts, which run there; WORK_DIR/current leads to it afterwards"`
+	Artifacts    []Artifact        `json:"artifacts,omitempty" layer:"v" group:"files" doc:"Delivered to WORK_DIR/releases/VERSION before the scripts, which run there; WORK_DIR/current leads to it afterwards"`
 	KeepReleases int               `json:"keep_releases,omitempty" minimum:"0" maximum:"100" layer:"pv" doc:"Release directories to keep, that of the current one included. Defaults to 3"`
-	PreScript    string            `json:"pre_script,omitempty" layer:"pv" expand:"no" doc:"Runs before the main script. A version's replaces the project's"`
-	Install      string            `json:"install,omitempty" layer:"v" expand:"no" doc:"Runs on a host that has no version of the project yet"`
-	Update       string            `json:"update,omitempty" layer:"v" expand:"no" doc:"Runs on a host that has a version. Defaults to install"`
-	Rollback     string            `json:"rollback,omitempty" layer:"v" expand:"no" doc:"Runs when a host returns to this version. Defaults to update, then install"`
-	Uninstall    string            `json:"uninstall,omitempty" layer:"v" expand:"no" doc:"Removes this version from a host. Without it, a version without artifacts cannot be uninstalled"`
-	PostScript   string            `json:"post_script,omitempty" layer:"pv" expand:"no" doc:"Runs after the main script. A version's replaces the project's"`
+	PreScript    string            `json:"pre_script,omitempty" layer:"pv" group:"scripts" expand:"no" doc:"Runs before the main script. A version's replaces the project's" format:"script"`
+	Install      string            `json:"install,omitempty" layer:"v" expand:"no" doc:"Runs on a host that has no version of the project yet" format:"script"`
+	Update       string            `json:"update,omitempty" layer:"v" expand:"no" doc:"Runs on a host that has a version. Defaults to install" format:"script"`
+	Rollback     string            `json:"rollback,omitempty" layer:"v" expand:"no" doc:"Runs when a host returns to this version. Defaults to update, then install" format:"script"`
+	Uninstall    string            `json:"uninstall,omitempty" layer:"v" expand:"no" doc:"Removes this version from a host. Without it, a version without artifacts cannot be uninstalled" format:"script"`
+	PostScript   string            `json:"post_script,omitempty" layer:"pv" expand:"no" doc:"Runs after the main script. A version's replaces the project's" format:"script"`
 	Health       *Health           `json:"health,omitempty" layer:"pv" expand:"no" doc:"Check by the agent after the scripts. A version's replaces the project's as a whole"`
 }
 

@@ -1855,9 +1855,15 @@ export interface components {
             platform?: string;
             /** @description Published on the host */
             ports?: components["schemas"]["Port"][];
-            /** @description Runs on the host when the new container is healthy; if it fails, the old one comes back. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs on the host when the new container is healthy; if it fails, the old one comes back. A version's replaces the project's
+             */
             post_script?: string;
-            /** @description Runs on the host before the image is pulled. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs on the host before the image is pulled. A version's replaces the project's
+             */
             pre_script?: string;
             privileged?: boolean;
             /**
@@ -2134,9 +2140,15 @@ export interface components {
             total: number;
         };
         GitAuth: {
-            /** @description PEM, of an https host with a CA of its own */
+            /**
+             * Format: text
+             * @description PEM, of an https host with a CA of its own
+             */
             ca_cert?: string;
-            /** @description Lines of a known_hosts file. Without them the host must be known to the agent's user */
+            /**
+             * Format: text
+             * @description Lines of a known_hosts file. Without them the host must be known to the agent's user
+             */
             known_hosts?: string;
             /**
              * @description Password or token for http and https
@@ -2144,6 +2156,7 @@ export interface components {
              */
             password?: string;
             /**
+             * Format: text
              * @description Private key for ssh, without a passphrase
              * @example ${DEPLOY_KEY}
              */
@@ -2187,9 +2200,15 @@ export interface components {
              * @example /srv/site
              */
             path?: string;
-            /** @description Runs in the new release directory after current leads to it; if it fails, current leads back. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs in the new release directory after current leads to it; if it fails, current leads back. A version's replaces the project's
+             */
             post_script?: string;
-            /** @description Runs in the new release directory before current leads to it. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs in the new release directory before current leads to it. A version's replaces the project's
+             */
             pre_script?: string;
             /**
              * @description Branch, tag or commit. A version must have one, unless its project has
@@ -2216,13 +2235,19 @@ export interface components {
              * @example 1m30s
              */
             timeout?: string;
-            /** @description Runs in the current release before an uninstall removes the releases */
+            /**
+             * Format: script
+             * @description Runs in the current release before an uninstall removes the releases
+             */
             uninstall?: string;
             /** @description User, or user:group, that git and the scripts run as; the agent must be root. Defaults to the agent's own */
             user?: string;
         };
         Health: {
-            /** @description Script; exit code 0 passes */
+            /**
+             * Format: script
+             * @description Script; exit code 0 passes
+             */
             exec?: string;
             /** @description URL; a 2xx or 3xx answer passes */
             http?: string;
@@ -2516,7 +2541,10 @@ export interface components {
             kind?: string;
             /** @description Of the object. Defaults to the only one of its kind */
             name?: string;
-            /** @description YAML or JSON */
+            /**
+             * Format: yaml
+             * @description YAML or JSON
+             */
             patch: string;
             /**
              * @description Strategic merge patch, JSON merge patch, or a list of JSON patch operations. Defaults to strategic
@@ -2715,7 +2743,10 @@ export interface components {
             };
             /** @description A version's replaces the project's as a whole */
             liveness?: components["schemas"]["KubeProbe"];
-            /** @description YAML of one or more objects, instead of all fields of the workload. A version's replaces the project's */
+            /**
+             * Format: yaml
+             * @description YAML of one or more objects, instead of all fields of the workload. A version's replaces the project's
+             */
             manifest?: string;
             /**
              * @description Of a rolling update: count or percentage
@@ -2749,9 +2780,15 @@ export interface components {
             };
             /** @description Of the container */
             ports?: components["schemas"]["KubePort"][];
-            /** @description Runs on the agent's host when the rollout is ready. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs on the agent's host when the rollout is ready. A version's replaces the project's
+             */
             post_script?: string;
-            /** @description Runs on the agent's host before anything is applied. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs on the agent's host before anything is applied. A version's replaces the project's
+             */
             pre_script?: string;
             /** @enum {string} */
             pull_policy?: "Always" | "IfNotPresent" | "Never" | "";
@@ -3390,6 +3427,11 @@ export interface components {
             doc: string;
             /** @description Whether ${NAME} is replaced in it */
             expand: boolean;
+            /**
+             * @description What it is about, for forms that show many fields
+             * @example network
+             */
+            group: string;
             /** @description Which may set it */
             layers: string[];
             /**
@@ -3575,7 +3617,10 @@ export interface components {
             };
             /** @description Check by the agent after the scripts. A version's replaces the project's as a whole */
             health?: components["schemas"]["Health"];
-            /** @description Runs on a host that has no version of the project yet */
+            /**
+             * Format: script
+             * @description Runs on a host that has no version of the project yet
+             */
             install?: string;
             /** @description Program that runs the scripts. Defaults to /bin/sh */
             interpreter?: string;
@@ -3586,20 +3631,35 @@ export interface components {
             keep_releases?: number;
             /** @description Of what the scripts may use */
             limits?: components["schemas"]["ProcessLimits"];
-            /** @description Runs after the main script. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs after the main script. A version's replaces the project's
+             */
             post_script?: string;
-            /** @description Runs before the main script. A version's replaces the project's */
+            /**
+             * Format: script
+             * @description Runs before the main script. A version's replaces the project's
+             */
             pre_script?: string;
-            /** @description Runs when a host returns to this version. Defaults to update, then install */
+            /**
+             * Format: script
+             * @description Runs when a host returns to this version. Defaults to update, then install
+             */
             rollback?: string;
             /**
              * @description For all scripts of a step together. Defaults to 10m
              * @example 1m30s
              */
             timeout?: string;
-            /** @description Removes this version from a host. Without it, a version without artifacts cannot be uninstalled */
+            /**
+             * Format: script
+             * @description Removes this version from a host. Without it, a version without artifacts cannot be uninstalled
+             */
             uninstall?: string;
-            /** @description Runs on a host that has a version. Defaults to install */
+            /**
+             * Format: script
+             * @description Runs on a host that has a version. Defaults to install
+             */
             update?: string;
             /** @description User, or user:group, that the scripts run as; the agent must be root. Defaults to the agent's own */
             user?: string;

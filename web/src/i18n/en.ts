@@ -80,7 +80,14 @@ export const en = {
     soon: 'What hosts print appears here.', missing: 'The logs of {n} hosts have not arrived in full: {hosts}',
   },
   projects: { title: 'Projects' },
-  schemaForm: {},
+  schemaForm: {
+    find: 'Find among {n} fields', onlySet: 'Only what is set', noMatch: 'No field matches.', noneSet: 'Nothing is set.', fields: '{n} field | {n} fields', set: '{n} of {of} set', wrong: 'not accepted',
+    default: 'Default:', required: 'Required', clear: 'Clear', clearField: 'Clear {name}', add: 'Add', remove: 'Remove {what}', up: 'Move {n} up', key: 'Name', twice: 'There twice: {keys}', choose: 'Default',
+    group: {
+      process: 'Process', files: 'Files', scripts: 'Scripts and health check', source: 'Repository', image: 'Image and process', network: 'Network', storage: 'Storage', rights: 'Rights and isolation',
+      resources: 'Resources', life: 'Health and restarts', change: 'How it changes', cluster: 'Cluster', workload: 'Workload', labels: 'Labels and annotations', placement: 'Placement', manifest: 'Manifest of your own', apply: 'How it is applied',
+    },
+  },
   schedules: { title: 'Schedules' },
   fleet: {
     counts: '{online} of {total} online', run: 'Run a command on {n} agent | Run a command on {n} agents', selector: 'env=prod,os=linux,!maintenance', selectorLabel: 'Selector', search: 'Id, host, address', status: 'Status', any: 'all',

@@ -81,7 +81,14 @@ export const zh: Messages = {
     soon: '主机的输出会显示在这里。', missing: '{n} 台主机的日志尚未完整到达：{hosts}',
   },
   projects: { title: '项目' },
-  schemaForm: {},
+  schemaForm: {
+    find: '在 {n} 个字段中查找', onlySet: '只看已设置的', noMatch: '没有匹配的字段。', noneSet: '尚未设置任何字段。', fields: '{n} 个字段', set: '已设置 {n} / {of}', wrong: '未被接受',
+    default: '默认值：', required: '必填', clear: '清除', clearField: '清除 {name}', add: '添加', remove: '移除 {what}', up: '将第 {n} 项上移', key: '名称', twice: '重复：{keys}', choose: '默认',
+    group: {
+      process: '进程', files: '文件', scripts: '脚本与健康检查', source: '仓库', image: '镜像与进程', network: '网络', storage: '存储', rights: '权限与隔离',
+      resources: '资源', life: '健康与重启', change: '更新方式', cluster: '集群', workload: '工作负载', labels: '标签与注解', placement: '调度', manifest: '自备清单', apply: '应用方式',
+    },
+  },
   schedules: { title: '计划' },
   fleet: {
     counts: '在线 {online} / {total}', run: '在 {n} 台主机上执行命令', selector: 'env=prod,os=linux,!maintenance', selectorLabel: '选择器', search: 'id、主机名、地址', status: '状态', any: '全部',
