@@ -16,6 +16,8 @@ export function staleBy(topic: string): { key: QueryKey; every: number }[] {
       return [{ key: ['tasks'], every: seldom }, { key: ['overview'], every: seldom }]
     case 'jobs':
       return [{ key: ['jobs'], every: seldom }, { key: ['overview'], every: seldom }]
+    case 'schedules':
+      return [{ key: ['schedules'], every: seldom }, { key: ['schedule'], every: seldom }]
   }
   if (!topic.startsWith('task/')) return []
   const id = topic.slice('task/'.length)
@@ -27,6 +29,8 @@ export function staleBy(topic: string): { key: QueryKey; every: number }[] {
     { key: ['overview'], every: seldom },
     { key: ['installations'], every: seldom },
     { key: ['history'], every: seldom },
+    { key: ['schedules'], every: seldom },
+    { key: ['schedule'], every: seldom },
   ]
 }
 

@@ -39,6 +39,8 @@ const byStatus: Record<string, Token> = {
   refused: 'failed', timeout: 'failed',
   // of jobs and commands
   cancelling: 'cancelled', completed: 'succeeded', executing: 'running',
+  // of schedules and their fires
+  active: 'soaking', over: 'succeeded', requested: 'waiting', started: 'succeeded', missed: 'partial',
   // of agents and what they run
   online: 'online', reconnecting: 'running', installed: 'succeeded',
 }
