@@ -29,7 +29,7 @@ describe('taskOf', () => {
     const back = draftOf(taskOf(d, 'script', 8))
     expect(back).toEqual(d)
     // What was given for every type by another client is shown where it counts.
-    expect(draftOf({ project: 'shop', version: '1', override: { env: { A: '1', B: '2' }, timeout: '5m', script: { env: { B: '3' } } } }).override).toEqual({ env: { A: '1', B: '3' }, timeout: '5m' })
+    expect(draftOf({ project: 'shop', version: '1', action: 'deploy', override: { env: { A: '1', B: '2' }, timeout: '5m', script: { env: { B: '3' } } } }).override).toEqual({ env: { A: '1', B: '3' }, timeout: '5m' })
   })
 })
 
