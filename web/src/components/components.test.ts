@@ -53,7 +53,7 @@ describe('languages', () => {
       for (const key of keys(en)) expect(() => say(key, { n: 1 }), key).not.toThrow()
     }
     i18n.global.locale.value = 'en'
-    expect(say('newRelease.cronHint', {})).toBe('Or @hourly, @daily, @every 90m')
+    expect(say('newRelease.cronHint', {})).toBe('Minute hour day month weekday, or @hourly, @daily, @every 90m')
   })
   it('say the same things', () => {
     expect(keys(zh)).toEqual(keys(en))

@@ -65,7 +65,7 @@ export const en = {
     wavesAt: 'Waves, % of all hosts', wavesHint: 'Such as 25, 50, 100: what is done after each.', wavesWrong: 'Give rising shares, such as 25, 50, 100.', failuresHint: 'A count, or a share such as 10%.', onFailure: 'When more fail',
     then: { stop: 'stop there', rollback: 'roll back all of it' }, byDefault: '{what} (default)',
     override: 'Override values', overrideHint: 'for this release alone', overridden: '{n} value | {n} values',
-    now: 'Now', once: 'Once, later', again: 'Again and again', name: 'Name of the schedule', at: 'At ({zone})', cron: 'Cron: minute hour day month weekday', cronHint: 'Or {\'@\'}hourly, {\'@\'}daily, {\'@\'}every 90m', zone: 'Time zone', overlap: 'If an earlier one still runs',
+    now: 'Now', once: 'Once, later', again: 'Again and again', name: 'Name of the schedule', at: 'At ({zone})', cron: 'Cron', cronHint: 'Minute hour day month weekday, or {\'@\'}hourly, {\'@\'}daily, {\'@\'}every 90m', zone: 'Time zone', overlap: 'If an earlier one still runs',
     catchup: 'May start late by', jitter: 'Later by chance, up to', note: 'Note', noTimes: 'Say when, and the next five times appear here.',
     start: 'Start the release', startOn: 'Roll out {project} {version} to {n} host | Roll out {project} {version} to {n} hosts', uninstallFrom: 'Uninstall {project} from {n} host | Uninstall {project} from {n} hosts',
     uninstallText: 'Whatever version they run is removed, as its uninstall says. To have it back, release it again.', makeSchedule: 'Make the schedule', save: 'Save the schedule',

@@ -66,7 +66,7 @@ export const zh: Messages = {
     wavesAt: '批次（占全部主机的 %）', wavesHint: '例如 25, 50, 100：每批之后累计完成的比例。', wavesWrong: '请填写递增的比例，如 25, 50, 100。', failuresHint: '台数，或比例如 10%。', onFailure: '失败超出时',
     then: { stop: '就此停止', rollback: '全部回滚' }, byDefault: '{what}（默认）',
     override: '覆盖配置', overrideHint: '仅用于本次发布', overridden: '{n} 项',
-    now: '立即', once: '稍后一次', again: '周期执行', name: '计划名称', at: '时间（{zone}）', cron: 'Cron：分 时 日 月 星期', cronHint: '也可用 {\'@\'}hourly、{\'@\'}daily、{\'@\'}every 90m', zone: '时区', overlap: '前一次仍在执行时',
+    now: '立即', once: '稍后一次', again: '周期执行', name: '计划名称', at: '时间（{zone}）', cron: 'Cron', cronHint: '分 时 日 月 星期，也可用 {\'@\'}hourly、{\'@\'}daily、{\'@\'}every 90m', zone: '时区', overlap: '前一次仍在执行时',
     catchup: '允许迟到', jitter: '随机推迟，最多', note: '备注', noTimes: '填写时间后，这里显示接下来的五次。',
     start: '开始发布', startOn: '把 {project} {version} 发布到 {n} 台', uninstallFrom: '从 {n} 台卸载 {project}',
     uninstallText: '按卸载配置移除其上运行的任何版本。要恢复，需重新发布。', makeSchedule: '创建计划', save: '保存计划',

@@ -68,7 +68,7 @@ type Translate = (key: string, named?: Record<string, unknown>, plural?: number)
 
 /** whenText says when something fires, in words where there are any. */
 export function whenText(when: { at?: string; cron?: string }, t: Translate, locale: string): string {
-  if (when.at) return t('schedules.onceAt', { time: new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short' }).format(Date.parse(when.at)) })
+  if (when.at) return t('schedules.onceAt', { time: new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short', hourCycle: 'h23' }).format(Date.parse(when.at)) })
   const words = cronWords(when.cron ?? '')
   if (!words) return when.cron ?? ''
   switch (words.kind) {
@@ -113,7 +113,7 @@ export function localInput(at: number): string {
 /** inZone says a time that the API gave in a zone, by the clock of that zone. */
 export function inZone(at: string, zone: string | undefined, locale: string): string {
   try {
-    return new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short', timeZone: zone || 'UTC' }).format(Date.parse(at))
+    return new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'short', hourCycle: 'h23', timeZone: zone || 'UTC' }).format(Date.parse(at))
   } catch {
     return at // A zone that the server knows and this browser does not.
   }
