@@ -363,6 +363,7 @@ const scenarios = {
     await value('env.GREETING').getByText('GREETING of the environment').waitFor()
     assert.match(await value('env.GREETING').innerText(), /hello from prod/)
     await value('env.TOKEN').getByText('TOKEN of the project · secret').waitFor()
+    await page.locator('main').evaluate((m) => m.scrollTo(0, 0))
     await shoot('release-new')
     await page.locator('main').evaluate((m) => m.scrollTo(0, 700))
     await shoot('release-new-below')
@@ -540,6 +541,7 @@ async function makePay() {
 /** choose picks an option of a list. */
 async function choose(label, option) {
   const list = page.getByRole('combobox', { name: label, exact: true })
+  await list.scrollIntoViewIfNeeded()
   await list.focus()
   await list.press('Enter')
   await page.getByRole('option', { name: new RegExp(`^${option.replaceAll('.', '\\.')}`) }).click()
