@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/planning"
 	"github.com/quicflow/quicflow/internal/release"
@@ -126,6 +127,10 @@ func (a *Activities) makeTask(ctx context.Context, s release.Schedule, fire rele
 func (a *Activities) recordFire(ctx context.Context, s release.Schedule, fire release.Fire) error {
 	if err := a.store.RecordFire(ctx, fire); err != nil {
 		return fmt.Errorf("record fire: %w", err)
+	}
+	a.bus.Notify(bus.Schedules)
+	if fire.State == release.FireStarted {
+		a.bus.Notify(bus.Tasks)
 	}
 	if fire.State != release.FireStarted {
 		a.log.WarnContext(ctx, "a schedule made no task", "schedule", s.Name, "due", fire.Due, "state", string(fire.State), "reason", fire.Reason)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -317,7 +318,9 @@ func TestPreview(t *testing.T) {
 	require.Equal(t, release.LayerTask, p.Config.Provenance["env.X"])
 	require.Equal(t, release.LayerVersion, p.Config.Provenance["env.V"])
 	require.Equal(t, 3, p.Total)
-	require.Equal(t, []release.Wave{{Size: 1, Canary: true}, {Number: 1, Size: 2}}, p.Waves)
+	require.Equal(t, []api.PreviewWave{
+		{Wave: release.Wave{Size: 1, Canary: true}, Sample: clients[:1]}, {Wave: release.Wave{Number: 1, Size: 2}, Sample: clients[1:]},
+	}, p.Waves)
 	require.Len(t, p.Groups, 2)
 	require.Equal(t, "update", p.Groups[0].Action)
 	require.Equal(t, "1.0", p.Groups[0].From)
@@ -332,4 +335,83 @@ func TestPreview(t *testing.T) {
 	_, total, err := s.Store.Tasks(t.Context(), noTaskFilter)
 	require.NoError(t, err)
 	require.Equal(t, 1, total)
+}
+
+// Who is in which wave is what the task then does.
+func TestPreviewSaysWhoIsInWhichWave(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(30, nil)
+	s.AddVersion("hello", "1.0")
+	const task = `{"project":"hello","version":"1.0","targets":{"selector":"*"},"strategy":{"canary":{"percent":10},"waves":[20]}}`
+	p := read[api.Preview](t, want(t, s, 200, "POST", "/api/release/preview", task))
+	made := read[release.Task](t, want(t, s, 201, "POST", "/api/release/tasks", task))
+	require.Len(t, p.Waves, 3)
+	for i, wave := range p.Waves {
+		require.Equal(t, made.Waves[i], wave.Wave)
+		text := want(t, s, 200, "GET", fmt.Sprintf("/api/release/tasks/%s/targets?wave=%d", made.ID, wave.Number), "")
+		var ids []string
+		for _, target := range read[api.TargetList](t, text).Targets {
+			ids = append(ids, target.ClientID)
+		}
+		require.Equal(t, ids[:min(20, len(ids))], wave.Sample)
+		if len(ids) > 20 {
+			require.Equal(t, ids[len(ids)-1], wave.Last)
+		} else {
+			require.Empty(t, wave.Last)
+		}
+	}
+}
+
+// A second click, or a reload, starts nothing twice.
+func TestIdempotencyKey(t *testing.T) {
+	s := apitest.Start(t)
+	s.AddClients(2, nil)
+	v := s.AddVersion("hello", "1.0")
+	post := func(key, body string) (int, string) {
+		r := s.Request("POST", "/api/release/tasks", strings.NewReader(body))
+		r.Header.Set("Idempotency-Key", key)
+		return send(t, r)
+	}
+	const task = `{"project":"hello","version":"1.0","targets":{"selector":"*"},"strategy":{"canary":{"percent":50},"max_failures":"1"},"override":{"env":{"A":"b"}}}`
+	status, text := post("one", task)
+	require.Equal(t, 201, status, text)
+	first := read[release.Task](t, text)
+	// What has changed since does not matter: it was taken then.
+	want(t, s, 200, "PATCH", "/api/release/versions/"+v.ID, `{"status":"deprecated"}`)
+	status, text = post("one", task)
+	require.Equal(t, 201, status, text)
+	require.Equal(t, first.ID, read[release.Task](t, text).ID)
+	want(t, s, 200, "PATCH", "/api/release/versions/"+v.ID, `{"status":"active"}`)
+	for _, other := range []string{
+		`{"project":"hello","version":"1.0","targets":{"selector":"*"},"strategy":{"canary":{"percent":50},"max_failures":"1"}}`,
+		`{"project":"hello","version":"1.0","targets":{"selector":"id=client-1"},"strategy":{"canary":{"percent":50},"max_failures":"1"},"override":{"env":{"A":"b"}}}`,
+		`{"project":"hello","version":"1.0","targets":{"selector":"*"},"strategy":{"canary":{"percent":40},"max_failures":"1"},"override":{"env":{"A":"b"}}}`,
+		`{"project":"hello","action":"uninstall","targets":{"selector":"*"}}`,
+	} {
+		status, text = post("one", other)
+		require.Equal(t, 409, status, text)
+		require.Contains(t, text, first.ID)
+	}
+	status, text = post("two", task)
+	require.Equal(t, 201, status, text)
+	require.NotEqual(t, first.ID, read[release.Task](t, text).ID)
+
+	// At the very same moment, too.
+	answers := make(chan string)
+	for range 8 {
+		go func() {
+			status, text := post("three", task)
+			answers <- fmt.Sprint(status, " ", text)
+		}()
+	}
+	ids := map[string]bool{}
+	for range 8 {
+		status, text, _ := strings.Cut(<-answers, " ")
+		require.Equal(t, "201", status, text)
+		ids[read[release.Task](t, text).ID] = true
+	}
+	require.Len(t, ids, 1)
+	_, total, err := s.Store.Tasks(t.Context(), noTaskFilter)
+	require.NoError(t, err)
+	require.Equal(t, 3, total)
 }

@@ -28,7 +28,7 @@ type EventsHello struct {
 
 // EventsChanged says what has changed since the event before. Read again what you show of it.
 type EventsChanged struct {
-	Topics []string `json:"topics" doc:"clients, tasks and jobs (lists), projects (with their versions, environments and variables), system (its figures), and task/ID: a task or job, its hosts or its log"`
+	Topics []string `json:"topics" doc:"clients, tasks and jobs (lists), projects (with their versions, environments and variables), schedules, system (its figures), and task/ID: a task or job, its hosts or its log"`
 	All    bool     `json:"all,omitempty" doc:"More than can be named: read everything again"`
 }
 
@@ -83,7 +83,7 @@ func (s *server) serveEvents(r *http.Request, out *eventWriter) {
 			}
 			continue
 		case <-reread.C:
-			event.Topics = []string{bus.Clients, bus.Jobs, bus.Projects, bus.Tasks}
+			event.Topics = []string{bus.Clients, bus.Jobs, bus.Projects, bus.Schedules, bus.Tasks}
 		case <-changed:
 			event.Topics, event.All = watch.Take()
 		}

@@ -42,6 +42,8 @@ func TestEventsTellWhatChanged(t *testing.T) {
 		s.Progress(id, release.StatusRunning, release.PhaseWave)
 		status, text = do(t, s, "POST", "/api/batch/execute", `{"command": "uptime", "selector": "*"}`)
 		require.Equal(t, 200, status, text)
+		status, text = do(t, s, "POST", schedules, nightly)
+		require.Equal(t, 201, status, text)
 		status, text = do(t, s, "POST", "/api/clients/"+clients[0]+"/revoke", "")
 		require.Equal(t, 204, status, text)
 		status, text = do(t, s, "PUT", "/api/release/projects/hello/variables/PORT", `{"value": "80"}`)
@@ -51,7 +53,7 @@ func TestEventsTellWhatChanged(t *testing.T) {
 		for _, topic := range e.Topics {
 			seen[topic] = true
 		}
-		return !(seen["tasks"] && seen["jobs"] && seen["clients"] && seen["projects"] && seen["task/"+id])
+		return !(seen["tasks"] && seen["jobs"] && seen["clients"] && seen["projects"] && seen["schedules"] && seen["task/"+id])
 	})
 }
 

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,16 @@ func TestWrongManagedThings(t *testing.T) {
 	want(t, s, 404, "DELETE", variable+"A", "")
 }
 
+// used gives the variables that a value of a preview takes something from.
+func used(p api.Preview, path string) []release.VariableUse {
+	for _, v := range p.Values {
+		if v.Path == path {
+			return v.Variables
+		}
+	}
+	return nil
+}
+
 // The whole way of a variable: from the project to what runs, and nowhere else if it is secret.
 func TestVariablesInATask(t *testing.T) {
 	s := apitest.Start(t)
@@ -200,6 +211,9 @@ func TestVariablesInATask(t *testing.T) {
 	preview := read[api.Preview](t, want(t, s, 200, "POST", "/api/release/preview", task))
 	require.Len(t, preview.Warnings, 1)
 	require.Contains(t, preview.Warnings[0], "there is no variable")
+	require.Len(t, preview.Problems, 1)
+	require.Contains(t, []string{"image", "registry.password"}, preview.Problems[0].Path)
+	require.Equal(t, []release.VariableUse{{Name: "REGISTRY", From: release.OfNobody}}, used(preview, "image"))
 
 	want(t, s, 201, "PUT", project+"/variables/REGISTRY", `{"value":"registry.example.com"}`)
 	want(t, s, 201, "PUT", project+"/variables/REGISTRY?environment=prod", `{"value":"registry.prod"}`)
@@ -213,13 +227,24 @@ func TestVariablesInATask(t *testing.T) {
 	require.NotContains(t, text, "hunter2")
 	preview = read[api.Preview](t, text)
 	require.Empty(t, preview.Warnings)
+	require.Empty(t, preview.Problems)
+	require.Equal(t, []release.VariableUse{{Name: "REGISTRY", From: release.OfEnvironment}}, used(preview, "image"))
+	require.Equal(t, []release.VariableUse{{Name: "TOKEN", From: release.OfProject, Secret: true}}, used(preview, "registry.password"))
+	require.Equal(t, []release.VariableUse{{Name: "QUICFLOW_PROJECT", From: release.OfQuicFlow}, {Name: "QUICFLOW_ENVIRONMENT", From: release.OfQuicFlow}}, used(preview, "name"))
+	require.Equal(t, []release.VariableUse{{Name: "QUICFLOW_TARGET", From: release.OfHost}}, used(preview, "labels.host"))
+	require.Empty(t, used(preview, "stop_timeout"))
 	require.Equal(t, "prod", preview.Environment)
 	require.Equal(t, 2, preview.Total, "the hosts of the environment")
-	require.Equal(t, []release.Wave{{Size: 1, Canary: true}, {Number: 1, Size: 1}}, preview.Waves)
-	require.Contains(t, preview.Values, release.ConfigValue{Path: "image", Value: "registry.prod/shop", Layer: release.LayerProject})
-	require.Contains(t, preview.Values, release.ConfigValue{Path: "registry.password", Value: "${TOKEN}", Layer: release.LayerProject})
-	require.Contains(t, preview.Values, release.ConfigValue{Path: "image_tag", Value: "1.0", Layer: release.LayerVersion})
-	require.Contains(t, preview.Values, release.ConfigValue{Path: "stop_timeout", Value: "10s", Layer: release.LayerDefault})
+	require.Equal(t, release.Wave{Size: 1, Canary: true}, preview.Waves[0].Wave)
+	require.Equal(t, []string{"client-1"}, preview.Waves[0].Sample)
+	for _, want := range []release.ConfigValue{
+		{Path: "image", Value: "registry.prod/shop", Layer: release.LayerProject},
+		{Path: "registry.password", Value: "${TOKEN}", Layer: release.LayerProject},
+		{Path: "image_tag", Value: "1.0", Layer: release.LayerVersion},
+		{Path: "stop_timeout", Value: "10s", Layer: release.LayerDefault},
+	} {
+		require.True(t, slices.ContainsFunc(preview.Values, func(v api.PreviewValue) bool { return v.ConfigValue == want }), want)
+	}
 
 	text = want(t, s, 201, "POST", "/api/release/tasks", task)
 	require.NotContains(t, text, "hunter2")
@@ -282,6 +307,20 @@ func TestPreviewJoinsGroups(t *testing.T) {
 	for _, changes := range []string{"update[{env.N 1 2} {timeout 1m0s 10m0s}]", "update[{timeout 2m0s 10m0s}]", "install[]"} {
 		require.Equal(t, 3, total[changes], changes)
 	}
+}
+
+// What would be refused is told before.
+func TestPreviewTellsWhoCannotDeploy(t *testing.T) {
+	s := apitest.Start(t)
+	clients := s.AddClients(3, nil)
+	s.CanDeploy(clients[:2]...)
+	want(t, s, 201, "POST", "/api/release/projects", `{"name":"shop","type":"git","git":{"repository":"https://example.com/x.git","ref":"main"}}`)
+	want(t, s, 201, "POST", "/api/release/projects/shop/versions", `{"version":"1","status":"active","git":{}}`)
+	const task = `{"project":"shop","version":"1","targets":{"selector":"*"}}`
+	p := read[api.Preview](t, want(t, s, 200, "POST", "/api/release/preview", task))
+	require.Len(t, p.Warnings, 1)
+	require.Contains(t, p.Warnings[0], "1 of 3 hosts cannot deploy git projects: "+clients[2])
+	require.Contains(t, want(t, s, 422, "POST", "/api/release/tasks", task), p.Warnings[0])
 }
 
 // All four types have a preview.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -17,16 +18,36 @@ import (
 
 // Preview is what a task would do.
 type Preview struct {
-	Project     string                `json:"project"`
-	Version     string                `json:"version,omitempty"`
-	Environment string                `json:"environment,omitempty"`
-	Action      release.Action        `json:"action" enum:"deploy,uninstall"`
-	Config      *release.Merged       `json:"config,omitempty" doc:"As merged, with the layer of each value and its variables in it, but secrets, and what only a host knows, as ${NAME}; left out when the task uninstalls"`
-	Values      []release.ConfigValue `json:"values" doc:"The configuration as a list, in the order of paths"`
-	Warnings    []string              `json:"warnings" doc:"Why the task would be refused, or do less than it seems"`
-	Total       int                   `json:"total" doc:"Targets; 0 if none were given"`
-	Waves       []release.Wave        `json:"waves"`
-	Groups      []PreviewGroup        `json:"groups" doc:"The targets by what would be done to them"`
+	Project     string           `json:"project"`
+	Version     string           `json:"version,omitempty"`
+	Environment string           `json:"environment,omitempty"`
+	Action      release.Action   `json:"action" enum:"deploy,uninstall"`
+	Config      *release.Merged  `json:"config,omitempty" doc:"As merged, with the layer of each value and its variables in it, but secrets, and what only a host knows, as ${NAME}; left out when the task uninstalls"`
+	Values      []PreviewValue   `json:"values" doc:"The configuration as a list, in the order of paths"`
+	Problems    []PreviewProblem `json:"problems" doc:"What is wrong with values of the configuration; the task would be refused"`
+	Warnings    []string         `json:"warnings" doc:"Why the task would be refused, or do less than it seems"`
+	Total       int              `json:"total" doc:"Targets; 0 if none were given"`
+	Waves       []PreviewWave    `json:"waves"`
+	Groups      []PreviewGroup   `json:"groups" doc:"The targets by what would be done to them"`
+}
+
+// PreviewValue is a value of the configuration, and where it came from.
+type PreviewValue struct {
+	release.ConfigValue
+	Variables []release.VariableUse `json:"variables,omitempty" doc:"What it takes from variables"`
+}
+
+// PreviewProblem is what is wrong with a value.
+type PreviewProblem struct {
+	Path    string `json:"path" example:"env.PORT" doc:"Within the type's part of the configuration; empty: of the whole"`
+	Message string `json:"message"`
+}
+
+// PreviewWave is a wave, and who is in it.
+type PreviewWave struct {
+	release.Wave
+	Sample []string `json:"sample" doc:"The first 20 of its hosts; their order is that of ids"`
+	Last   string   `json:"last,omitempty" doc:"The last of its hosts"`
 }
 
 // PreviewGroup is the targets to which the same would happen.
@@ -39,7 +60,10 @@ type PreviewGroup struct {
 	Changes []release.Change `json:"changes" doc:"How the configuration differs from that which runs there"`
 }
 
-const sampleSize = 5
+const (
+	sampleSize     = 5
+	waveSampleSize = 20
+)
 
 func (s *server) registerPreview(api huma.API) {
 	register(s, api, huma.Operation{
@@ -61,14 +85,21 @@ func (s *server) preview(ctx context.Context, in NewTask) (Preview, error) {
 	}
 	preview := Preview{
 		Project: o.Project.Name, Version: o.Version.Name, Environment: o.Environment.Name, Action: o.Task.Action,
-		Values: []release.ConfigValue{}, Warnings: []string{}, Waves: []release.Wave{}, Groups: []PreviewGroup{},
+		Values: []PreviewValue{}, Problems: []PreviewProblem{}, Warnings: []string{}, Waves: []PreviewWave{}, Groups: []PreviewGroup{},
 	}
 	if o.Task.Action == release.ActionDeploy {
 		config, err := o.Config("")
 		if err != nil && release.CodeOf(err) != release.CodeInvalid {
 			return Preview{}, err
 		}
-		preview.Config, preview.Values = &config, list(config.Values())
+		preview.Config, preview.Values = &config, values(&o, &config)
+		if problem, ok := errors.AsType[*release.Error](err); ok {
+			of, path, _ := strings.Cut(problem.Field, ".")
+			if of != string(config.Type) {
+				path = ""
+			}
+			preview.Problems = append(preview.Problems, PreviewProblem{Path: path, Message: problem.Message})
+		}
 		for _, why := range []error{o.Version.Deployable(), err} {
 			if why != nil {
 				preview.Warnings = append(preview.Warnings, why.Error())
@@ -84,9 +115,40 @@ func (s *server) preview(ctx context.Context, in NewTask) (Preview, error) {
 		return Preview{}, err
 	}
 	preview.Total = len(clients)
-	preview.Waves = list(release.PlanWaves(len(clients), o.Task.Strategy))
+	preview.Waves = previewWaves(clients, o.Task.Strategy)
+	if err := s.planner().CheckCapability(ctx, o.Project, clients); err != nil {
+		if release.CodeOf(err) != release.CodeInvalid {
+			return Preview{}, err
+		}
+		preview.Warnings = append(preview.Warnings, err.Error())
+	}
 	preview.Groups, err = s.groups(ctx, &o, preview.Config, clients)
 	return preview, err
+}
+
+// values lists a configuration with the variables that its values take something from.
+func values(o *planning.Intent, config *release.Merged) []PreviewValue {
+	merged := config.Values()
+	uses := o.VariableUses()
+	told := make([]PreviewValue, len(merged))
+	for i, v := range merged {
+		told[i] = PreviewValue{ConfigValue: v, Variables: uses[v.Path]}
+	}
+	return told
+}
+
+// previewWaves gives the waves as a task that is made now would have them.
+func previewWaves(clients []string, strategy release.Strategy) []PreviewWave {
+	clients = slices.Compact(slices.Sorted(slices.Values(clients)))
+	waves := release.PlanWaves(len(clients), strategy)
+	told := make([]PreviewWave, len(waves))
+	for i, members := range release.InWaves(clients, waves) {
+		told[i] = PreviewWave{Wave: waves[i], Sample: members[:min(len(members), waveSampleSize)]}
+		if len(members) > waveSampleSize {
+			told[i].Last = members[len(members)-1]
+		}
+	}
+	return told
 }
 
 // running tells apart what may run on a host.

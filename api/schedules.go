@@ -9,6 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/schedule"
@@ -193,6 +194,7 @@ func (s *server) registerSchedules(api huma.API) {
 		if err := s.Store.DeleteSchedule(ctx, stored.ID); err != nil {
 			return nil, err
 		}
+		s.Bus.Notify(bus.Schedules)
 		s.applySchedule(ctx, stored.ID)
 		return nil, nil
 	})
@@ -230,6 +232,7 @@ func (s *server) registerSchedules(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
+		s.Bus.Notify(bus.Schedules)
 		return replyWith(fire), nil
 	})
 	register(s, api, huma.Operation{
@@ -308,6 +311,7 @@ func (s *server) checkSchedule(ctx context.Context, made, before *release.Schedu
 // scheduleInEffect lets a stored schedule come into effect, and gives it.
 func (s *server) scheduleInEffect(ctx context.Context, id string) (*reply[release.Schedule], error) {
 	failpoint.Here("api.schedule.committed")
+	s.Bus.Notify(bus.Schedules)
 	s.applySchedule(ctx, id)
 	return s.schedule(ctx, id)
 }

@@ -1,10 +1,15 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
 
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
@@ -53,10 +58,14 @@ func (s *server) registerTasks(api huma.API) {
 	tags := []string{"tasks"}
 	register(s, api, huma.Operation{
 		OperationID: "create-task", Method: http.MethodPost, Path: "/api/release/tasks", Tags: tags, MaxBodyBytes: MaxTaskBody,
-		Summary: "Roll a version out, or uninstall", Description: "The task is stored before this answers, and then starts by itself.",
+		Summary: "Roll a version out, or uninstall", Description: "The task is stored before this answers, and then starts by itself. " +
+			"Who sends the same request with the same Idempotency-Key again gets the task that the first one made.",
 		DefaultStatus: http.StatusCreated,
-	}, func(ctx context.Context, in *struct{ Body NewTask }) (*reply[release.Task], error) {
-		task, err := s.createTask(ctx, in.Body)
+	}, func(ctx context.Context, in *struct {
+		Key  string `header:"Idempotency-Key" maxLength:"200" doc:"Of the caller's own choice, such as a UUID: of one caller, one key makes one task. With another request it answers 409"`
+		Body NewTask
+	}) (*reply[release.Task], error) {
+		task, err := s.createTask(ctx, in.Body, in.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -104,13 +113,51 @@ func (s *server) registerTasks(api huma.API) {
 	})
 }
 
-func (s *server) createTask(ctx context.Context, in NewTask) (release.Task, error) {
-	task, err := s.planner().Create(ctx, in, planning.Origin{By: principal(ctx)})
+// keyNamespace is that of the ids of tasks that were made with an idempotency key.
+var keyNamespace = uuid.MustParse("6d2a4c0e-6f0b-4b3e-9a51-0c1f4f6f7a52")
+
+func (s *server) createTask(ctx context.Context, in NewTask, key string) (release.Task, error) {
+	from := planning.Origin{By: principal(ctx)}
+	if key != "" {
+		from.ID = uuid.NewSHA1(keyNamespace, fmt.Appendf(nil, "%q %q", from.By, key)).String()
+		if made, err := s.Store.Task(ctx, from.ID); !errors.Is(err, release.ErrNotFound) {
+			return sameTask(made, in, err)
+		}
+	}
+	task, err := s.planner().Create(ctx, in, from)
+	if from.ID != "" && errors.Is(err, release.ErrConflict) { // it may have been made at this very moment
+		if made, findErr := s.Store.Task(ctx, from.ID); findErr == nil {
+			return sameTask(made, in, nil)
+		}
+	}
 	if err != nil {
 		return release.Task{}, err
 	}
 	s.startTask(ctx, task)
 	return task, nil
+}
+
+// sameTask gives a task that was made with a key, if it is what in asks for.
+func sameTask(made release.Task, in NewTask, err error) (release.Task, error) {
+	if err != nil {
+		return release.Task{}, err
+	}
+	asked := in.Task()
+	is := func(asked, id, name string) bool { return asked == id || asked == name }
+	if !is(asked.Project, made.ProjectID, made.Project) || !is(asked.Version, made.VersionID, made.Version) || asked.Action != made.Action ||
+		!is(in.Environment, made.EnvironmentID, made.Environment) ||
+		// What was left out is as the environment had it then.
+		!(len(in.Targets.Clients) == 0 && in.Targets.Selector == "") && !equalJSON(in.Targets, made.Targets) ||
+		!equalJSON(in.Strategy.Or(made.Strategy).WithDefaults(), made.Strategy) || !equalJSON(in.Override, made.Override) {
+		return release.Task{}, release.Conflict("the Idempotency-Key was used for another request: it made task %s", made.ID)
+	}
+	return made, nil
+}
+
+func equalJSON(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // startTask has a stored task begin.

@@ -72,7 +72,7 @@ func (c *cli) showPreview(p apiclient.Preview) {
 	}
 }
 
-func (c *cli) showValues(values []apiclient.ConfigValue) {
+func (c *cli) showValues(values []apiclient.PreviewValue) {
 	rows := make([][]string, 0, len(values))
 	for _, v := range values {
 		rows = append(rows, []string{v.Path, short(v.Value), string(v.Layer)})
@@ -81,7 +81,7 @@ func (c *cli) showValues(values []apiclient.ConfigValue) {
 }
 
 // waves writes a plan as sizes.
-func waves(plan []apiclient.Wave) string {
+func waves(plan []apiclient.PreviewWave) string {
 	text := make([]string, 0, len(plan))
 	for _, w := range plan {
 		name := fmt.Sprintf("wave %d", w.Number)

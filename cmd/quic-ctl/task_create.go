@@ -136,7 +136,7 @@ func (c *cli) taskCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			made, err := apiclient.Read[apiclient.Task](api.CreateTaskWithBody(cmd.Context(), "application/json", body))
+			made, err := apiclient.Read[apiclient.Task](api.CreateTaskWithBody(cmd.Context(), nil, "application/json", body))
 			if err != nil {
 				return doc.locate(err)
 			}

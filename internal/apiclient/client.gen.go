@@ -344,30 +344,6 @@ func (e CommandInfoStatus) Valid() bool {
 	}
 }
 
-// Defines values for ConfigValueLayer.
-const (
-	ConfigValueLayerDefault ConfigValueLayer = "default"
-	ConfigValueLayerProject ConfigValueLayer = "project"
-	ConfigValueLayerTask    ConfigValueLayer = "task"
-	ConfigValueLayerVersion ConfigValueLayer = "version"
-)
-
-// Valid indicates whether the value is a known member of the ConfigValueLayer enum.
-func (e ConfigValueLayer) Valid() bool {
-	switch e {
-	case ConfigValueLayerDefault:
-		return true
-	case ConfigValueLayerProject:
-		return true
-	case ConfigValueLayerTask:
-		return true
-	case ConfigValueLayerVersion:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for ContainerSpecPullPolicy.
 const (
 	ContainerSpecPullPolicyAlways  ContainerSpecPullPolicy = "always"
@@ -1403,6 +1379,30 @@ func (e PreviewGroupState) Valid() bool {
 	}
 }
 
+// Defines values for PreviewValueLayer.
+const (
+	PreviewValueLayerDefault PreviewValueLayer = "default"
+	PreviewValueLayerProject PreviewValueLayer = "project"
+	PreviewValueLayerTask    PreviewValueLayer = "task"
+	PreviewValueLayerVersion PreviewValueLayer = "version"
+)
+
+// Valid indicates whether the value is a known member of the PreviewValueLayer enum.
+func (e PreviewValueLayer) Valid() bool {
+	switch e {
+	case PreviewValueLayerDefault:
+		return true
+	case PreviewValueLayerProject:
+		return true
+	case PreviewValueLayerTask:
+		return true
+	case PreviewValueLayerVersion:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ProjectType.
 const (
 	ProjectTypeContainer  ProjectType = "container"
@@ -1826,6 +1826,33 @@ func (e TaskStatus) Valid() bool {
 	case TaskStatusStarting:
 		return true
 	case TaskStatusSucceeded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for VariableUseFrom.
+const (
+	VariableUseFromBuiltIn     VariableUseFrom = "built_in"
+	VariableUseFromEnvironment VariableUseFrom = "environment"
+	VariableUseFromHost        VariableUseFrom = "host"
+	VariableUseFromNowhere     VariableUseFrom = "nowhere"
+	VariableUseFromProject     VariableUseFrom = "project"
+)
+
+// Valid indicates whether the value is a known member of the VariableUseFrom enum.
+func (e VariableUseFrom) Valid() bool {
+	switch e {
+	case VariableUseFromBuiltIn:
+		return true
+	case VariableUseFromEnvironment:
+		return true
+	case VariableUseFromHost:
+		return true
+	case VariableUseFromNowhere:
+		return true
+	case VariableUseFromProject:
 		return true
 	default:
 		return false
@@ -2619,20 +2646,6 @@ type CommandList struct {
 	Total int64 `json:"total"`
 }
 
-// ConfigValue defines model for ConfigValue.
-type ConfigValue struct {
-	Layer ConfigValueLayer `json:"layer"`
-
-	// Path Within the type's part of the configuration
-	//
-	// Examples: env.PORT
-	Path  string `json:"path"`
-	Value string `json:"value"`
-}
-
-// ConfigValueLayer defines model for ConfigValue.Layer.
-type ConfigValueLayer string
-
 // ContainerHealth defines model for ContainerHealth.
 type ContainerHealth struct {
 	// Disable Do without the image's check
@@ -3015,7 +3028,7 @@ type EventsChanged struct {
 	// All More than can be named: read everything again
 	All bool `json:"all,omitempty,omitzero"`
 
-	// Topics clients, tasks and jobs (lists), projects (with their versions, environments and variables), system (its figures), and task/ID: a task or job, its hosts or its log
+	// Topics clients, tasks and jobs (lists), projects (with their versions, environments and variables), schedules, system (its figures), and task/ID: a task or job, its hosts or its log
 	Topics []string `json:"topics"`
 }
 
@@ -4258,19 +4271,22 @@ type Preview struct {
 	Environment string        `json:"environment,omitempty,omitzero"`
 
 	// Groups The targets by what would be done to them
-	Groups  []PreviewGroup `json:"groups"`
-	Project string         `json:"project"`
+	Groups []PreviewGroup `json:"groups"`
+
+	// Problems What is wrong with values of the configuration; the task would be refused
+	Problems []PreviewProblem `json:"problems"`
+	Project  string           `json:"project"`
 
 	// Total Targets; 0 if none were given
 	Total int64 `json:"total"`
 
 	// Values The configuration as a list, in the order of paths
-	Values  []ConfigValue `json:"values"`
-	Version string        `json:"version,omitempty,omitzero"`
+	Values  []PreviewValue `json:"values"`
+	Version string         `json:"version,omitempty,omitzero"`
 
 	// Warnings Why the task would be refused, or do less than it seems
-	Warnings []string `json:"warnings"`
-	Waves    []Wave   `json:"waves"`
+	Warnings []string      `json:"warnings"`
+	Waves    []PreviewWave `json:"waves"`
 }
 
 // PreviewAction defines model for Preview.Action.
@@ -4299,6 +4315,46 @@ type PreviewGroupAction string
 
 // PreviewGroupState How far that can be believed
 type PreviewGroupState string
+
+// PreviewProblem defines model for PreviewProblem.
+type PreviewProblem struct {
+	Message string `json:"message"`
+
+	// Path Within the type's part of the configuration; empty: of the whole
+	//
+	// Examples: env.PORT
+	Path string `json:"path"`
+}
+
+// PreviewValue defines model for PreviewValue.
+type PreviewValue struct {
+	Layer PreviewValueLayer `json:"layer"`
+
+	// Path Within the type's part of the configuration
+	//
+	// Examples: env.PORT
+	Path  string `json:"path"`
+	Value string `json:"value"`
+
+	// Variables What it takes from variables
+	Variables []VariableUse `json:"variables,omitempty,omitzero"`
+}
+
+// PreviewValueLayer defines model for PreviewValue.Layer.
+type PreviewValueLayer string
+
+// PreviewWave defines model for PreviewWave.
+type PreviewWave struct {
+	Canary bool `json:"canary,omitempty,omitzero"`
+
+	// Last The last of its hosts
+	Last   string `json:"last,omitempty,omitzero"`
+	Number int64  `json:"number"`
+
+	// Sample The first 20 of its hosts; their order is that of ids
+	Sample []string `json:"sample"`
+	Size   int64    `json:"size"`
+}
 
 // ProcessLimits defines model for ProcessLimits.
 type ProcessLimits struct {
@@ -5027,6 +5083,17 @@ type VariableList struct {
 	Variables []Variable `json:"variables"`
 }
 
+// VariableUse defines model for VariableUse.
+type VariableUse struct {
+	// From Whose it is; host: what only a host knows; nowhere: there is none of this name
+	From   VariableUseFrom `json:"from"`
+	Name   string          `json:"name"`
+	Secret bool            `json:"secret,omitempty,omitzero"`
+}
+
+// VariableUseFrom Whose it is; host: what only a host knows; nowhere: there is none of this name
+type VariableUseFrom string
+
 // Version defines model for Version.
 type Version struct {
 	Container  ContainerSpec  `json:"container,omitempty,omitzero"`
@@ -5482,6 +5549,12 @@ type ListTasksParams struct {
 
 // ListTasksParamsStatus defines parameters for ListTasks.
 type ListTasksParamsStatus string
+
+// CreateTaskParams defines parameters for CreateTask.
+type CreateTaskParams struct {
+	// IdempotencyKey Of the caller's own choice, such as a UUID: of one caller, one key makes one task. With another request it answers 409
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
 
 // TaskLogsParams defines parameters for TaskLogs.
 type TaskLogsParams struct {
@@ -6409,21 +6482,21 @@ type ClientInterface interface {
 
 	// CreateTaskWithBody Roll a version out, or uninstall
 	//
-	// The task is stored before this answers, and then starts by itself.
+	// The task is stored before this answers, and then starts by itself. Who sends the same request with the same Idempotency-Key again gets the task that the first one made.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/release/tasks (the `CreateTask` operationId).
-	CreateTaskWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateTaskWithBody(ctx context.Context, params *CreateTaskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateTask Roll a version out, or uninstall
 	//
-	// The task is stored before this answers, and then starts by itself.
+	// The task is stored before this answers, and then starts by itself. Who sends the same request with the same Idempotency-Key again gets the task that the first one made.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/release/tasks (the `CreateTask` operationId).
-	CreateTask(ctx context.Context, body CreateTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateTask(ctx context.Context, params *CreateTaskParams, body CreateTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetTask Get a task
 	//
@@ -8238,13 +8311,13 @@ func (c *API) ListTasks(ctx context.Context, params *ListTasksParams, reqEditors
 
 // CreateTaskWithBody Roll a version out, or uninstall
 //
-// The task is stored before this answers, and then starts by itself.
+// The task is stored before this answers, and then starts by itself. Who sends the same request with the same Idempotency-Key again gets the task that the first one made.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/release/tasks (the `CreateTask` operationId).
-func (c *API) CreateTaskWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateTaskRequestWithBody(c.Server, contentType, body)
+func (c *API) CreateTaskWithBody(ctx context.Context, params *CreateTaskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTaskRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8257,13 +8330,13 @@ func (c *API) CreateTaskWithBody(ctx context.Context, contentType string, body i
 
 // CreateTask Roll a version out, or uninstall
 //
-// The task is stored before this answers, and then starts by itself.
+// The task is stored before this answers, and then starts by itself. Who sends the same request with the same Idempotency-Key again gets the task that the first one made.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/release/tasks (the `CreateTask` operationId).
-func (c *API) CreateTask(ctx context.Context, body CreateTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateTaskRequest(c.Server, body)
+func (c *API) CreateTask(ctx context.Context, params *CreateTaskParams, body CreateTaskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTaskRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -12800,18 +12873,18 @@ func NewListTasksRequest(server string, params *ListTasksParams) (*http.Request,
 }
 
 // NewCreateTaskRequest calls the generic CreateTask builder with application/json body
-func NewCreateTaskRequest(server string, body CreateTaskJSONRequestBody) (*http.Request, error) {
+func NewCreateTaskRequest(server string, params *CreateTaskParams, body CreateTaskJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateTaskRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateTaskRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateTaskRequestWithBody constructs an http.Request for the CreateTask method, with any body, and a specified content type
-func NewCreateTaskRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateTaskRequestWithBody(server string, params *CreateTaskParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -12835,6 +12908,21 @@ func NewCreateTaskRequestWithBody(server string, contentType string, body io.Rea
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }

@@ -7,11 +7,12 @@ const maxWatched = 256
 
 // The topics of what is new, or of another kind than before. What changes within a task or a job is told by Task.
 const (
-	Clients  = "clients"  // an agent came, went, or was revoked
-	Tasks    = "tasks"    // a task was made
-	Jobs     = "jobs"     // a job was made
-	Projects = "projects" // a project, or a version, environment or variable of one, was made, changed or deleted
-	System   = "system"   // there are new figures of the server
+	Clients   = "clients"   // an agent came, went, or was revoked
+	Tasks     = "tasks"     // a task was made
+	Jobs      = "jobs"      // a job was made
+	Projects  = "projects"  // a project, or a version, environment or variable of one, was made, changed or deleted
+	System    = "system"    // there are new figures of the server
+	Schedules = "schedules" // a schedule was made, changed or deleted, or fired
 )
 
 // Watch follows every topic of a bus, for who does not know in advance what will change. It is safe for concurrent use.

@@ -59,7 +59,7 @@ func (p Planner) Create(ctx context.Context, in release.NewTask, from Origin) (r
 	if err != nil {
 		return release.Task{}, err
 	}
-	if err := p.checkCapability(ctx, o.Project, clients); err != nil {
+	if err := p.CheckCapability(ctx, o.Project, clients); err != nil {
 		return release.Task{}, err
 	}
 	task.CreatedBy = from.By
@@ -112,7 +112,7 @@ func (p Planner) Retry(ctx context.Context, taskID, by string) (release.Task, er
 	if err != nil {
 		return release.Task{}, err
 	}
-	if err := p.checkCapability(ctx, project, clients); err != nil {
+	if err := p.CheckCapability(ctx, project, clients); err != nil {
 		if known, ok := errors.AsType[*release.Error](err); ok {
 			err = release.Conflict("cannot retry: %s", known.Message) // who retries names no targets
 		}
@@ -170,10 +170,10 @@ func (p Planner) again(ctx context.Context, task *release.Task, configID string)
 // incapableShown is how many hosts a refusal names.
 const incapableShown = 5
 
-// checkCapability refuses a task of which some targets cannot do its type, as their agents say in their facts. Of one that has not said
+// CheckCapability refuses a task of which some targets cannot do its type, as their agents say in their facts. Of one that has not said
 // yet what it can do, as right after it joined, nobody knows: it refuses the step itself, if it has to. Scripts are what every agent can run.
 // Of a cluster that the project names no agent says anything: it has tried the one that it finds by itself.
-func (p Planner) checkCapability(ctx context.Context, project release.Project, clients []string) error {
+func (p Planner) CheckCapability(ctx context.Context, project release.Project, clients []string) error {
 	if k := project.Kubernetes; project.Type == release.TypeScript || k != nil && k.Kubeconfig+k.Context != "" {
 		return nil
 	}
@@ -262,6 +262,12 @@ func (p Planner) Intend(ctx context.Context, in release.NewTask, anywhere bool) 
 // Lookup gives the variables of a version that is deployed by this task. The id of a task that is not made yet is empty.
 func (o *Intent) Lookup(taskID, version string) release.Lookup {
 	return release.Variables(release.BuiltIns{Release: taskID, Project: o.Project.Name, Version: version, Environment: o.Environment.Name}, o.variables)
+}
+
+// VariableUses gives the variables that the values of what the task deploys refer to, by the paths of the values.
+func (o *Intent) VariableUses() map[string][]release.VariableUse {
+	merged := release.Merge(o.Project, o.Version, o.Task.Override)
+	return merged.VariableUses(o.variables)
 }
 
 // Config gives what the task deploys: merged, expanded and checked.

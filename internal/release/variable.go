@@ -1,6 +1,7 @@
 package release
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -67,6 +68,69 @@ func Variables(b BuiltIns, variables []Variable) Lookup {
 		v, ok := known[name]
 		return v, ok
 	}
+}
+
+// VariableUse is a variable that a value refers to.
+type VariableUse struct {
+	Name   string     `json:"name"`
+	From   VariableOf `json:"from" enum:"environment,project,built_in,host,nowhere" doc:"Whose it is; host: what only a host knows; nowhere: there is none of this name"`
+	Secret bool       `json:"secret,omitempty"`
+}
+
+// VariableOf says whose a variable is.
+type VariableOf string
+
+// Whose a variable may be.
+const (
+	OfEnvironment VariableOf = "environment"
+	OfProject     VariableOf = "project"
+	OfQuicFlow    VariableOf = "built_in"
+	OfHost        VariableOf = "host"
+	OfNobody      VariableOf = "nowhere"
+)
+
+// VariableUses gives the variables that the values of a configuration that is not expanded refer to, each once in the order of the text,
+// by the paths of Flat. variables are those of the project and the environment.
+func (c *Merged) VariableUses(variables []Variable) map[string][]VariableUse {
+	builtIn := Variables(BuiltIns{}, nil)
+	owner := func(name string) VariableUse {
+		if _, ok := builtIn(name); ok {
+			if IsHostVariable(name) {
+				return VariableUse{Name: name, From: OfHost}
+			}
+			return VariableUse{Name: name, From: OfQuicFlow}
+		}
+		use := VariableUse{Name: name, From: OfNobody}
+		for _, v := range variables {
+			if v.Name == name && v.Environment != "" {
+				return VariableUse{Name: name, From: OfEnvironment, Secret: v.Secret}
+			}
+			if v.Name == name {
+				use = VariableUse{Name: name, From: OfProject, Secret: v.Secret}
+			}
+		}
+		return use
+	}
+	verbatim := map[string]bool{}
+	for _, rule := range Rules(c.Type) {
+		verbatim[rule.Path] = !rule.Expand
+	}
+	uses := map[string][]VariableUse{}
+	for path, text := range c.Flat() {
+		top := path
+		if cut := strings.IndexAny(path, ".["); cut >= 0 {
+			top = path[:cut]
+		}
+		if verbatim[top] {
+			continue
+		}
+		for _, found := range reference.FindAllStringSubmatch(text, -1) {
+			if name := found[1]; name != "" && !slices.ContainsFunc(uses[path], func(u VariableUse) bool { return u.Name == name }) {
+				uses[path] = append(uses[path], owner(name))
+			}
+		}
+	}
+	return uses
 }
 
 // References gives the names of the variables that a configuration refers to, each once, in no order.

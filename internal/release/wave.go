@@ -30,6 +30,16 @@ func PlanWaves(n int, s Strategy) []Wave {
 	return waves
 }
 
+// InWaves gives who of the targets is in each of the waves that PlanWaves made of their number: their order is that of the waves.
+// The parts share the memory of clients.
+func InWaves(clients []string, waves []Wave) [][]string {
+	members := make([][]string, len(waves))
+	for i, w := range waves {
+		members[i], clients = clients[:w.Size:w.Size], clients[w.Size:]
+	}
+	return members
+}
+
 // share gives percent of n, rounded up and never above n.
 func share(n int, percent float64) int {
 	return min(n, int(math.Ceil(float64(n)*percent/100-1e-9)))

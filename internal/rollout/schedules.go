@@ -81,12 +81,16 @@ func (s *Schedules) Next(ctx context.Context, stored release.Schedule) ([]time.T
 	if stored.Paused {
 		return []time.Time{}, nil
 	}
-	times := spec.Upcoming(time.Now(), nextShown)
+	now := time.Now()
+	times := spec.Upcoming(now, nextShown)
 	if stored.InEffect {
 		ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 		defer cancel()
 		if there, err := s.Client.ScheduleClient().GetHandle(ctx, temporalID(stored.ID)).Describe(ctx); err == nil {
-			times = there.Info.NextActionTimes
+			// One that is over is what Temporal knew before it looked again, as after a time when nothing ran.
+			if next := there.Info.NextActionTimes; len(next) == 0 || next[0].After(now) {
+				times = next
+			}
 		} else if !isNotFound(err) {
 			s.Logger.WarnContext(ctx, "cannot ask Temporal for the next fires of a schedule", "schedule", stored.Name, "error", err)
 		}

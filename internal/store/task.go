@@ -150,18 +150,14 @@ func insertTask(ctx context.Context, tx conn, t *release.Task) error {
 }
 
 func insertTargets(ctx context.Context, tx conn, t *release.Task, clientIDs []string) error {
-	wave, left := 0, t.Waves[0].Size
-	for some := range slices.Chunk(clientIDs, tx.dialect.batch) {
-		rows := make([][]any, len(some))
-		for i, id := range some {
-			if left == 0 {
-				wave++
-				left = t.Waves[wave].Size
-			}
-			left--
-			rows[i] = []any{id, t.Waves[wave].Number}
+	rows := make([][]any, 0, len(clientIDs))
+	for i, members := range release.InWaves(clientIDs, t.Waves) {
+		for _, id := range members {
+			rows = append(rows, []any{id, t.Waves[i].Number})
 		}
-		with, args := tx.dialect.input("client TEXT, number BIGINT", rows)
+	}
+	for some := range slices.Chunk(rows, tx.dialect.batch) {
+		with, args := tx.dialect.input("client TEXT, number BIGINT", some)
 		if _, err := tx.exec(ctx, with+`INSERT INTO task_targets (task_id, client_id, wave, state)
 			SELECT CAST(? AS TEXT), client, number, 'pending' FROM input`, append(args, t.ID)...); err != nil {
 			return err

@@ -677,7 +677,228 @@ const scenarios = {
     }
     await page.setViewportSize({ width: 1280, height: 800 })
   },
+
+  // --- new releases and schedules
+
+  async 'a new release: previewed, a canary first, promoted, done'() {
+    await makePay()
+    const first = await world.makeTask('pay', '1.0', { environment: 'prod', targets: undefined })
+    await eventually('1.0 runs', async () => (await world.task(first.id)).status === 'succeeded')
+    await page.goto(`${world.url}/fleet?selector=env%3Dprod`)
+    await page.getByText('8 agents').waitFor()
+    await page.getByLabel('Pick all').click()
+    await page.getByRole('button', { name: 'Start a release' }).click()
+    await page.waitForURL(/releases\/new\?selector=env(%3D|=)prod$/)
+    await page.getByText('picks 8 hosts').waitFor()
+    await page.getByText('Choose a project.').waitFor()
+    await choose('Project', 'pay')
+    await choose('Version', '2.0')
+    await choose('Environment', 'prod')
+    await page.waitForURL(/project=pay.*version=2\.0.*environment=prod/)
+    await page.getByText('A canary first').click()
+    await page.getByLabel('Size', { exact: true }).fill('20')
+    await page.getByText('2 of 8 hosts').waitFor()
+    await choose('Then', 'wait for a person')
+    await page.getByLabel('Waves, % of all hosts').fill('50, 100')
+    await page.getByRole('button', { name: /Override values/ }).click()
+    await page.getByLabel('timeout', { exact: true }).fill('2m')
+    const preview = page.locator('.side')
+    await preview.getByText('Update 8 hosts').waitFor()
+    await preview.getByText('from 1.0').waitFor()
+    await preview.locator('.wave', { hasText: 'canary' }).getByText('web-01, web-02', { exact: true }).waitFor()
+    await preview.locator('.wave', { hasText: 'wave 2' }).getByText('web-05, web-06, web-07, web-08').waitFor()
+    await preview.getByText('waits for a person').waitFor()
+    await value('timeout').getByText('this release').waitFor()
+    await value('install').getByText('version', { exact: true }).waitFor()
+    await value('env.GREETING').getByText('GREETING of the environment').waitFor()
+    assert.match(await value('env.GREETING').innerText(), /hello from prod/)
+    await value('env.TOKEN').getByText('TOKEN of the project · secret').waitFor()
+    await page.locator('main').evaluate((m) => m.scrollTo(0, 0))
+    await shoot('release-new')
+    await page.locator('main').evaluate((m) => m.scrollTo(0, 700))
+    await shoot('release-new-below')
+    // From one layer only; it is in the address, and a reload keeps the rest too.
+    await preview.getByRole('button', { name: /this release/ }).click()
+    await page.waitForURL(/layer=task/)
+    await page.reload()
+    await value('timeout').getByText('2m0s').waitFor()
+    assert.equal(await page.locator('.values > li').count(), 1)
+    assert.equal(await page.getByLabel('Waves, % of all hosts').inputValue(), '50, 100')
+    await preview.getByRole('button', { name: /this release/ }).click()
+    // What is wrong is told at its place.
+    await page.getByLabel('Waves, % of all hosts').fill('50, 20')
+    await page.getByText(/must rise/).waitFor()
+    await page.getByRole('button', { name: /Roll out pay/ }).and(page.locator(':disabled')).waitFor()
+    await page.getByLabel('Waves, % of all hosts').fill('50, 100')
+    await page.getByLabel('timeout', { exact: true }).fill('tomorrow')
+    await page.locator('[data-field=timeout] [role=alert]').waitFor()
+    await page.getByLabel('timeout', { exact: true }).fill('2m')
+    await choose('Version', '3.0')
+    await value('env.BROKEN').getByText('there is no variable NOWHERE; write $${NOWHERE} for ${NOWHERE} itself').waitFor()
+    await page.locator('.values').scrollIntoViewIfNeeded()
+    await shoot('release-new-wrong')
+    await choose('Version', '2.0')
+    // The answer gets lost, and the page is loaded again: still there is one release.
+    let lost = 0
+    await page.route('**/api/release/tasks', async (route) => {
+      await route.fetch()
+      lost++
+      await route.abort()
+    }, { times: 1 })
+    await page.getByRole('button', { name: 'Roll out pay 2.0 to 8 hosts' }).click()
+    await page.getByText('It was not taken').waitFor()
+    assert.equal(lost, 1)
+    await page.reload()
+    await page.getByRole('button', { name: 'Roll out pay 2.0 to 8 hosts' }).dblclick()
+    await page.waitForURL(/releases\/[0-9a-f-]{36}/)
+    assert.equal((await world.call('GET', '/api/release/tasks?project=pay')).total, 2)
+    await page.getByText('Promote it, or roll it back').waitFor()
+    await page.getByRole('button', { name: 'Promote' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Promote' }).click()
+    await page.getByText('8 / 8 done').waitFor()
+    await page.getByText('succeeded').first().waitFor()
+    await page.getByRole('tab', { name: 'Plan' }).click()
+    await page.getByText('20 %, soak 0s, promotion by a person').waitFor()
+    // To take it away is two steps.
+    await page.goto(`${world.url}/releases/new?project=pay&action=uninstall&clients=web-01,web-09`)
+    await page.getByText('Uninstall from 1 host').waitFor()
+    await page.getByText('Nothing to do on 1 host').waitFor()
+    await page.getByRole('button', { name: 'Uninstall pay from 2 hosts' }).click()
+    await shoot('release-uninstall')
+    await page.getByRole('dialog').getByRole('button', { name: 'Back' }).click()
+    await page.goto(`${world.url}/releases/new`)
+    await page.getByText('here you see what would change').waitFor()
+    await shoot('release-new-first')
+  },
+
+  async 'a schedule: made, paused, resumed, triggered, edited, missed, deleted'() {
+    await makePay()
+    await page.goto(`${world.url}/schedules`)
+    await page.getByText('No schedules yet').waitFor()
+    await shoot('schedules-none')
+    await page.getByRole('link', { name: 'New schedule' }).first().click()
+    await choose('Project', 'pay')
+    await choose('Version', '2.0')
+    await choose('Environment', 'prod')
+    await page.getByText('The selector of prod counts.').waitFor()
+    await page.getByText('Give the schedule a name.').waitFor()
+    await page.getByLabel('Name of the schedule').fill('Pay Nightly')
+    await page.getByLabel(/^Cron/).fill('61 * * * *')
+    await page.locator('.item', { hasText: 'Cron' }).getByRole('alert').waitFor()
+    await page.getByLabel(/^Cron/).fill('30 2 * * 1-5')
+    await page.getByText('Monday to Friday at 02:30').waitFor()
+    await choose('Time zone', 'Europe/Berlin')
+    await page.locator('.times li').first().getByText('02:30').waitFor() // by the clock there
+    assert.equal(await page.locator('.times li').count(), 5)
+    await page.getByRole('button', { name: 'Make the schedule' }).click()
+    await page.locator('.item', { hasText: 'Name of the schedule' }).getByRole('alert').waitFor() // the server's word on the name
+    await shoot('schedule-new')
+    await page.getByLabel('Name of the schedule').fill('pay-nightly')
+    await page.getByRole('button', { name: 'Make the schedule' }).click()
+    await page.waitForURL(/\/schedules\/[0-9a-f-]{36}/)
+    await page.getByText('It has not fired yet').waitFor()
+    await page.getByText('active').first().waitFor()
+    assert.equal(await page.locator('.times li').count(), 5)
+    await page.getByRole('button', { name: 'Pause' }).click()
+    await page.getByLabel('Reason').fill('a freeze until Monday')
+    await page.getByRole('dialog').getByRole('button', { name: 'Pause' }).click()
+    await page.getByText('a freeze until Monday').waitFor()
+    await page.getByText('None while it is paused').waitFor()
+    await shoot('schedule-paused')
+    await page.getByRole('button', { name: 'Resume' }).click()
+    await page.waitForFunction(() => document.querySelectorAll('.times li').length === 5)
+    await page.getByRole('button', { name: 'Trigger now' }).click()
+    await page.getByText('Starts a release of pay 2.0 at once').waitFor()
+    await page.getByRole('dialog').getByRole('button', { name: 'Trigger now' }).click()
+    const fire = page.locator('.fire').first()
+    await fire.getByText('succeeded').waitFor() // live: nobody loads the page again
+    await fire.getByText('triggered by').waitFor()
+    await fire.getByRole('link', { name: 'Release' }).click()
+    await page.getByText('8 / 8 done').waitFor()
+    await page.goBack()
+    await page.getByRole('link', { name: 'Edit', exact: true }).click()
+    await page.getByText('picks 8 hosts').waitFor()
+    await page.getByLabel(/^Cron/).fill('@daily')
+    await page.getByText('every day at 00:00').waitFor()
+    await page.getByRole('button', { name: 'Save the schedule' }).click()
+    await page.waitForURL(/\/schedules\/[0-9a-f-]{36}$/)
+    await page.getByText('every day at 00:00').waitFor()
+    // One is missed: no server is there at its time.
+    const at = new Date(Math.floor(Date.now() / 1000) * 1000 + 5_000)
+    await world.call('POST', '/api/release/schedules', { name: 'pay-once', at: at.toISOString().replace('.000Z', 'Z'), catchup_window: '10s', task: { project: 'pay', version: '2.0', environment: 'prod' } })
+    await page.goto(`${world.url}/schedules/pay-once`)
+    await page.getByText('It has not fired yet').waitFor()
+    await world.killServer()
+    await eventually('its time is over', () => Date.now() > at.getTime() + 12_000)
+    await world.startServer()
+    await page.locator('.fire').getByText('missed').waitFor({ timeout: 60_000 })
+    await page.getByText('It is over').waitFor()
+    await page.getByText('once, ').waitFor()
+    await shoot('schedule-missed')
+    await page.getByRole('button', { name: 'missed' }).click()
+    await page.waitForURL(/state=missed/)
+    await page.goto(`${world.url}/schedules`)
+    await page.getByText('2 schedules').waitFor()
+    await shoot('schedules')
+    for (const name of ['pay-once', 'pay-nightly']) {
+      await page.getByRole('link', { name }).click()
+      await page.getByRole('heading', { name }).waitFor()
+      if (name === 'pay-nightly') await shoot('schedule')
+      await page.getByRole('button', { name: 'Delete' }).click()
+      if (name === 'pay-nightly') await shoot('schedule-delete')
+      await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click()
+      await page.waitForURL(/\/schedules$/)
+      await page.getByRole('link', { name }).waitFor({ state: 'detached' })
+    }
+    await page.getByText('No schedules yet').waitFor()
+    await page.goto(`${world.url}/schedules/pay-once`)
+    await page.getByText('There is no such schedule').waitFor()
+    // On a phone, and in Chinese.
+    await world.call('POST', '/api/release/schedules', { name: 'pay-weekly', cron: '0 4 * * 1', timezone: 'Asia/Shanghai', task: { project: 'pay', version: '2.0', environment: 'prod' } })
+    await page.goto(`${world.url}/releases/new?project=pay&version=2.0&environment=prod&when=cron`)
+    await page.getByText('What changes').waitFor()
+    await page.getByRole('button', { name: '中文' }).click()
+    await page.getByRole('heading', { name: '新建发布' }).waitFor()
+    await shoot('release-new-zh')
+    await page.goto(`${world.url}/schedules/pay-weekly`)
+    await page.getByText('星期一 04:00').waitFor()
+    await shoot('schedule-zh')
+    await page.getByRole('button', { name: 'English' }).click()
+    await page.setViewportSize({ width: 390, height: 844 })
+    for (const [name, path, text] of [['release-new', '/releases/new?project=pay&version=2.0&environment=prod', 'What changes'], ['schedules', '/schedules', 'pay-weekly'], ['schedule', '/schedules/pay-weekly', 'It has not fired yet']]) {
+      await page.goto(world.url + path)
+      await page.getByText(text).first().waitFor()
+      await shoot(`phone-${name}`)
+    }
+    await page.setViewportSize({ width: 1280, height: 800 })
+    await world.call('DELETE', '/api/release/schedules/pay-weekly')
+  },
 }
+
+/** makePay makes a project with variables, an environment and versions; 3.0 refers to a variable that is not there. */
+async function makePay() {
+  const path = '/api/release/projects/pay'
+  if (await world.call('GET', path).catch(() => undefined)) return
+  await world.call('POST', '/api/release/projects', { name: 'pay', type: 'script', script: { env: { GREETING: '${GREETING}', TOKEN: '${TOKEN}' } } })
+  await world.call('POST', `${path}/environments`, { name: 'prod', selector: 'env=prod', description: 'What customers see.' })
+  await world.call('PUT', `${path}/variables/GREETING?environment=prod`, { value: 'hello from prod' })
+  await world.call('PUT', `${path}/variables/TOKEN`, { value: 'hunter2', secret: true })
+  for (const [version, env] of [['1.0', {}], ['2.0', { CACHE: 'on' }], ['3.0', { BROKEN: '${NOWHERE}' }]]) {
+    await world.call('POST', `${path}/versions`, { version, status: 'active', script: { install: `echo "$GREETING, this is ${version}"\nsleep 0.3`, uninstall: 'echo gone', env } })
+  }
+}
+
+/** choose picks an option of a list. */
+async function choose(label, option) {
+  const list = page.getByRole('combobox', { name: label, exact: true })
+  await list.scrollIntoViewIfNeeded()
+  await list.focus()
+  await list.press('Enter')
+  await page.getByRole('option', { name: new RegExp(`^${option.replaceAll('.', '\\.')}`) }).click()
+}
+
+/** value is the row of a value in a preview. */
+const value = (path) => page.locator('.values > li').filter({ has: page.locator('.path', { hasText: new RegExp(`^${path.replaceAll('.', '\\.')}$`) }) })
 
 let failed = 0
 // Whoever ends this ends what it started.

@@ -4,6 +4,8 @@ import { Refresher, staleBy } from './live'
 describe('staleBy', () => {
   it('knows every topic, and passes over new ones', () => {
     expect(staleBy('task/1').map((s) => s.key)).toContainEqual(['task', '1'])
+    expect(staleBy('task/1').map((s) => s.key)).toContainEqual(['schedules'])
+    expect(staleBy('schedules').map((s) => s.key)).toEqual([['schedules'], ['schedule']])
     expect(staleBy('clients').map((s) => s.key)).toContainEqual(['clients'])
     expect(staleBy('system').map((s) => s.key)).toEqual([['system']])
     expect(staleBy('whatever')).toEqual([])

@@ -20,6 +20,8 @@ export function staleBy(topic: string): { key: QueryKey; every: number }[] {
       return [{ key: ['system'], every: seldom }]
     case 'projects':
       return ['projects', 'project', 'versions', 'environments', 'variables'].map((name) => ({ key: [name], every: seldom }))
+    case 'schedules':
+      return [{ key: ['schedules'], every: seldom }, { key: ['schedule'], every: seldom }]
   }
   if (!topic.startsWith('task/')) return []
   const id = topic.slice('task/'.length)
@@ -31,6 +33,8 @@ export function staleBy(topic: string): { key: QueryKey; every: number }[] {
     { key: ['overview'], every: seldom },
     { key: ['installations'], every: seldom },
     { key: ['history'], every: seldom },
+    { key: ['schedules'], every: seldom },
+    { key: ['schedule'], every: seldom },
   ]
 }
 

@@ -958,7 +958,7 @@ export interface paths {
         put?: never;
         /**
          * Roll a version out, or uninstall
-         * @description The task is stored before this answers, and then starts by itself.
+         * @description The task is stored before this answers, and then starts by itself. Who sends the same request with the same Idempotency-Key again gets the task that the first one made.
          */
         post: operations["create-task"];
         delete?: never;
@@ -1721,16 +1721,6 @@ export interface components {
              */
             total: number;
         };
-        ConfigValue: {
-            /** @enum {string} */
-            layer: "default" | "project" | "version" | "task";
-            /**
-             * @description Within the type's part of the configuration
-             * @example env.PORT
-             */
-            path: string;
-            value: string;
-        };
         ContainerHealth: {
             /** @description Do without the image's check */
             disable?: boolean;
@@ -2117,7 +2107,7 @@ export interface components {
         EventsChanged: {
             /** @description More than can be named: read everything again */
             all?: boolean;
-            /** @description clients, tasks and jobs (lists), projects (with their versions, environments and variables), system (its figures), and task/ID: a task or job, its hosts or its log */
+            /** @description clients, tasks and jobs (lists), projects (with their versions, environments and variables), schedules, system (its figures), and task/ID: a task or job, its hosts or its log */
             topics: string[];
         };
         EventsHello: {
@@ -3298,6 +3288,8 @@ export interface components {
             environment?: string;
             /** @description The targets by what would be done to them */
             groups: components["schemas"]["PreviewGroup"][];
+            /** @description What is wrong with values of the configuration; the task would be refused */
+            problems: components["schemas"]["PreviewProblem"][];
             project: string;
             /**
              * Format: int64
@@ -3305,11 +3297,11 @@ export interface components {
              */
             total: number;
             /** @description The configuration as a list, in the order of paths */
-            values: components["schemas"]["ConfigValue"][];
+            values: components["schemas"]["PreviewValue"][];
             version?: string;
             /** @description Why the task would be refused, or do less than it seems */
             warnings: string[];
-            waves: components["schemas"]["Wave"][];
+            waves: components["schemas"]["PreviewWave"][];
         };
         PreviewGroup: {
             /** @enum {string} */
@@ -3327,6 +3319,37 @@ export interface components {
             state?: "installed" | "failed" | "unknown" | "";
             /** Format: int64 */
             targets: number;
+        };
+        PreviewProblem: {
+            message: string;
+            /**
+             * @description Within the type's part of the configuration; empty: of the whole
+             * @example env.PORT
+             */
+            path: string;
+        };
+        PreviewValue: {
+            /** @enum {string} */
+            layer: "default" | "project" | "version" | "task";
+            /**
+             * @description Within the type's part of the configuration
+             * @example env.PORT
+             */
+            path: string;
+            value: string;
+            /** @description What it takes from variables */
+            variables?: components["schemas"]["VariableUse"][];
+        };
+        PreviewWave: {
+            canary?: boolean;
+            /** @description The last of its hosts */
+            last?: string;
+            /** Format: int64 */
+            number: number;
+            /** @description The first 20 of its hosts; their order is that of ids */
+            sample: string[];
+            /** Format: int64 */
+            size: number;
         };
         ProcessLimits: {
             /**
@@ -4043,6 +4066,15 @@ export interface components {
         };
         VariableList: {
             variables: components["schemas"]["Variable"][];
+        };
+        VariableUse: {
+            /**
+             * @description Whose it is; host: what only a host knows; nowhere: there is none of this name
+             * @enum {string}
+             */
+            from: "environment" | "project" | "built_in" | "host" | "nowhere";
+            name: string;
+            secret?: boolean;
         };
         Version: {
             /** @description Of a container project */
@@ -6413,7 +6445,10 @@ export interface operations {
     "create-task": {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Of the caller's own choice, such as a UUID: of one caller, one key makes one task. With another request it answers 409 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };

@@ -64,6 +64,15 @@ describe('languages', () => {
   const keys = (o: object, at = ''): string[] => Object.entries(o).flatMap(([k, v]) => (typeof v === 'object' ? keys(v as object, `${at}${k}.`) : [`${at}${k}`]))
   const names = (text: string) => [...new Set([...text.matchAll(/\{(\w+)\}/g)].map((m) => m[1]))].sort()
   const at = (o: object, key: string) => key.split('.').reduce<unknown>((v, k) => (v as Record<string, unknown>)[k], o) as string
+  it('are messages that can be compiled', () => {
+    const say = (i18n.global as unknown as { t: (key: string, named: object) => string }).t
+    for (const locale of ['en', 'zh'] as const) {
+      i18n.global.locale.value = locale
+      for (const key of keys(en)) expect(() => say(key, { n: 1 }), key).not.toThrow()
+    }
+    i18n.global.locale.value = 'en'
+    expect(say('newRelease.cronHint', {})).toBe('Minute hour day month weekday, or @hourly, @daily, @every 90m')
+  })
   it('say the same things', () => {
     expect(keys(zh)).toEqual(keys(en))
     for (const key of keys(en)) expect({ key, names: names(at(zh, key)) }).toEqual({ key, names: names(at(en, key)) })

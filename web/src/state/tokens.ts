@@ -39,9 +39,11 @@ const byStatus: Record<string, Token> = {
   refused: 'failed', timeout: 'failed',
   // of jobs and commands
   cancelling: 'cancelled', completed: 'succeeded', executing: 'running',
+  // of schedules and their fires
+  over: 'succeeded', requested: 'waiting', started: 'succeeded', missed: 'partial',
   // of agents and what they run
   online: 'online', reconnecting: 'running', installed: 'succeeded',
-  // of versions
+  // of versions, and schedules
   draft: 'waiting', active: 'succeeded', deprecated: 'skipped',
 }
 
