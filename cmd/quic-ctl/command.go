@@ -226,9 +226,9 @@ func (c *cli) printLive(ctx context.Context, api *apiclient.API, jobID string, s
 		switch {
 		case err != nil:
 			return err
-		case event.Log != nil && event.Log.Stream == apiclient.Stdout:
+		case event.Log != nil && event.Log.Stream == apiclient.LogLineStreamStdout:
 			out.print(*event.Log)
-		case event.Log != nil && event.Log.Stream == apiclient.Stderr:
+		case event.Log != nil && event.Log.Stream == apiclient.LogLineStreamStderr:
 			errs.print(*event.Log)
 		case event.Gap != nil:
 			say(gapText(*event.Gap))

@@ -501,25 +501,25 @@ const scenarios = {
   },
 
   async 'a failing canary is rolled back'() {
-    await world.makeVersion('pay', '1.0', 'echo up')
-    const first = await world.makeTask('pay', '1.0')
+    await world.makeVersion('mail', '1.0', 'echo up')
+    const first = await world.makeTask('mail', '1.0')
     await eventually('1.0 runs', async () => (await world.task(first.id)).status === 'succeeded')
     // By itself, where that was wanted.
-    await world.makeVersion('pay', '2.0', 'case "$QUICFLOW_TARGET" in web-01) echo "GET /ready: 503" >&2; exit 7;; esac; echo up')
-    const failing = await world.makeTask('pay', '2.0', { strategy: { canary: { percent: 25, promote: 'manual' }, on_failure: 'rollback' } })
+    await world.makeVersion('mail', '2.0', 'case "$QUICFLOW_TARGET" in web-01) echo "GET /ready: 503" >&2; exit 7;; esac; echo up')
+    const failing = await world.makeTask('mail', '2.0', { strategy: { canary: { percent: 25, promote: 'manual' }, on_failure: 'rollback' } })
     await page.goto(`${world.url}/releases/${failing.id}`)
     await page.getByText('1 of 3 canary hosts failed').waitFor()
     await page.getByText('3 rolled back').first().waitFor()
     await page.getByText('9 skipped').first().waitFor()
     await shoot('release-canary-failed')
     // By a person, who does not like what the canary says.
-    await world.makeVersion('pay', '2.1', 'echo "GET /ready: 503"')
-    const task = await world.makeTask('pay', '2.1', { strategy: { canary: { percent: 25, promote: 'manual' } } })
+    await world.makeVersion('mail', '2.1', 'echo "GET /ready: 503"')
+    const task = await world.makeTask('mail', '2.1', { strategy: { canary: { percent: 25, promote: 'manual' } } })
     await page.goto(`${world.url}/releases/${task.id}`)
     await page.getByText('Promote it, or roll it back').waitFor()
     await page.getByText('GET /ready: 503').first().waitFor()
     await page.getByRole('button', { name: 'Roll back' }).click()
-    await page.getByText('Roll back 3 hosts of pay').waitFor()
+    await page.getByText('Roll back 3 hosts of mail').waitFor()
     await page.getByText('go back to 1.0').waitFor()
     await page.getByLabel('Reason').fill('the canary answers 503')
     await page.getByRole('dialog').getByRole('button', { name: 'Roll back' }).click()
