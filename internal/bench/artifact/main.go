@@ -66,6 +66,7 @@ type options struct {
 	dir    string
 	ways   []string
 	gogc   string
+	procs  string
 	out    string
 }
 
@@ -78,6 +79,7 @@ func parse(arguments []string) (options, error) {
 	f.StringVar(&o.dir, "dir", "", "where the processes keep their files; empty means the system's directory for such")
 	ways := f.String("ways", strings.Join([]string{wayHub, wayPlain, wayChecked, wayBare, wayBareChecked}, ";"), "ways to measure, separated by semicolons")
 	f.StringVar(&o.gogc, "gogc", "100", "GOGC of every process")
+	f.StringVar(&o.procs, "agent-procs", "", "GOMAXPROCS of every agent; empty means Go's choice")
 	f.StringVar(&o.out, "out", "", "file for the figures as JSON; empty means none")
 	if err := f.Parse(arguments); err != nil {
 		return o, err
@@ -108,7 +110,8 @@ type report struct {
 	Load     string      `json:"load"` // of the machine, before
 	Agents   int         `json:"agents"`
 	Size     int64       `json:"size"`
-	HubIdle  int64       `json:"hub_idle"` // RSS before the first transfer
+	Procs    string      `json:"agent_procs,omitempty"` // GOMAXPROCS of an agent, if it was set
+	HubIdle  int64       `json:"hub_idle"`              // RSS before the first transfer
 	AgentRSS int64       `json:"agent_idle"`
 	Outcomes []outcome   `json:"outcomes"`
 	// Ratios are the throughput of the hub to that of each other way, medians of both.
@@ -137,7 +140,7 @@ func run(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	load, _ := os.ReadFile("/proc/loadavg")
-	b.report = report{At: time.Now(), Machine: rig.ThisMachine(), Load: strings.TrimSpace(string(load)), Agents: o.agents, Size: o.size}
+	b.report = report{At: time.Now(), Machine: rig.ThisMachine(), Load: strings.TrimSpace(string(load)), Agents: o.agents, Size: o.size, Procs: o.procs}
 	fmt.Printf("%s\nload before: %s\n%d agents, an artifact of %d MB, files below %s\n", b.report.Machine, b.report.Load, o.agents, o.size/1_000_000, dir)
 	if err := b.start(ctx, dir); err != nil {
 		return err
@@ -182,7 +185,7 @@ func (b *bench) start(ctx context.Context, dir string) error {
 		return err
 	}
 	for i := range b.options.agents {
-		p, err := rig.Start(ctx, program, "role-agent", "GOGC="+b.gogc)
+		p, err := rig.Start(ctx, program, "role-agent", "GOGC="+b.gogc, "GOMAXPROCS="+b.procs)
 		if err != nil {
 			return err
 		}
