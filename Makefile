@@ -173,7 +173,7 @@ SIZE ?= 200
 DIR  ?=
 
 .PHONY: bench-artifact
-bench-artifact: ## Measure an artifact on its way to agents beside an HTTPS download (AGENTS=20 SIZE=200 ROUNDS=3 DIR=…)
+bench-artifact: ## Measure an artifact on its way to agents beside HTTPS and bare QUIC (AGENTS=20 SIZE=200 ROUNDS=3 DIR=…)
 	@mkdir -p bin/bench
 	@go build -o bin/bench/artifact ./internal/bench/artifact
 	@bin/bench/artifact -agents '$(if $(filter command line environment,$(origin AGENTS)),$(AGENTS),20)' -size '$(SIZE)' -rounds '$(ROUNDS)' -dir '$(DIR)' -out bin/bench/artifact.json

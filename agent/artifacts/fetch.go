@@ -21,8 +21,8 @@ const (
 	lastPause      = 5 * time.Second
 	// spareBytes is what a disk has to have left beside an artifact.
 	spareBytes = 1 << 20
-	// chunk is what is written at a time, in bytes.
-	chunk = 256 << 10
+	// chunk is what is written at a time, in bytes: not so much that it has left the processor's caches by the time it is full.
+	chunk = 32 << 10
 )
 
 // errUnwanted ends a transfer that nobody waits for any more.

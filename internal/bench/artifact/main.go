@@ -1,7 +1,8 @@
 // Command artifact measures how fast an artifact comes from a hub to many agents of this machine, beside a plain HTTPS download of the same
-// file in the same run, and prints what it saw. Nothing is asserted; run it with "make bench-artifact".
+// file, and the same bytes over QUIC with nothing around them, in the same run, and prints what it saw. Nothing is asserted; run it with
+// "make bench-artifact".
 //
-// Hub, HTTPS server and every agent are processes of their own, in which this program plays other roles.
+// Hub, the other servers and every agent are processes of their own, in which this program plays other roles.
 package main
 
 import (
@@ -44,15 +45,18 @@ func roles() map[string]map[string]rig.Handler {
 	return map[string]map[string]rig.Handler{
 		"role-hub":   new(hubRole).handlers(),
 		"role-https": new(httpsRole).handlers(),
+		"role-bare":  new(bareRole).handlers(),
 		"role-agent": new(agentRole).handlers(),
 	}
 }
 
 // ways in which the file gets to the agents' disks.
 const (
-	wayHub     = "hub"            // an agent's cache: SHA-256, fsync, rename
-	wayPlain   = "HTTPS"          // what curl -o does
-	wayChecked = "HTTPS, checked" // the same, with SHA-256 and fsync
+	wayHub         = "hub"           // an agent's cache: SHA-256, fsync, rename
+	wayPlain       = "HTTPS"         // what curl -o does
+	wayChecked     = "HTTPS checked" // the same, with SHA-256 and fsync
+	wayBare        = "QUIC"          // bare quic-go; to nowhere
+	wayBareChecked = "QUIC checked"  // to a file, with SHA-256 and fsync
 )
 
 type options struct {
@@ -62,6 +66,7 @@ type options struct {
 	dir    string
 	ways   []string
 	gogc   string
+	procs  string
 	out    string
 }
 
@@ -72,8 +77,9 @@ func parse(arguments []string) (options, error) {
 	megabytes := f.Int64("size", 200, "megabytes of the artifact")
 	f.IntVar(&o.rounds, "rounds", 3, "repetitions; each way once in each, the order changed")
 	f.StringVar(&o.dir, "dir", "", "where the processes keep their files; empty means the system's directory for such")
-	ways := f.String("ways", strings.Join([]string{wayHub, wayPlain, wayChecked}, ";"), "ways to measure, separated by semicolons")
+	ways := f.String("ways", strings.Join([]string{wayHub, wayPlain, wayChecked, wayBare, wayBareChecked}, ";"), "ways to measure, separated by semicolons")
 	f.StringVar(&o.gogc, "gogc", "100", "GOGC of every process")
+	f.StringVar(&o.procs, "agent-procs", "", "GOMAXPROCS of every agent; empty means Go's choice")
 	f.StringVar(&o.out, "out", "", "file for the figures as JSON; empty means none")
 	if err := f.Parse(arguments); err != nil {
 		return o, err
@@ -104,17 +110,21 @@ type report struct {
 	Load     string      `json:"load"` // of the machine, before
 	Agents   int         `json:"agents"`
 	Size     int64       `json:"size"`
-	HubIdle  int64       `json:"hub_idle"` // RSS before the first transfer
+	Procs    string      `json:"agent_procs,omitempty"` // GOMAXPROCS of an agent, if it was set
+	HubIdle  int64       `json:"hub_idle"`              // RSS before the first transfer
 	AgentRSS int64       `json:"agent_idle"`
 	Outcomes []outcome   `json:"outcomes"`
+	// Ratios are the throughput of the hub to that of each other way, medians of both.
+	Ratios map[string]float64 `json:"ratios"`
 }
 
 type bench struct {
 	options
-	hub, https *rig.Process
-	agents     []*rig.Process
-	sum, url   string
-	report     report
+	hub, https, bare *rig.Process
+	agents           []*rig.Process
+	sum, url         string
+	bareAddr         string
+	report           report
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -124,13 +134,13 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	b := &bench{options: o}
 	defer func() {
-		for _, p := range append(b.agents, b.hub, b.https) {
+		for _, p := range append(b.agents, b.hub, b.https, b.bare) {
 			p.Stop()
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	load, _ := os.ReadFile("/proc/loadavg")
-	b.report = report{At: time.Now(), Machine: rig.ThisMachine(), Load: strings.TrimSpace(string(load)), Agents: o.agents, Size: o.size}
+	b.report = report{At: time.Now(), Machine: rig.ThisMachine(), Load: strings.TrimSpace(string(load)), Agents: o.agents, Size: o.size, Procs: o.procs}
 	fmt.Printf("%s\nload before: %s\n%d agents, an artifact of %d MB, files below %s\n", b.report.Machine, b.report.Load, o.agents, o.size/1_000_000, dir)
 	if err := b.start(ctx, dir); err != nil {
 		return err
@@ -168,8 +178,14 @@ func (b *bench) start(ctx context.Context, dir string) error {
 	if err := b.https.Order(ctx, "start", h.File, &b.url); err != nil {
 		return err
 	}
+	if b.bare, err = rig.Start(ctx, program, "role-bare", "GOGC="+b.gogc); err != nil {
+		return err
+	}
+	if err := b.bare.Order(ctx, "start", barePlan{Dir: dir, File: h.File}, &b.bareAddr); err != nil {
+		return err
+	}
 	for i := range b.options.agents {
-		p, err := rig.Start(ctx, program, "role-agent", "GOGC="+b.gogc)
+		p, err := rig.Start(ctx, program, "role-agent", "GOGC="+b.gogc, "GOMAXPROCS="+b.procs)
 		if err != nil {
 			return err
 		}
@@ -192,7 +208,10 @@ func (b *bench) start(ctx context.Context, dir string) error {
 
 func (b *bench) measure(ctx context.Context, way string, round int) error {
 	server := b.https
-	if way == wayHub {
+	switch way {
+	case wayBare, wayBareChecked:
+		server = b.bare
+	case wayHub:
 		server = b.hub
 		if err := b.hub.Order(ctx, "watch", b.options.agents, nil); err != nil {
 			return err
@@ -206,7 +225,9 @@ func (b *bench) measure(ctx context.Context, way string, round int) error {
 	errs := make([]error, len(b.agents))
 	var group sync.WaitGroup
 	for i, p := range b.agents {
-		group.Go(func() { errs[i] = p.Order(ctx, "get", getPlan{Way: way, SHA256: b.sum, URL: b.url}, nil) })
+		group.Go(func() {
+			errs[i] = p.Order(ctx, "get", getPlan{Way: way, SHA256: b.sum, URL: b.url, Bare: b.bareAddr}, nil)
+		})
 	}
 	group.Wait()
 	o := outcome{Way: way, Round: round, Took: time.Since(began)}
@@ -268,8 +289,15 @@ func (b *bench) print() {
 		fmt.Printf("%-15s %9s %10.0f %12s %12s %12s %12s\n", way, rig.Short(rig.Median(took)), rates[way]/1e6, rig.Short(rig.Median(server)),
 			rig.Short(rig.Median(agents)), rig.Size(serverPeak), rig.Size(agentPeak))
 	}
-	fmt.Printf("\nmedians of %d rounds; throughput of the hub to that of HTTPS: %s, of HTTPS with the same checks: %s\n", b.rounds,
-		rig.Ratio(rates[wayHub], rates[wayPlain]), rig.Ratio(rates[wayHub], rates[wayChecked]))
+	fmt.Printf("\nmedians of %d rounds; throughput of the hub to that of", b.rounds)
+	b.report.Ratios = make(map[string]float64)
+	for _, way := range b.ways {
+		if way != wayHub && rates[way] > 0 && rates[wayHub] > 0 {
+			b.report.Ratios[way] = rates[wayHub] / rates[way]
+			fmt.Printf(" %s: %s;", way, rig.Ratio(rates[wayHub], rates[way]))
+		}
+	}
+	fmt.Println()
 	fmt.Printf("memory before the first transfer: hub %s, agent %s\n", rig.Size(b.report.HubIdle), rig.Size(b.report.AgentRSS))
 	worst := slices.MaxFunc(b.report.Outcomes, func(x, y outcome) int { return cmp.Compare(x.p99(), y.p99()) })
 	if r := worst.Requests; r != nil {

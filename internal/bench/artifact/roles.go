@@ -166,13 +166,18 @@ type getPlan struct {
 	Way    string `json:"way"`
 	SHA256 string `json:"sha256"`
 	URL    string `json:"url"`
+	Bare   string `json:"bare"`
 }
+
+// chunk is read at a time, in bytes, where nothing else says so.
+const chunk = 256 << 10
 
 // agentRole is an agent, or a plain HTTPS client in its place.
 type agentRole struct {
 	dir    string
 	cache  *artifacts.Cache
 	client *http.Client
+	bare   bareClient
 	got    []string
 }
 
@@ -217,39 +222,53 @@ func (r *agentRole) start(p agentPlan) (rig.None, error) {
 	}
 }
 
-func (r *agentRole) get(p getPlan) (rig.None, error) {
-	if p.Way == wayHub {
+func (r *agentRole) get(p getPlan) (none rig.None, err error) {
+	switch p.Way {
+	case wayHub:
 		_, release, err := r.cache.Get(context.Background(), p.SHA256, "")
 		if err == nil {
 			defer release() // as the cache keeps nothing, it is gone then
 		}
-		return rig.None{}, err
+		return none, err
+	case wayBare, wayBareChecked:
+		content, size, err := r.bare.get(p.Bare)
+		if err != nil {
+			return none, err
+		}
+		if p.Way == wayBare {
+			return none, discard(content, size)
+		}
+		return none, r.save(content, p.SHA256)
 	}
-	return rig.None{}, r.download(p)
-}
-
-func (r *agentRole) download(p getPlan) error {
 	answer, err := r.client.Get(p.URL)
 	if err != nil {
-		return err
+		return none, err
 	}
 	defer answer.Body.Close()
+	if p.Way == wayPlain {
+		return none, r.save(answer.Body, "")
+	}
+	return none, r.save(answer.Body, p.SHA256)
+}
+
+// save writes what comes to a file. With a sum it makes sure of that, and waits for the disk.
+func (r *agentRole) save(content io.Reader, sum string) error {
 	file, err := os.Create(filepath.Join(r.dir, "download"))
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	r.got = append(r.got, file.Name())
-	if p.Way == wayPlain {
-		_, err = io.Copy(file, answer.Body)
+	if sum == "" {
+		_, err = io.Copy(file, content)
 		return err
 	}
 	h := sha256.New()
-	if _, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(file, h)}, struct{ io.Reader }{answer.Body}, make([]byte, 256<<10)); err != nil {
+	if _, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(file, h)}, struct{ io.Reader }{content}, make([]byte, chunk)); err != nil {
 		return err
 	}
-	if sum := hex.EncodeToString(h.Sum(nil)); sum != p.SHA256 {
-		return fmt.Errorf("what came has SHA-256 %s", sum)
+	if got := hex.EncodeToString(h.Sum(nil)); got != sum {
+		return fmt.Errorf("what came has SHA-256 %s", got)
 	}
 	return file.Sync()
 }
