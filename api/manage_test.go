@@ -314,6 +314,7 @@ func TestPreviewTellsWhoCannotDeploy(t *testing.T) {
 	s := apitest.Start(t)
 	clients := s.AddClients(3, nil)
 	s.CanDeploy(clients[:2]...)
+	s.CanOnlyDeploy([]release.Type{release.TypeScript}, clients[2])
 	want(t, s, 201, "POST", "/api/release/projects", `{"name":"shop","type":"git","git":{"repository":"https://example.com/x.git","ref":"main"}}`)
 	want(t, s, 201, "POST", "/api/release/projects/shop/versions", `{"version":"1","status":"active","git":{}}`)
 	const task = `{"project":"shop","version":"1","targets":{"selector":"*"}}`

@@ -678,6 +678,43 @@ const scenarios = {
     await page.setViewportSize({ width: 1280, height: 800 })
   },
 
+  async 'from a project that is new to a release that is done, by the console alone'() {
+    const field = (name) => page.locator(`[data-field="${name}"]`)
+    await page.goto(`${world.url}/projects?new=1`)
+    await page.getByLabel('Name', { exact: true }).fill('greeter')
+    await page.getByText('Script', { exact: true }).click()
+    await page.getByRole('button', { name: 'Make the project' }).click()
+    await page.waitForURL(/\/projects\/greeter$/)
+    for (const version of ['1.0', '2.0']) {
+      await page.goto(`${world.url}/projects/greeter`)
+      await page.getByRole('button', { name: 'New version' }).click()
+      await page.getByLabel('Version', { exact: true }).fill(version)
+      await field('install').getByRole('textbox').fill(`echo "greeter ${version} is up"`)
+      await page.getByRole('button', { name: 'Make the version' }).click()
+      await page.waitForURL(new RegExp(`version=${version.replace('.', '\\.')}`))
+      await page.getByRole('link', { name: `New release ${version}` }).click()
+      await page.getByRole('textbox', { name: 'Selector' }).fill('env=prod')
+      await page.getByText('picks 8 hosts').waitFor()
+      if (version === '2.0') {
+        await page.getByText('A canary first').click()
+        await page.getByLabel('Size', { exact: true }).fill('25')
+        await choose('Then', 'wait for a person')
+      }
+      await page.getByRole('button', { name: `Roll out greeter ${version} to 8 hosts` }).click()
+      await page.waitForURL(/releases\/[0-9a-f-]{36}/)
+      if (version === '2.0') {
+        await page.getByText('Promote it, or roll it back').waitFor()
+        await page.getByText('2 / 8 done').waitFor()
+        await page.getByRole('button', { name: 'Promote' }).click()
+        await page.getByRole('dialog').getByRole('button', { name: 'Promote' }).click()
+      }
+      await page.getByText('8 / 8 done').waitFor()
+      await page.getByText(`greeter ${version} is up`).first().waitFor()
+    }
+    await page.goto(`${world.url}/projects/greeter?tab=hosts`)
+    await page.getByText('2.0').first().waitFor()
+  },
+
   // --- new releases and schedules
 
   async 'a new release: previewed, a canary first, promoted, done'() {
