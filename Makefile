@@ -103,7 +103,7 @@ test-web: ## Run the console's own tests
 
 .PHONY: e2e-web
 e2e-web: build ## Run the console from end to end: Chromium, a real server, real agents; pictures in web/e2e/screenshots
-	@scripts/install-deps.sh chromium
+	@scripts/install-deps.sh chromium fonts-wqy-zenhei
 	cd web && npm run --silent e2e
 
 # A short one is among the end-to-end tests. SEED repeats the dice of an earlier run.

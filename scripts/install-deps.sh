@@ -12,6 +12,7 @@ present() {
 	iproute2) command -v ip >/dev/null && command -v tc >/dev/null ;;
 	docker.io) command -v dockerd >/dev/null ;;
 	busybox-static) command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
+	fonts-wqy-zenhei) compgen -G '/usr/share/fonts/*/*/*' | grep -qiE 'wqy|cjk|noto.*sc' ;; # any with Chinese
 	util-linux) command -v nsenter >/dev/null ;;
 	*) command -v "$1" >/dev/null ;;
 	esac
