@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/wire"
@@ -105,11 +106,11 @@ func (a *Agent) saveIdentity(certificate []byte, roots [][]byte) error {
 	for _, der := range roots {
 		bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
-	if err := pki.WriteFile(a.identityPath(rootsFile), bundle, 0o600); err != nil {
+	if err := durable.WriteFile(a.identityPath(rootsFile), bundle, 0o600); err != nil {
 		return fmt.Errorf("store identity: %w", err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})
-	if err := pki.WriteFile(a.identityPath(certificateFile), text, 0o600); err != nil {
+	if err := durable.WriteFile(a.identityPath(certificateFile), text, 0o600); err != nil {
 		return fmt.Errorf("store identity: %w", err)
 	}
 	return nil
@@ -152,7 +153,7 @@ func (a *Agent) createKey(path string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create key: %w", err)
 	}
-	return key, pki.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	return key, durable.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 // tlsConfig is for a connection with the identity; server is the address dialled.

@@ -12,6 +12,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/durable"
 )
 
 const (
@@ -269,11 +271,7 @@ func (f *fetch) keep() error {
 	if err := os.Rename(f.file.Name(), c.path(f.sum)); err != nil {
 		return fmt.Errorf("keep: %w", err)
 	}
-	dir, err := os.Open(c.cfg.Dir)
-	if err != nil {
-		return fmt.Errorf("keep: %w", err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncDir(c.cfg.Dir)
 }
 
 // open gives the rest of the content, where that begins, and the whole size: -1 if it is not known.

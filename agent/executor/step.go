@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/agent/spool"
-	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -175,10 +175,10 @@ func KeepSecrets(dir string, secrets map[string]string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := pki.WriteFile(filepath.Join(dir, secretsFile), text, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, secretsFile), text, 0o600); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(dir))
+	return durable.SyncDir(filepath.Dir(dir))
 }
 
 // ReadSecrets gives what KeepSecrets left, nil if that was nothing.
@@ -204,13 +204,4 @@ func Untouched(dir string) bool {
 		return errors.Is(err, os.ErrNotExist)
 	}
 	return len(entries) == 0 || len(entries) == 1 && entries[0].Name() == secretsFile
-}
-
-// SyncDir makes the names in a directory durable.
-func SyncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

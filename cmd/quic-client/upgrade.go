@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quicflow/quicflow/agent"
+	"github.com/quicflow/quicflow/internal/durable"
 )
 
 // The files of an upgrade. The program's own directory has the new one beside it, and the previous one; the data directory
@@ -217,11 +218,7 @@ func (r *upgradeRequest) swap() error {
 	if err := os.Rename(r.Binary, r.Program); err != nil {
 		return fmt.Errorf("replace the program: %w", err)
 	}
-	dir, err := os.Open(filepath.Dir(r.Program))
-	if err != nil {
-		return fmt.Errorf("replace the program: %w", err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncDir(filepath.Dir(r.Program))
 }
 
 func writeJSON(path string, v any) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/pki"
 )
 
@@ -90,7 +91,7 @@ func (d *directory) nodeID() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("make a node id: %w", err)
 		}
-		if err := writeFile(file, []byte(id.String()+"\n"), 0o600); err != nil {
+		if err := durable.WriteFile(file, []byte(id.String()+"\n"), 0o600); err != nil {
 			return "", fmt.Errorf("write the node id: %w", err)
 		}
 		return id.String(), nil
@@ -103,25 +104,4 @@ func (d *directory) nodeID() (string, error) {
 		return "", fmt.Errorf("%s is damaged: %w", file, err)
 	}
 	return id.String(), nil
-}
-
-// writeFile writes a file so that after a crash it is there completely or not at all.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/quicflow/quicflow/internal/durable"
 )
 
 const endpointFile = "endpoint.json"
@@ -22,7 +24,7 @@ type Endpoint struct {
 func (e Endpoint) write(dir *directory) error {
 	text, err := json.MarshalIndent(e, "", "  ")
 	if err == nil {
-		err = writeFile(dir.file(endpointFile), append(text, '\n'), 0o600)
+		err = durable.WriteFile(dir.file(endpointFile), append(text, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", endpointFile, err)

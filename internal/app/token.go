@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/quicflow/quicflow/internal/auth"
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
 )
@@ -34,7 +35,7 @@ func ensureAdminToken(ctx context.Context, dir *directory, store tokens, nodeID 
 	case errors.Is(err, fs.ErrNotExist):
 		made, _ = auth.NewAPIToken()
 		token = made
-		if err := writeFile(file, []byte(token+"\n"), 0o600); err != nil {
+		if err := durable.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
 			return "", fmt.Errorf("write the administrator's token: %w", err)
 		}
 	case err != nil:

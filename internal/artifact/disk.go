@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/durable"
 )
 
 // disk keeps contents in files: ab/cdef… for the sum abcdef….
@@ -23,22 +25,14 @@ func (d disk) put(_ context.Context, sum string, file *os.File, _ int64) error {
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	} else if err == nil {
-		if err := syncDir(d.dir); err != nil {
+		if err := durable.SyncDir(d.dir); err != nil {
 			return err
 		}
 	}
 	if err := os.Rename(file.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 func (d disk) open(_ context.Context, sum string, offset int64) (io.ReadCloser, int64, error) {

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/durable"
 )
 
 // secretsKeySize is the length of a key for secret variables, in bytes.
@@ -34,29 +35,8 @@ func LoadSecretsKey(file string, create bool) ([]byte, error) {
 	}
 	key := make([]byte, secretsKeySize)
 	_, _ = rand.Read(key) // never fails
-	if err := writeKey(file, hex.EncodeToString(key)+"\n"); err != nil {
+	if err := durable.WriteFile(file, []byte(hex.EncodeToString(key)+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("write the key of secret variables: %w", err)
 	}
 	return key, nil
-}
-
-// writeKey writes by way of another name and waits for the disk: half a key, or one that is gone after a crash, would make secrets unreadable.
-func writeKey(file, text string) error {
-	part := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".new")
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(part, file); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -176,16 +176,3 @@ func TestPinning(t *testing.T) {
 	require.ErrorContains(t, verify(chain(issueClient(t, ca, "web-1").Raw, ca.Certificate().Raw)), "verify hub", "an agent is not a hub")
 	require.ErrorContains(t, verify(chain()), "no certificate")
 }
-
-func TestWriteFileReplacesAsAWhole(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, WriteFile(path, []byte("old"), 0o600))
-	require.NoError(t, WriteFile(path, []byte("new"), 0o640))
-	got, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, "new", string(got))
-	require.ErrorContains(t, WriteFile(filepath.Join(path, "below"), nil, 0o600), "write")
-	entries, err := os.ReadDir(filepath.Dir(path))
-	require.NoError(t, err)
-	require.Len(t, entries, 1)
-}

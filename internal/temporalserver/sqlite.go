@@ -14,6 +14,8 @@ import (
 	"go.temporal.io/server/common/persistence/sql/sqlplugin"
 	sqliteplugin "go.temporal.io/server/common/persistence/sql/sqlplugin/sqlite"
 	sqliteschema "go.temporal.io/server/schema/sqlite"
+
+	"github.com/quicflow/quicflow/internal/durable"
 )
 
 // persistence is where the server keeps its state.
@@ -57,7 +59,7 @@ func openSQLite(cfg Config, _ tlog.Logger) (*persistence, error) {
 // createSQLite makes the database under another name first, so that one with half a schema is never found; and the
 // version record before it, so that a database without one is a stranger's.
 func createSQLite(file, record string) error {
-	if err := writeFile(record, []byte(Version+"\n")); err != nil {
+	if err := durable.WriteFile(record, []byte(Version+"\n"), 0o600); err != nil {
 		return fmt.Errorf("record the version of the Temporal database: %w", err)
 	}
 	unfinished := file + ".new"
@@ -75,7 +77,7 @@ func createSQLite(file, record string) error {
 	if err := os.Rename(unfinished, file); err != nil {
 		return fmt.Errorf("create the Temporal database: %w", err)
 	}
-	return syncDir(filepath.Dir(file))
+	return durable.SyncDir(filepath.Dir(file))
 }
 
 // setupSchema uses a connection of its own and closes it: Temporal's pool never closes one, and a database that is renamed
@@ -118,30 +120,4 @@ func sqliteConfig(file string) *config.SQL {
 			"busy_timeout": "10000",
 		},
 	}
-}
-
-// writeFile writes a file so that it is there completely or not at all.
-func writeFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
-	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -68,7 +68,7 @@ func writeRecord(host executor.Host, project string, r record) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return pki.WriteFile(path, text, 0o600)
+	return durable.WriteFile(path, text, 0o600)
 }
 
 // keepRecord notes what the step left, and reports it.

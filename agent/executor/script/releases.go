@@ -17,8 +17,8 @@ import (
 
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/unpack"
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/failpoint"
-	"github.com/quicflow/quicflow/internal/pki"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -213,7 +213,7 @@ func (j *job) build(ctx context.Context, dir string) error {
 		err = syncTree(part)
 	}
 	if err == nil {
-		err = pki.WriteFile(idFile(dir), []byte(contentID(j.spec.Artifacts)), 0o644)
+		err = durable.WriteFile(idFile(dir), []byte(contentID(j.spec.Artifacts)), 0o644)
 	}
 	failpoint.Here("script.release.filled")
 	if err == nil {
@@ -223,7 +223,7 @@ func (j *job) build(ctx context.Context, dir string) error {
 		return errors.Join(err, os.RemoveAll(part))
 	}
 	j.Tools.Printf("release %s is in place", filepath.Base(dir))
-	return executor.SyncDir(releases)
+	return durable.SyncDir(releases)
 }
 
 // makeWorkDir makes the work directory for its user if it is missing, and the directory of releases for the agent alone.
@@ -304,7 +304,7 @@ func (j *job) switchTo(target string) error {
 		if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		return executor.SyncDir(j.workDir)
+		return durable.SyncDir(j.workDir)
 	}
 	part := filepath.Join(j.workDir, "."+currentLink+newPrefix)
 	if err := os.Remove(part); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -316,7 +316,7 @@ func (j *job) switchTo(target string) error {
 	if err := os.Rename(part, link); err != nil {
 		return err
 	}
-	return executor.SyncDir(j.workDir)
+	return durable.SyncDir(j.workDir)
 }
 
 // deployRelease runs the scripts in the release directory. current leads there after the main script, and before post_script and the
@@ -357,7 +357,7 @@ func (j *job) finishRelease(ctx context.Context, k kept) error {
 	if err := j.Tools.Health(ctx, j.env); err != nil {
 		return err
 	}
-	if err := pki.WriteFile(idFile(k.Release), []byte(contentID(j.spec.Artifacts)+complete), 0o644); err != nil {
+	if err := durable.WriteFile(idFile(k.Release), []byte(contentID(j.spec.Artifacts)+complete), 0o644); err != nil {
 		return err
 	}
 	j.prune(k)

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/internal/durable"
 )
 
 // syncTree makes a directory with all that is in it durable.
@@ -17,7 +17,7 @@ func syncTree(path string) error {
 		case err != nil || !entry.IsDir() && !entry.Type().IsRegular():
 			return err
 		case entry.IsDir():
-			return executor.SyncDir(path)
+			return durable.SyncDir(path)
 		}
 		file, err := os.Open(path)
 		if err != nil {

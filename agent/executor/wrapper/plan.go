@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/quicflow/quicflow/agent/executor"
-	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -59,11 +59,11 @@ func (d stepDir) create(p *plan) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return err
 	}
-	if err := pki.WriteFile(d.path(planFile), text, 0o600); err != nil {
+	if err := durable.WriteFile(d.path(planFile), text, 0o600); err != nil {
 		return err
 	}
 	// If the directory got lost in a power cut, so would the gate within it.
-	return executor.SyncDir(filepath.Dir(string(d)))
+	return durable.SyncDir(filepath.Dir(string(d)))
 }
 
 // readPlan gives the plan with the step's secrets.

@@ -13,8 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/quicflow/quicflow/agent/executor"
-	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/durable"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
@@ -88,7 +87,7 @@ func (d stepDir) mark(name, text string) (bool, error) {
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return false, err
 	}
-	return true, executor.SyncDir(string(d))
+	return true, durable.SyncDir(string(d))
 }
 
 func nowText() string { return strconv.FormatInt(time.Now().UnixMilli(), 10) }
@@ -119,7 +118,7 @@ func (d stepDir) writeResult(name string, result *quicflowv1.StepResult) error {
 	if err != nil {
 		return err
 	}
-	return pki.WriteFile(d.path(name), value, 0o600)
+	return durable.WriteFile(d.path(name), value, 0o600)
 }
 
 func (d stepDir) readResult(name string) (*quicflowv1.StepResult, error) {
@@ -145,7 +144,7 @@ func (d stepDir) writePID() error {
 // for the note after it has written that: one of the two sees the other's. The start time tells a wrapper from another process that
 // got the id of a dead one.
 func (d stepDir) requestCancel(reason string) error {
-	if err := pki.WriteFile(d.path(cancelFile), []byte(reason), 0o600); err != nil {
+	if err := durable.WriteFile(d.path(cancelFile), []byte(reason), 0o600); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(d.path(pidFile))

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
-	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/durable"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -60,7 +60,7 @@ func (t tools) Keep(name string, value any) error {
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", name, err)
 	}
-	return pki.WriteFile(t.w.dir.path(keptPrefix+name), text, 0o600)
+	return durable.WriteFile(t.w.dir.path(keptPrefix+name), text, 0o600)
 }
 
 func (t tools) Kept(name string, value any) (bool, error) {
@@ -305,7 +305,7 @@ func (t tools) Script(ctx context.Context, s executor.Script) error {
 	if text, err = json.Marshal(end); err != nil {
 		return err
 	}
-	if err := pki.WriteFile(w.dir.path(s.Name+scriptEnded), text, 0o600); err != nil {
+	if err := durable.WriteFile(w.dir.path(s.Name+scriptEnded), text, 0o600); err != nil {
 		return fmt.Errorf("the end of %s cannot be noted: %w", s.Name, err)
 	}
 	return end.errOf(s.Name, err)
