@@ -352,14 +352,13 @@ func (d *dispatch) finish(step *dispatchStep, charged bool) {
 		return
 	}
 	step.over = true
-	close(step.decided)
-	if !charged {
-		return
+	if charged {
+		d.charged++
+		if d.order.budget >= 0 && d.charged > d.order.budget {
+			d.closeLocked()
+		}
 	}
-	d.charged++
-	if d.order.budget >= 0 && d.charged > d.order.budget {
-		d.closeLocked()
-	}
+	close(step.decided) // last, as who waits for it makes room for the next host
 }
 
 func (d *dispatch) close() {

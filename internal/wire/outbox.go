@@ -48,6 +48,7 @@ type Outbox struct {
 	mu      sync.Mutex
 	closed  error
 	queue   []byte
+	taken   int  // bytes of the queue that the goroutine has at the stream
 	writing bool // a goroutine writes
 	inline  int  // bytes handed over since QUIC is known to have sent what it had
 }
@@ -96,7 +97,7 @@ func (o *Outbox) put(frame []byte, limit int, soon bool) (broken, err error) {
 			return err, nil // as if it had been queued: the owner closes
 		}
 	}
-	if len(o.queue) >= limit {
+	if o.taken+len(o.queue) >= limit {
 		return nil, ErrOutboxFull
 	}
 	o.queue = append(o.queue, frame...)
@@ -146,15 +147,17 @@ func (o *Outbox) write() {
 			spare = frames[:0]
 			continue
 		}
+		o.taken = len(frames)
 		o.mu.Unlock()
 		if _, err := o.stream.Write(frames); err != nil {
 			o.mu.Lock()
-			o.queue, o.writing = nil, false
+			o.queue, o.taken, o.writing = nil, 0, false
 			o.mu.Unlock()
 			o.owner.WriteFailed(fmt.Errorf("write frames: %w", err))
 			return
 		}
 		o.mu.Lock()
+		o.taken = 0
 		o.inline = 0 // the write waited until all but a packet's worth was sent
 		o.mu.Unlock()
 		o.owner.Wrote(len(frames))
