@@ -67,7 +67,7 @@ func TestAFullHub(t *testing.T) {
 
 // A hub that stops and comes back: every session was dropped, and all are back by their tickets.
 func TestAHubThatRestarts(t *testing.T) {
-	b := startServer(t)
+	b := startServer(t, func(c *hub.Config) { c.DrainTimeout = patience }) // that is over as soon as all have left
 	f := b.fleet(200)
 	require.NoError(t, b.connect(f))
 	b.stop()
