@@ -48,6 +48,8 @@ type Hub interface {
 	Request(ctx context.Context, clientID string, req *quicflowv1.Request) (*quicflowv1.Response, error)
 	// RequestIn is Request, but only in the session that Presence told of.
 	RequestIn(ctx context.Context, clientID string, epoch int64, req *quicflowv1.Request) (*quicflowv1.Response, error)
+	// AwaitTurn waits until there is room for one request more of many.
+	AwaitTurn(ctx context.Context) (hub.Turn, error)
 	// Presence says whether an agent can be reached.
 	Presence(clientID string) hub.Presence
 	// WatchClient gives a channel that fires when the agent's session comes or goes, until cancel is called.

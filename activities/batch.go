@@ -10,6 +10,7 @@ import (
 
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/heartbeat"
 	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
@@ -91,7 +92,7 @@ func (a *Activities) standing(ctx context.Context, j *job.Job, counts job.Counts
 
 // RetryJob decides which hosts are tried again. The decision is stored before anything is sent because of it.
 func (a *Activities) RetryJob(ctx context.Context, req workflows.JobRetryRequest) (answer workflows.JobRetryAnswer, err error) {
-	defer keepAlive(ctx)()
+	defer heartbeat.Keep(ctx)()
 	j, err := a.store.Job(ctx, req.JobID)
 	if err != nil {
 		return answer, final(fmt.Errorf("read job: %w", err))
@@ -111,7 +112,7 @@ func (a *Activities) RetryJob(ctx context.Context, req workflows.JobRetryRequest
 
 // PlanJobChunks cuts the hosts whose turn it is into chunks by the hub that holds their sessions.
 func (a *Activities) PlanJobChunks(ctx context.Context, req workflows.JobChunksRequest) (workflows.ChunkPlan, error) {
-	defer keepAlive(ctx)()
+	defer heartbeat.Keep(ctx)()
 	chunks, err := a.store.PlanJobChunks(ctx, req.JobID, req.Size, a.nodeID)
 	if err != nil {
 		return workflows.ChunkPlan{}, final(fmt.Errorf("plan chunks: %w", err))
@@ -123,7 +124,7 @@ func (a *Activities) PlanJobChunks(ctx context.Context, req workflows.JobChunksR
 // AwaitJobHosts waits until some of the hosts that are waited for have a session, and makes it their turn. When their time is
 // over the rest are offline.
 func (a *Activities) AwaitJobHosts(ctx context.Context, req workflows.JobHostsRequest) (answer workflows.JobHostsAnswer, err error) {
-	defer keepAlive(ctx)()
+	defer heartbeat.Keep(ctx)()
 	tick := time.NewTicker(awaitInterval)
 	defer tick.Stop()
 	for {

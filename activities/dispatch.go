@@ -15,13 +15,12 @@ import (
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/heartbeat"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/workflows"
 )
 
 const (
-	// heartbeatInterval is how often a dispatch tells Temporal that it lives; also how soon it learns of a cancellation.
-	heartbeatInterval = time.Second
 	// pollInterval is how soon a dispatch learns of outcomes that another server stored.
 	pollInterval = 2 * time.Second
 	// maxSkippedPolls is how many are left out in a row while Results tells of outcomes.
@@ -44,7 +43,10 @@ func (a *Activities) DispatchChunk(ctx context.Context, req workflows.DispatchRe
 	return a.newDispatch(order{task: req.TaskID, budget: req.Budget, cancel: req.Cancel}, e, newSlots(req.Parallel)).run(ctx)
 }
 
-var errDraining = errors.New("the hub is stopping")
+var (
+	errDraining = errors.New("the hub is stopping")
+	errGivenUp  = errors.New("given up for another run")
+)
 
 // order says how a dispatch carries out its errand.
 type order struct {
@@ -123,7 +125,10 @@ func (d *dispatch) run(ctx context.Context) (workflows.DispatchReport, error) {
 	defer stop(nil)
 	watch, workCtx := errgroup.WithContext(work)
 	finished := make(chan struct{})
-	watch.Go(func() error { return d.heartbeat(ctx, finished, stop) })
+	working, finish := context.WithCancel(workCtx)
+	defer finish()
+	watch.Go(func() error { return d.heartbeat(ctx, working, stop) })
+	watch.Go(func() error { return d.drain(ctx, working, stop) })
 	watch.Go(func() error { return d.follow(workCtx, finished) })
 	watch.Go(func() error { d.marks.run(workCtx, finished); return nil })
 	watch.Go(func() error { d.conclusions.run(workCtx, finished); return nil })
@@ -132,13 +137,16 @@ func (d *dispatch) run(ctx context.Context) (workflows.DispatchReport, error) {
 	hosts.Go(func() error { return d.beginAll(hostCtx, hosts, open) })
 	hostsErr := hosts.Wait()
 	close(finished)
+	finish()
 	err = errors.Join(hostsErr, watch.Wait())
 
 	report := d.report()
 	switch {
 	case errors.Is(err, errDraining), errors.Is(context.Cause(work), errDraining), errors.Is(err, hub.ErrDraining):
 		return report, temporal.NewApplicationErrorWithOptions("the hub is stopping", workflows.ErrTypeDraining, temporal.ApplicationErrorOptions{NonRetryable: true})
-	case err != nil && ctx.Err() == nil:
+	case errors.Is(context.Cause(work), errGivenUp):
+		return report, context.Cause(work)
+	case err != nil && !isDone(d.stopped):
 		return report, err
 	}
 	return report, nil
@@ -152,7 +160,8 @@ func rank(s *dispatchStep) int {
 	return 1
 }
 
-// beginAll begins with the hosts as there are slots for them, and leaves each to a goroutine of its own.
+// beginAll begins with the hosts as there are slots for them, and leaves each to a goroutine of its own. A host that was lost a
+// moment ago gives its slot back until it has returned.
 func (d *dispatch) beginAll(ctx context.Context, hosts *errgroup.Group, open []*dispatchStep) error {
 	atWork := 0
 	for atWork < len(open) && open[atWork].State == release.StepDispatched {
@@ -205,7 +214,7 @@ func (d *dispatch) begin(ctx context.Context, hosts *errgroup.Group, steps []*di
 			d.slots.give(len(steps))
 			return err
 		}
-		v := visit{dispatch: d, step: step, request: request, longest: longest, stopped: d.stopped, sent: step.State == release.StepDispatched}
+		v := visit{dispatch: d, step: step, request: request, longest: longest, stopped: d.stopped, sent: step.State == release.StepDispatched, slot: true}
 		switch presence := d.hub.Presence(step.ClientID); {
 		case presence.Status == release.ClientOnline:
 			v.session, v.ready = presence.Session, true
@@ -238,10 +247,7 @@ func (d *dispatch) begin(ctx context.Context, hosts *errgroup.Group, steps []*di
 				continue
 			}
 		}
-		hosts.Go(func() error {
-			defer d.slots.give(1)
-			return v.run(ctx)
-		})
+		hosts.Go(func() error { return v.run(ctx) })
 	}
 	if given > 0 {
 		d.slots.give(given)
@@ -261,23 +267,23 @@ func (d *dispatch) report() workflows.DispatchReport {
 	return report
 }
 
-// heartbeat keeps the activity alive, and ends the work where this process, or this run of the activity, is to stop.
-func (d *dispatch) heartbeat(ctx context.Context, finished <-chan struct{}, stop context.CancelCauseFunc) error {
-	tick := time.NewTicker(heartbeatInterval)
+// heartbeat keeps the activity alive until beating ends, and ends the work where this run of the activity is to stop.
+func (d *dispatch) heartbeat(ctx, beating context.Context, stop context.CancelCauseFunc) error {
+	tick := time.NewTicker(heartbeat.Interval)
 	defer tick.Stop()
 	cancelled := ctx.Done()
-	for {
-		activity.RecordHeartbeat(ctx, d.report())
-		select {
-		case <-finished:
+	for pulse := heartbeat.New(ctx); ; {
+		if err := pulse.Beat(ctx, beating); err != nil {
+			stop(fmt.Errorf("%w: %w", errGivenUp, err))
 			return nil
-		case <-activity.GetWorkerStopChannel(ctx):
-			stop(errDraining)
+		}
+		select {
+		case <-beating.Done():
 			return nil
 		case <-cancelled:
-			if !temporal.IsCanceledError(context.Cause(ctx)) {
-				// Not a decision of the workflow: the run was given up for another, or the server is gone. The agents go on.
-				stop(errDraining)
+			if cause := context.Cause(ctx); !temporal.IsCanceledError(cause) {
+				// Not a decision of the workflow, which may have given the chunk to another run by now. The agents go on.
+				stop(fmt.Errorf("%w: %w", errGivenUp, cause))
 				return nil
 			}
 			cancelled = nil
@@ -286,6 +292,16 @@ func (d *dispatch) heartbeat(ctx context.Context, finished <-chan struct{}, stop
 		case <-tick.C:
 		}
 	}
+}
+
+// drain ends the work when this process is to stop.
+func (d *dispatch) drain(ctx, working context.Context, stop context.CancelCauseFunc) error {
+	select {
+	case <-working.Done():
+	case <-activity.GetWorkerStopChannel(ctx):
+		stop(errDraining)
+	}
+	return nil
 }
 
 // follow reads from the store what Results did not tell: what another server stored, or what was decided before this began.

@@ -51,6 +51,50 @@ func TestDispatchSendsTheSameStepAgainAfterALostSession(t *testing.T) {
 	require.Equal(t, []string{step, step, step}, w.requests)
 }
 
+// A host that was lost a moment ago is waited for, and the others do not wait for its place.
+func TestReconnectingHostsHoldNoPlace(t *testing.T) {
+	w := newWorld(t, 6, release.Strategy{})
+	for _, id := range []string{"host-000", "host-001", "host-002"} {
+		w.setPresence(id, hub.Presence{Status: release.ClientReconnecting, Until: time.Now().Add(time.Hour)})
+	}
+	var done atomic.Int32
+	w.agent = func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error) {
+		w.finish(clientID, req.GetStepId(), release.StepSucceeded)
+		switch done.Add(1) {
+		case 3: // those that are here
+			w.setPresence("host-000", hub.Presence{Status: release.ClientOnline})
+			w.setPresence("host-001", hub.Presence{Status: release.ClientOnline})
+		case 5:
+			w.setPresence("host-002", hub.Presence{Status: release.ClientOffline})
+		}
+		return accepted(req), nil
+	}
+	stuck := time.AfterFunc(patience/4, func() { close(w.stop) })
+	defer stuck.Stop()
+	report, err := w.dispatch(func(r *workflows.DispatchRequest) { r.Parallel = 1 })
+	require.NoError(t, err)
+	require.Equal(t, workflows.DispatchReport{}, report)
+	require.Equal(t, release.Counts{Total: 6, Succeeded: 5, Offline: 1}, w.counts())
+	require.Equal(t, 1, w.most, "those that came back take a place again")
+}
+
+// Where nothing new may start, no one is waited for to whom nothing was sent.
+func TestHaltedTaskWaitsForNoReconnectingHost(t *testing.T) {
+	w := newWorld(t, 3, release.Strategy{})
+	w.setPresence("host-000", hub.Presence{Status: release.ClientReconnecting, Until: time.Now().Add(time.Hour)})
+	w.agent = func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error) {
+		require.NoError(t, w.store.SetHalt(t.Context(), w.task.ID, true))
+		w.finish(clientID, req.GetStepId(), release.StepSucceeded)
+		return accepted(req), nil
+	}
+	stuck := time.AfterFunc(patience/4, func() { close(w.stop) })
+	defer stuck.Stop()
+	report, err := w.dispatch(func(r *workflows.DispatchRequest) { r.Parallel = 1 })
+	require.NoError(t, err)
+	require.Equal(t, workflows.DispatchReport{Undecided: 2}, report)
+	require.Equal(t, release.Counts{Total: 3, Succeeded: 1, Pending: 2}, w.counts())
+}
+
 func TestDispatchStopsAtItsBudget(t *testing.T) {
 	w := newWorld(t, 20, release.Strategy{})
 	w.agent = func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error) {

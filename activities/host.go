@@ -36,6 +36,7 @@ type visit struct {
 	stopped <-chan struct{} // wakes wait
 	session int64           // of the agent, in which to send
 	ready   bool            // it was marked for that session, and not sent yet
+	slot    bool            // it has a place at work
 
 	sent                            bool // the store says that it may have been sent
 	unanswered, turnedAway, overdue int
@@ -52,10 +53,26 @@ func (v *visit) watch() {
 	}
 }
 
+// enter waits for a place at work, and reports false if nothing new may start before there is one.
+func (v *visit) enter(ctx context.Context) (bool, error) {
+	n, err := v.slots.take(ctx, v.closing, 1)
+	v.slot = n > 0
+	return v.slot, err
+}
+
+// leave gives the place at work back.
+func (v *visit) leave() {
+	if v.slot {
+		v.slot = false
+		v.slots.give(1)
+	}
+}
+
 // run brings a host through its step: waits for its session, sends the step, waits for its outcome. It returns when
 // the host is decided, or nothing new may start. An error ends the whole chunk.
 func (v *visit) run(ctx context.Context) error {
 	defer func() {
+		v.leave()
 		if v.unwatch != nil {
 			v.unwatch()
 		}
@@ -106,9 +123,16 @@ func (v *visit) mark(ctx context.Context) (again bool, err error) {
 		}
 		return false, v.conclude(ctx, v.step, verdictOffline, whyOffline)
 	case release.ClientReconnecting:
+		if !v.sent {
+			v.leave() // for one who can begin; where it was sent, it may be at work
+		}
 		return true, v.wait(ctx, presence.Until.Sub(v.now()))
 	}
 	v.left = time.Time{}
+	if !v.slot {
+		entered, err := v.enter(ctx)
+		return entered, err // it may have gone meanwhile
+	}
 	marked, err := v.marks.ask(ctx, v.step.ClientID)
 	switch {
 	case err != nil:
@@ -126,10 +150,15 @@ func (v *visit) mark(ctx context.Context) (again bool, err error) {
 
 // send asks the agent to carry out the step, or, if it knows the step, where it stands; then waits accordingly.
 func (v *visit) send(ctx context.Context) error {
+	turn, err := v.hub.AwaitTurn(ctx)
+	if err != nil {
+		return err
+	}
 	v.request.NotAfterUnixMs = v.now().Add(v.limits.NotAfter).UnixMilli()
 	answerCtx, cancel := context.WithTimeout(ctx, v.limits.Answer)
 	response, err := v.hub.RequestIn(answerCtx, v.step.ClientID, v.session, &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: v.request}})
 	cancel()
+	turn.Done()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -193,16 +222,22 @@ func (v *visit) turnedDown(ctx context.Context, failure *quicflowv1.Failure) err
 	return v.conclude(ctx, v.step, verdictUnknown, "the agent had an error of its own: "+failure.GetMessage())
 }
 
-// wait waits until the step is decided, the session changed, the dispatch is stopped, or the time is over.
+// wait waits until the step is decided, the session changed, the dispatch is stopped, the time is over, or, where nothing was
+// sent, nothing new may start.
 func (v *visit) wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(max(d, 10*time.Millisecond))
 	defer timer.Stop()
+	closing := v.closing
+	if v.sent {
+		closing = nil
+	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-v.step.decided:
 	case <-v.changed:
 	case <-v.stopped:
+	case <-closing:
 	case <-timer.C:
 	}
 	return nil

@@ -3,12 +3,10 @@ package activities
 import (
 	"context"
 	"fmt"
-	"time"
-
-	"go.temporal.io/sdk/activity"
 
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/heartbeat"
 	"github.com/quicflow/quicflow/internal/store"
 	"github.com/quicflow/quicflow/workflows"
 )
@@ -57,37 +55,11 @@ func (a *Activities) CountTargets(ctx context.Context, req workflows.CountReques
 
 // PlanChunks cuts the hosts that are left into chunks by the hub that holds their sessions.
 func (a *Activities) PlanChunks(ctx context.Context, req workflows.ChunksRequest) (workflows.ChunkPlan, error) {
-	defer keepAlive(ctx)()
+	defer heartbeat.Keep(ctx)()
 	chunks, err := a.store.PlanChunks(ctx, req.TaskID, req.Step, req.Wave, req.Size, a.nodeID)
 	if err != nil {
 		return workflows.ChunkPlan{}, final(fmt.Errorf("plan chunks of %s: %w", req.Step, err))
 	}
 	failpoint.Here("chunks.planned")
 	return a.planOf(chunks, req.Avoid), nil
-}
-
-// keepAlive heartbeats until the function that it gives is called.
-func keepAlive(ctx context.Context) (stop func()) {
-	if !activity.IsActivity(ctx) {
-		return func() {} // a caller that nobody watches
-	}
-	beating, stopBeating := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(heartbeatInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-beating.Done():
-				return
-			case <-tick.C:
-				activity.RecordHeartbeat(ctx)
-			}
-		}
-	}()
-	return func() {
-		stopBeating()
-		<-done
-	}
 }

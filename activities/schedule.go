@@ -13,6 +13,7 @@ import (
 
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/heartbeat"
 	"github.com/quicflow/quicflow/internal/planning"
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/schedule"
@@ -41,7 +42,7 @@ func fireTaskID(scheduleID string, due time.Time) string {
 // FireSchedule makes the task of a fire. It may be repeated: a fire has one task. What the store says of the schedule counts, not
 // what Temporal knew of it when it fired.
 func (a *Activities) FireSchedule(ctx context.Context, req workflows.FireRequest) (workflows.FireReport, error) {
-	defer keepAlive(ctx)()
+	defer heartbeat.Keep(ctx)()
 	s, err := a.store.Schedule(ctx, req.ScheduleID)
 	if errors.Is(err, release.ErrNotFound) {
 		return workflows.FireReport{}, nil // deleted meanwhile
@@ -140,7 +141,7 @@ func (a *Activities) recordFire(ctx context.Context, s release.Schedule, fire re
 
 // AwaitTask waits for the end of a task's workflow.
 func (a *Activities) AwaitTask(ctx context.Context, req workflows.AwaitRequest) error {
-	defer keepAlive(ctx)()
+	defer heartbeat.Keep(ctx)()
 	err := activity.GetClient(ctx).GetWorkflow(ctx, req.WorkflowID, "").Get(ctx, nil)
 	var ended *temporal.WorkflowExecutionError
 	var gone *serviceerror.NotFound

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"database/sql"
 	"errors"
 	"sync"
 	"testing"
@@ -69,15 +70,22 @@ func TestFireMakesOneTask(t *testing.T) {
 func TestFireThatCannotBeCarriedOut(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*release.Schedule)
+		harm   string // to the database: what a schedule deploys cannot be deleted, but could once
 		reason string
 	}{
-		"no such project": {func(s *release.Schedule) { s.ProjectID = "gone" }, `project: project "gone" does not exist`},
-		"no such version": {func(s *release.Schedule) { s.Task.Version = "9" }, `version: version "9" does not exist`},
-		"no host":         {func(s *release.Schedule) { s.Task.Targets.Selector = "env=nowhere" }, "targets: "},
+		"no such project": {nil, `UPDATE schedules SET project_id = 'gone'`, `project: project "gone" does not exist`},
+		"no such version": {nil, `UPDATE schedules SET task = REPLACE(task, '"version":"1"', '"version":"9"')`, `version: version "9" does not exist`},
+		"no host":         {func(s *release.Schedule) { s.Task.Targets.Selector = "env=nowhere" }, "", "targets: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, 1, release.Strategy{})
 			_, request := w.scheduled(t, c.change)
+			if c.harm != "" {
+				db, err := sql.Open("sqlite", w.file)
+				require.NoError(t, err)
+				_, err = db.ExecContext(t.Context(), c.harm)
+				require.NoError(t, errors.Join(err, db.Close()))
+			}
 			report, fire := w.fired(t, request)
 			require.Empty(t, report)
 			require.Equal(t, release.FireFailed, fire.State)

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	t       *testing.T
 	store   *store.Store
+	file    string // of the store
 	bus     *bus.Bus
 	results Results
 	task    release.Task
@@ -54,11 +55,12 @@ type world struct {
 
 func newWorld(t *testing.T, hosts int, strategy release.Strategy) *world {
 	ctx := t.Context()
-	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: filepath.Join(t.TempDir(), "test.db"),
+	file := filepath.Join(t.TempDir(), "test.db")
+	s, err := store.Open(ctx, store.Config{Driver: store.SQLite, DSN: file,
 		SecretKey: bytes.Repeat([]byte("k"), store.SecretKeySize)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	w := &world{t: t, store: s, bus: bus.New(bus.Config{Coalesce: time.Millisecond}), stop: make(chan struct{}),
+	w := &world{t: t, store: s, file: file, bus: bus.New(bus.Config{Coalesce: time.Millisecond}), stop: make(chan struct{}),
 		presence: map[string]hub.Presence{}, watchers: map[string][]chan struct{}{}}
 	w.agent = func(clientID string, req *quicflowv1.StepRequest) (*quicflowv1.Response, error) {
 		w.finish(clientID, req.GetStepId(), release.StepSucceeded)
@@ -179,6 +181,8 @@ func (w *world) answer(clientID string) func(*quicflowv1.Response, error) (*quic
 		return response, err
 	}
 }
+
+func (w *world) AwaitTurn(context.Context) (hub.Turn, error) { return hub.Turn{}, nil }
 
 // RequestIn refuses a session that is over, as the hub does.
 func (w *world) RequestIn(ctx context.Context, clientID string, epoch int64, req *quicflowv1.Request) (*quicflowv1.Response, error) {

@@ -15,9 +15,9 @@ import (
 // commands are those of every agent, and those that the configuration adds or puts in their place.
 func (a *Agent) commands() map[string]command.Command {
 	all := map[string]command.Command{
-		"ping":       {Run: ping, ReadOnly: true},
-		"echo":       {Run: echo, ReadOnly: true},
-		"get_status": {Run: a.getStatus, ReadOnly: true},
+		"ping":       {Run: ping, ReadOnly: true, Light: true},
+		"echo":       {Run: echo, ReadOnly: true, Light: true},
+		"get_status": {Run: a.getStatus, ReadOnly: true, Light: true},
 	}
 	maps.Copy(all, a.cfg.Commands)
 	return all

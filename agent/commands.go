@@ -109,7 +109,7 @@ type commandRun struct {
 func (s *steps) newCommandRun(e *entry, step *quicflowv1.StepRequest, c command.Command) *commandRun {
 	return &commandRun{
 		s: s, entry: e, step: step, command: c, done: make(chan struct{}),
-		log:      spool.NewWriter(spool.Config{Path: s.spoolPath(step.StepId), Wake: func() { wake(s.logsReady) }}),
+		log:      s.newLog(step.StepId),
 		captures: map[quicflowv1.Stream]*spool.Capture{},
 	}
 }
@@ -166,7 +166,7 @@ func (s *steps) launchCommand(r *commandRun, again bool) {
 	s.mu.Lock()
 	r.entry.cancel = cancel
 	if again {
-		s.active++
+		s.arrive(r.entry)
 	}
 	s.mu.Unlock()
 	s.running.Go(func() {
@@ -190,7 +190,7 @@ func (s *steps) launchCommand(r *commandRun, again bool) {
 			r.conclude(result)
 		}
 		s.mu.Lock()
-		s.active--
+		s.leave(r.entry)
 		s.mu.Unlock()
 	})
 }

@@ -139,6 +139,40 @@ func TestShellCommandThroughTheAgent(t *testing.T) {
 	w.forgotten(cfg.DataDir)
 }
 
+// What a host prints beyond the limit is not kept; its end and how much there was are known all the same.
+func TestOutputBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("a")
+	cfg.MaxLog = 100_000
+	cfg.Executor = executortest.NewSet(t, executor.Host{ClientID: "a", DataDir: cfg.DataDir}, script.New())
+	cfg.Commands = map[string]command.Command{"chatty": {Run: func(_ context.Context, call *command.Call) (any, error) {
+		out, err := call.Output(quicflowv1.Stream_STREAM_STDOUT)
+		if err == nil {
+			_, err = out.Write([]byte(strings.Repeat("0123456789", 10_001)))
+		}
+		return nil, err
+	}}}
+	w.connect(cfg)
+	const cut = "the output is cut here: no more than 100000 bytes of it are kept\n"
+	shell := commandStep("1", "exec_shell", `{"command":"yes | head -c 1000000; echo oops >&2; exit 7"}`)
+	w.accepted("a", shell)
+	result := w.result(shell.StepId)
+	require.Equal(t, 7, result.ExitCode)
+	require.EqualValues(t, 1_000_000, result.StdoutBytes)
+	require.Equal(t, strings.Repeat("y\n", 2048), string(result.StdoutTail))
+	require.Equal(t, "oops\n", string(result.StderrTail))
+	require.Equal(t, strings.Repeat("y\n", 50_000), w.output(shell.StepId, release.StreamStdout))
+	require.Equal(t, cut+"900005 bytes of the output were cut\n", w.output(shell.StepId, release.StreamSystem))
+
+	chatty := commandStep("2", "chatty", "")
+	ended := w.finished(chatty)
+	require.EqualValues(t, 100_010, ended.StdoutBytes)
+	require.Len(t, w.output(chatty.StepId, release.StreamStdout), 100_000)
+	require.Equal(t, cut+"10 bytes of the output were cut\n", w.output(chatty.StepId, release.StreamSystem))
+	w.forgotten(cfg.DataDir)
+}
+
 func TestLargeResultIsInTheLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -202,7 +236,11 @@ func TestCommandsRunAtTheSameTime(t *testing.T) {
 	}
 	group.Wait()
 	require.EqualValues(t, 3, held.runs.Load(), "they take no turns")
-	require.Equal(t, quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED, w.request("a", commandStep("9", "ping", "")).GetFailure().GetCode())
+	require.Equal(t, quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED, w.request("a", commandStep("9", "slow", "")).GetFailure().GetCode())
+	for _, kind := range []string{"ping", "echo", "get_status"} {
+		w.finished(commandStep(kind, kind, "")) // it needs no place
+	}
+	require.Equal(t, quicflowv1.FailureCode_FAILURE_CODE_OVERLOADED, w.request("a", commandStep("9", "slow", "")).GetFailure().GetCode(), "nor makes it one")
 	w.accepted("a", commandStep("1", "slow", "")) // known
 	close(held.open)
 	for i := range 3 {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -22,6 +21,7 @@ import (
 	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/spool"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -104,13 +104,17 @@ type Config struct {
 	Backoff Backoff
 	// MaxRetries ends Run after so many failed attempts in a row. Defaults to 0, no limit.
 	MaxRetries int
-	// MaxSteps is how many steps run at the same time; more are answered as overloaded. Defaults to 16.
+	// MaxSteps is how many steps run at the same time, beside light commands such as ping; more are answered as overloaded.
+	// Defaults to 16.
 	MaxSteps int
 	// MaxJournal bounds the steps that the hub has not confirmed; more are answered as journal_full. Defaults to 10,000.
 	MaxJournal int
 	// MaxRemembered bounds the steps that are confirmed, and remembered until they cannot be asked for again. Defaults to
 	// 100,000.
 	MaxRemembered int
+	// MaxLog bounds the output of one step that is kept, in bytes. What comes after that is left out; the log says where it was
+	// cut and how much is missing, and the result has its end. Defaults to 256 MiB.
+	MaxLog int64
 	// LogIdle is how long credit for logs is kept without anything to send. A hub takes no more than a minute. Defaults to 10s.
 	LogIdle time.Duration
 	// Commands are types of command beside ping, echo and get_status, or in their place. A type is 1 to 64 small letters,
@@ -151,7 +155,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, release.Invalid("server", "an agent needs the address of a server")
 	case c.DataDir == "":
 		return c, errors.New("agent.Config.DataDir is empty")
-	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.MaxRemembered < 0 || c.LogIdle < 0 || c.FactsInterval < 0:
+	case c.Backoff.Min < 0 || c.Backoff.Max < 0 || c.MaxRetries < 0 || c.MaxSteps < 0 || c.MaxJournal < 0 || c.MaxRemembered < 0 || c.MaxLog < 0 || c.LogIdle < 0 || c.FactsInterval < 0:
 		return c, errors.New("agent.Config has a negative value")
 	}
 	for name, own := range c.Commands {
@@ -188,6 +192,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxSteps == 0 {
 		c.MaxSteps = 16
 	}
+	if c.MaxLog == 0 {
+		c.MaxLog = 256 << 20
+	}
 	if c.FactsInterval == 0 {
 		c.FactsInterval = factsInterval
 	}
@@ -215,9 +222,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-var commandForm = regexp.MustCompile(`^[a-z0-9._-]{1,64}$`)
+var commandForm = lazyregexp.New(`^[a-z0-9._-]{1,64}$`)
 
-var labelForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`)
+var labelForm = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$`)
 
 func validateLabel(name, value string) error {
 	switch {

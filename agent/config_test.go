@@ -30,6 +30,7 @@ func TestConfig(t *testing.T) {
 		"own label":   func(c *agent.Config) { c.Labels = map[string]string{"os": "x"} },
 		"long label":  func(c *agent.Config) { c.Labels = map[string]string{"a": strings.Repeat("x", 300)} },
 		"negative":    func(c *agent.Config) { c.MaxSteps = -1 },
+		"no log":      func(c *agent.Config) { c.MaxLog = -1 },
 	} {
 		broken := valid
 		change(&broken)

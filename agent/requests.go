@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,8 @@ import (
 
 // maxAnswer leaves room for what surrounds an answer in its frame.
 const maxAnswer = wire.MaxFrame - 1024
+
+var errHandlerFailed = errors.New("the agent's handler failed")
 
 // maxFailure bounds what the hub is told of an error, in bytes.
 const maxFailure = 4 << 10
@@ -80,7 +83,7 @@ func (s *session) message(ctx context.Context, message *quicflowv1.Message) *qui
 	if !ok {
 		return failure(quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED, fmt.Sprintf("the agent has no handler for %q", message.GetType()))
 	}
-	answer, err := handler(ctx, message)
+	answer, err := s.call(ctx, handler, message)
 	if err != nil {
 		return failure(quicflowv1.FailureCode_FAILURE_CODE_INTERNAL, err.Error())
 	}
@@ -91,6 +94,17 @@ func (s *session) message(ctx context.Context, message *quicflowv1.Message) *qui
 		return failure(quicflowv1.FailureCode_FAILURE_CODE_INTERNAL, "the answer is "+err.Error())
 	}
 	return &quicflowv1.Response{Body: &quicflowv1.Response_Message{Message: answer}}
+}
+
+// call runs a handler. One that panics must not end the agent.
+func (s *session) call(ctx context.Context, handler Handler, message *quicflowv1.Message) (answer *quicflowv1.Message, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.agent.cfg.Logger.Error("handler panicked", "type", message.GetType(), "panic", cause, "stack", string(debug.Stack()))
+			answer, err = nil, errHandlerFailed
+		}
+	}()
+	return handler(ctx, message)
 }
 
 func stepResponse(stepID string, status journal.Status, err error) *quicflowv1.Response {

@@ -133,6 +133,21 @@ func TestReturnResumesTLS(t *testing.T) {
 	require.Equal(t, release.ClientReconnecting, w.hub.Presence("a").Status)
 }
 
+// The limit of attempts is for those in a row: after a session that was accepted they are counted anew.
+func TestRetryLimitStartsOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("a")
+	cfg.MaxRetries = 1
+	var connects atomic.Int32
+	cfg.OnConnect = func(*quicflowv1.Welcome) { connects.Add(1) }
+	w.connect(cfg)
+	for n := int32(1); n <= 4; n++ {
+		w.eventually(func() bool { return connects.Load() == n && w.hub.Disconnect("a") }, "session %d", n)
+	}
+	w.eventually(func() bool { return connects.Load() == 5 }, "it is back")
+}
+
 // refuse answers handshakes at the hub's address as a busy hub does, until it has refused this many connections.
 func (w *world) refuse(many int) {
 	w.t.Helper()

@@ -57,6 +57,7 @@ func TestMessages(t *testing.T) {
 	cfg.Handlers = map[string]agent.Handler{
 		"fail":  func(context.Context, *quicflowv1.Message) (*quicflowv1.Message, error) { return nil, errors.New("no") },
 		"quiet": func(context.Context, *quicflowv1.Message) (*quicflowv1.Message, error) { return nil, nil },
+		"panic": func(context.Context, *quicflowv1.Message) (*quicflowv1.Message, error) { panic("secret") },
 		"huge": func(context.Context, *quicflowv1.Message) (*quicflowv1.Message, error) {
 			return &quicflowv1.Message{Payload: make([]byte, wire.MaxFrame)}, nil
 		},
@@ -70,11 +71,13 @@ func TestMessages(t *testing.T) {
 	require.NotNil(t, w.ask("a", message("quiet", nil)).GetMessage())
 	for kind, code := range map[string]quicflowv1.FailureCode{
 		"fail":    quicflowv1.FailureCode_FAILURE_CODE_INTERNAL,
+		"panic":   quicflowv1.FailureCode_FAILURE_CODE_INTERNAL,
 		"huge":    quicflowv1.FailureCode_FAILURE_CODE_INTERNAL,
 		"unknown": quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED,
 	} {
 		require.Equal(t, code, w.ask("a", message(kind, nil)).GetFailure().GetCode(), kind)
 	}
+	require.Equal(t, "the agent's handler failed", w.ask("a", message("panic", nil)).GetFailure().GetMessage())
 	require.Equal(t, quicflowv1.FailureCode_FAILURE_CODE_UNSUPPORTED, w.ask("a", &quicflowv1.Request{}).GetFailure().GetCode())
 }
 
@@ -140,6 +143,12 @@ func TestTriesTheNextServerAndGivesUp(t *testing.T) {
 	cfg.Servers = []string{"no-such-host.invalid:1"}
 	cfg.MaxRetries = 2
 	require.ErrorContains(t, run(t, cfg).wait(), "gave up after 2 attempts")
+}
+
+func TestHubAtAnIPv6Address(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *hub.Config) { c.Addr = "[::1]:0" })
+	w.connect(w.config("a"))
 }
 
 func TestRefusedSessionIsNoSession(t *testing.T) {

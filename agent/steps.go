@@ -38,6 +38,10 @@ const (
 	maxTail  = 4 << 10
 )
 
+// maxLight bounds the light commands at work, which take no place of Config.MaxSteps; more are answered as overloaded. It is what
+// a session works on at the same time.
+const maxLight = maxRequests
+
 // steps carries out steps and keeps what the hub has not confirmed. The journal is the truth; the entries here say what
 // it need not be asked for.
 type steps struct {
@@ -58,12 +62,14 @@ type steps struct {
 	mu      sync.Mutex
 	entries map[string]*entry
 	active  int                      // steps that run, or wait for their turn
+	light   int                      // of these, light commands
 	turns   map[string]chan struct{} // by project; holds a token while one of its steps runs
 }
 
-// entry is a step that is not finished or not confirmed. Its fields are guarded by steps.mu, but for id and begun.
+// entry is a step that is not finished or not confirmed. Its fields are guarded by steps.mu, but for id, light and begun.
 type entry struct {
 	id    string
+	light bool          // a light command
 	begun chan struct{} // closed when the intent is on disk, or when it is clear that it will not be
 	err   error         // why it is not; valid when begun is closed
 
@@ -217,6 +223,7 @@ func (s *steps) giveUp(id, reason string) error {
 func (s *steps) resume(e *entry, step *quicflowv1.StepRequest) {
 	if c := step.GetCommand(); c != nil {
 		if own, ok := s.commands[c.Type]; ok {
+			e.light = own.Light
 			r := s.newCommandRun(e, step, own)
 			r.begun = true
 			s.launchCommand(r, true)
@@ -242,7 +249,8 @@ func (s *steps) request(step *quicflowv1.StepRequest, asked uint64) (journal.Sta
 			return journal.Status{}, err
 		}
 	}
-	e, first, err := s.claim(id)
+	own, mine := s.commands[step.GetCommand().GetType()]
+	e, first, err := s.claim(id, own.Light)
 	if err != nil {
 		return journal.Status{}, err
 	}
@@ -253,7 +261,7 @@ func (s *steps) request(step *quicflowv1.StepRequest, asked uint64) (journal.Sta
 		}
 		return s.journal.Lookup(id)
 	}
-	if own, ok := s.commands[step.GetCommand().GetType()]; ok {
+	if mine {
 		return s.requestCommand(e, step, own, asked)
 	}
 	bare, err := s.withoutSecrets(step)
@@ -318,7 +326,7 @@ func (s *steps) forget(e *entry, err error) {
 }
 
 // claim gives the entry of a step, and whether it is new; then the caller is to begin the step, or to withdraw it.
-func (s *steps) claim(id string) (e *entry, first bool, err error) {
+func (s *steps) claim(id string, light bool) (e *entry, first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entries[id]; e != nil {
@@ -327,20 +335,36 @@ func (s *steps) claim(id string) (e *entry, first bool, err error) {
 	if s.life.Err() != nil {
 		return nil, false, ErrStopping
 	}
-	if s.active >= s.cfg.MaxSteps {
+	if light && s.light >= maxLight || !light && s.active-s.light >= s.cfg.MaxSteps {
 		return nil, false, errOverloaded
 	}
-	e = &entry{id: id, begun: make(chan struct{})}
+	e = &entry{id: id, light: light, begun: make(chan struct{})}
 	s.entries[id] = e
-	s.active++
+	s.arrive(e)
 	return e, true, nil
+}
+
+// arrive counts a step as running. s.mu is held.
+func (s *steps) arrive(e *entry) {
+	s.active++
+	if e.light {
+		s.light++
+	}
+}
+
+// leave is the end of what arrive begins. s.mu is held.
+func (s *steps) leave(e *entry) {
+	s.active--
+	if e.light {
+		s.light--
+	}
 }
 
 func (s *steps) withdraw(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.entries, e.id)
-	s.active--
+	s.leave(e)
 }
 
 // settle notes a result that the journal has, so that it is sent; answered is the session in which an answer carries it, 0 if
@@ -369,7 +393,7 @@ func (s *steps) launch(e *entry, step *quicflowv1.StepRequest, again bool) {
 	s.mu.Lock()
 	e.cancel = cancel
 	if again {
-		s.active++
+		s.arrive(e)
 	}
 	turn := s.turns[step.Project]
 	switch {
@@ -403,7 +427,7 @@ func (s *steps) launch(e *entry, step *quicflowv1.StepRequest, again bool) {
 			<-turn
 		}
 		s.mu.Lock()
-		s.active--
+		s.leave(e)
 		s.mu.Unlock()
 	})
 }
@@ -422,8 +446,13 @@ func (s *steps) supersede(id string) {
 	}
 }
 
+// newLog gives the writer of a step's spool.
+func (s *steps) newLog(id string) *spool.Writer {
+	return spool.NewWriter(spool.Config{Path: s.spoolPath(id), MaxBytes: uint64(s.cfg.MaxLog), Wake: func() { wake(s.logsReady) }})
+}
+
 func (s *steps) run(ctx context.Context, step *quicflowv1.StepRequest, again bool) {
-	log := spool.NewWriter(spool.Config{Path: s.spoolPath(step.StepId), Wake: func() { wake(s.logsReady) }})
+	log := s.newLog(step.StepId)
 	defer log.Close()
 	result := s.execute(ctx, step, log, again)
 	if result == nil {

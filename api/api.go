@@ -69,7 +69,7 @@ type Store interface {
 	CreateTask(ctx context.Context, task *release.Task, clientIDs []string) error
 	Task(ctx context.Context, id string) (release.Task, error)
 	Tasks(ctx context.Context, filter store.TaskFilter) ([]release.Task, int, error)
-	UnfinishedTasks(ctx context.Context) ([]release.Task, error)
+	RecentTasks(ctx context.Context, after time.Time, limit int) (store.RecentTasks, error)
 	Targets(ctx context.Context, taskID string, filter store.TargetFilter) ([]release.Target, int, error)
 	TargetGrid(ctx context.Context, taskID string, since time.Time) (store.TargetGrid, error)
 	TaskFailures(ctx context.Context, taskID string, limit int) (groups []store.FailureGroup, total int, err error)
@@ -86,6 +86,7 @@ type Store interface {
 	Fires(ctx context.Context, scheduleID string, filter store.FireFilter) ([]release.Fire, int, error)
 
 	Installations(ctx context.Context, filter store.InstallationFilter) ([]release.Installation, int, error)
+	RecordRunning(ctx context.Context, found []release.Installation) error
 
 	CreateJob(ctx context.Context, j *job.Job, clientIDs []string) error
 	Job(ctx context.Context, id string) (job.Job, error)

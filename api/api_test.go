@@ -16,10 +16,29 @@ import (
 
 	"github.com/quicflow/quicflow/api"
 	"github.com/quicflow/quicflow/api/apitest"
+	"github.com/quicflow/quicflow/internal/pgtest"
 	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+var postgres *pgtest.Server
+
+func TestMain(m *testing.M) {
+	os.Exit(pgtest.Main(m, &postgres, func() error { return goleak.Find() }))
+}
+
+// starter starts an API; see apitest.Start.
+type starter func(t testing.TB, change ...func(*api.Config)) *apitest.Server
+
+// onBoth runs a test on each database.
+func onBoth(t *testing.T, test func(*testing.T, starter)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, apitest.Start) })
+	t.Run("postgres", func(t *testing.T) {
+		test(t, func(t testing.TB, change ...func(*api.Config)) *apitest.Server {
+			return apitest.StartOn(t, store.Postgres, postgres.Database(t), change...)
+		})
+	})
+}
 
 // do makes a request with the token and gives the status and the body.
 func do(t *testing.T, s *apitest.Server, method, path, body string) (int, string) {

@@ -24,6 +24,9 @@ type NewBatch struct {
 	AllowMissing  bool     `json:"allow_missing,omitempty" doc:"Leave out listed clients that are not known, instead of running it nowhere"`
 	WaitForResult bool     `json:"wait_for_result,omitempty" doc:"Answer when the job has ended. Who leaves before cancels nothing"`
 	job.Options
+	// These two stand before those of Options, as they tell a time of 0 from none.
+	TaskTimeout *release.Duration `json:"task_timeout,omitempty" doc:"For one host; it counts from the start there. Defaults to batch.task_timeout"`
+	JobTimeout  *release.Duration `json:"job_timeout,omitempty" doc:"For all hosts together; what has not started by then does not start, what runs is stopped. Defaults to batch.job_timeout, or what one host may take where that is more"`
 }
 
 // BatchAnswer says that a job was taken, or how it ended.
@@ -78,9 +81,12 @@ func (s *server) registerBatch(api huma.API) {
 	tags := []string{"batch"}
 	register(s, api, huma.Operation{
 		OperationID: "execute-batch", Method: http.MethodPost, Path: "/api/batch/execute", Tags: tags, MaxBodyBytes: MaxTaskBody,
-		Summary: "Run a command on many hosts", Description: "The job is stored before this answers, and then runs by itself.",
-	}, func(ctx context.Context, in *struct{ Body NewBatch }) (*reply[BatchAnswer], error) {
-		answer, err := s.executeBatch(ctx, in.Body)
+		Summary: "Run a command on many hosts", Description: "The job is stored before this answers, and then runs by itself." + keyed,
+	}, func(ctx context.Context, in *struct {
+		Keyed
+		Body NewBatch
+	}) (*reply[BatchAnswer], error) {
+		answer, err := s.executeBatch(ctx, in.Body, in.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -164,7 +170,26 @@ func (b NewBatch) jobCommand() (c job.Command, fields map[string]string, err err
 	return job.Command{Type: job.ExecShell, Payload: payload}, fields, err
 }
 
-func (s *server) executeBatch(ctx context.Context, in NewBatch) (BatchAnswer, error) {
+// options gives how the job goes over its hosts.
+func (b NewBatch) options() (job.Options, error) {
+	o := b.Options
+	for _, d := range []struct {
+		field string
+		asked *release.Duration
+		into  *release.Duration
+	}{{"task_timeout", b.TaskTimeout, &o.TaskTimeout}, {"job_timeout", b.JobTimeout, &o.JobTimeout}} {
+		if d.asked == nil {
+			continue
+		}
+		if *d.asked <= 0 {
+			return o, release.Invalid(d.field, "must be more than 0s")
+		}
+		*d.into = *d.asked
+	}
+	return o, nil
+}
+
+func (s *server) executeBatch(ctx context.Context, in NewBatch, key string) (BatchAnswer, error) {
 	if err := s.batchOffered(); err != nil {
 		return BatchAnswer{}, err
 	}
@@ -172,9 +197,13 @@ func (s *server) executeBatch(ctx context.Context, in NewBatch) (BatchAnswer, er
 	if err != nil {
 		return BatchAnswer{}, err
 	}
+	options, err := in.options()
+	if err != nil {
+		return BatchAnswer{}, err
+	}
 	return s.runBatch(ctx, order{
-		kind: job.KindBatch, command: command, targets: release.Targets{Clients: in.TargetClients, Selector: in.Selector},
-		options: in.Options, allowMissing: in.AllowMissing, fields: fields,
+		key: key, kind: job.KindBatch, command: command, targets: release.Targets{Clients: in.TargetClients, Selector: in.Selector},
+		options: options, allowMissing: in.AllowMissing, fields: fields,
 	}, in.WaitForResult)
 }
 

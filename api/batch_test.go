@@ -10,13 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/api"
-	"github.com/quicflow/quicflow/api/apitest"
 	"github.com/quicflow/quicflow/internal/job"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-func TestBatchFromRequestToEnd(t *testing.T) {
-	s := apitest.Start(t)
+func TestBatchFromRequestToEnd(t *testing.T) { onBoth(t, testBatchFromRequestToEnd) }
+
+func testBatchFromRequestToEnd(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(5, map[string]string{"env": "prod"})
 	status, body := do(t, s, "POST", "/api/batch/execute", `{"command":"uptime","selector":"env=prod","target_clients":["client-1","client-2","client-3","client-4"],
 		"concurrency":2,"task_timeout":"5s","job_timeout":"1h","retries":0,"retry_interval":"3s","retry_on_failure":true,"max_failures":"50%","wait_offline":"10m"}`)
@@ -113,8 +114,10 @@ func TestBatchFromRequestToEnd(t *testing.T) {
 	require.Equal(t, 200, status)
 }
 
-func TestBatchWaitsForTheResult(t *testing.T) {
-	s := apitest.Start(t)
+func TestBatchWaitsForTheResult(t *testing.T) { onBoth(t, testBatchWaitsForTheResult) }
+
+func testBatchWaitsForTheResult(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(3, nil)
 	fails := ""
 	carry(s, func(client string) release.StepResult {
@@ -140,8 +143,10 @@ func TestBatchWaitsForTheResult(t *testing.T) {
 }
 
 // The forms of a command, and what becomes of clients that are not known.
-func TestBatchCommandForms(t *testing.T) {
-	s := apitest.Start(t)
+func TestBatchCommandForms(t *testing.T) { onBoth(t, testBatchCommandForms) }
+
+func testBatchCommandForms(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(2, nil)
 	for body, want := range map[string]job.Command{
 		`"command":"df -h | tail -n 1"`:                                   {Type: "exec_shell", Payload: []byte(`{"command":"df -h | tail -n 1"}`)},
@@ -166,8 +171,10 @@ func TestBatchCommandForms(t *testing.T) {
 	require.Contains(t, text, "client-2 is not known")
 }
 
-func TestBatchControl(t *testing.T) {
-	s := apitest.Start(t)
+func TestBatchControl(t *testing.T) { onBoth(t, testBatchControl) }
+
+func testBatchControl(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(1, nil)
 	j := s.AddJob(job.Options{}, clients...)
 	base := "/api/batch/jobs/" + j.ID
@@ -203,8 +210,10 @@ func TestBatchControl(t *testing.T) {
 	require.Len(t, s.Jobs.Calls(), before)
 }
 
-func TestRetryRunsWhatDidNotSucceed(t *testing.T) {
-	s := apitest.Start(t)
+func TestRetryRunsWhatDidNotSucceed(t *testing.T) { onBoth(t, testRetryRunsWhatDidNotSucceed) }
+
+func testRetryRunsWhatDidNotSucceed(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(6, nil)
 	two := 2
 	j := s.AddJob(job.Options{Retries: &two, Concurrency: 7}, clients[:5]...)
@@ -257,8 +266,10 @@ func TestRetryRunsWhatDidNotSucceed(t *testing.T) {
 	require.Contains(t, text, "every host did it")
 }
 
-func TestBatchSwitchedOff(t *testing.T) {
-	s := apitest.Start(t, func(c *api.Config) { c.NoBatch = true })
+func TestBatchSwitchedOff(t *testing.T) { onBoth(t, testBatchSwitchedOff) }
+
+func testBatchSwitchedOff(t *testing.T, start starter) {
+	s := start(t, func(c *api.Config) { c.NoBatch = true })
 	s.AddClients(1, nil)
 	status, text := do(t, s, "POST", "/api/batch/execute", `{"command":"ls","selector":"*"}`)
 	require.Equal(t, 403, status)
@@ -269,8 +280,10 @@ func TestBatchSwitchedOff(t *testing.T) {
 }
 
 // A job of many hosts is made, and read, without its hosts weighing on what is read.
-func TestBatchOfManyHosts(t *testing.T) {
-	s := apitest.Start(t)
+func TestBatchOfManyHosts(t *testing.T) { onBoth(t, testBatchOfManyHosts) }
+
+func testBatchOfManyHosts(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(1000, nil)
 	status, text := do(t, s, "POST", "/api/batch/execute", fmt.Sprintf(`{"command":"ls","target_clients":["%s"]}`, strings.Join(clients, `","`)))
 	require.Equal(t, 200, status)
@@ -283,4 +296,95 @@ func TestBatchOfManyHosts(t *testing.T) {
 	j, err := s.Store.Job(t.Context(), id)
 	require.NoError(t, err)
 	require.Empty(t, j.Targets.Clients)
+}
+
+// Who did not hear the answer asks again with the same key, and starts nothing twice.
+func TestJobsWithAKey(t *testing.T) { onBoth(t, testJobsWithAKey) }
+
+func testJobsWithAKey(t *testing.T, start starter) {
+	s := start(t)
+	s.AddClients(150, map[string]string{"env": "prod"})
+	s.Jobs.OnStart(func(j job.Job) {
+		if j.Kind != job.KindMulti { // which is waited for
+			return
+		}
+		for _, t := range targets(s, j.ID) {
+			s.DispatchJob(j.ID, t.ClientID)
+			s.End(j.ID, t.ClientID, release.StepResult{})
+		}
+		s.EndJob(j.ID)
+	})
+	post := func(path, key, body string) (int, string) {
+		r := s.Request("POST", path, strings.NewReader(body))
+		r.Header.Set("Idempotency-Key", key)
+		return send(t, r)
+	}
+	var listed []string // more than a job keeps as they were asked for
+	for i := range 120 {
+		listed = append(listed, fmt.Sprintf("%q", fmt.Sprintf("client-%d", i+1)))
+	}
+	many := strings.Join(listed, ",")
+	for i, c := range []struct {
+		path, body string
+		others     []string // are other requests
+	}{
+		{"/api/command", `{"client_id":"client-1","command_type":"echo","payload":{"a":1,"b":2}}`, []string{
+			`{"client_id":"client-2","command_type":"echo","payload":{"a":1,"b":2}}`, `{"client_id":"client-1","command_type":"echo","payload":{"a":1,"b":3}}`,
+			`{"client_id":"client-1","command_type":"echo"}`, `{"client_id":"client-1","command_type":"ping","payload":{"a":1,"b":2}}`,
+			`{"client_id":"client-1","command_type":"echo","payload":{"a":1,"b":2},"timeout":5}`,
+		}},
+		{"/api/command/multi", `{"client_ids":["client-2","client-1","ghost"],"allow_missing":true,"command_type":"ping"}`, []string{
+			`{"client_ids":["client-2"],"command_type":"ping"}`, `{"client_ids":["client-2","client-1","client-3"],"command_type":"ping"}`,
+		}},
+		{"/api/batch/execute", `{"command":"uptime","selector":"env=prod","concurrency":3}`, []string{
+			`{"command":"uptime","selector":"env=prod"}`, `{"command":"uptime","selector":"env=prod","concurrency":3,"target_clients":["client-1"]}`, `{"command":"date","selector":"env=prod","concurrency":3}`,
+		}},
+		{"/api/batch/execute", `{"command":"uptime","target_clients":[` + many + `]}`, []string{
+			`{"command":"uptime","target_clients":[` + strings.Join(listed[1:], ",") + `]}`, `{"command":"uptime","target_clients":[` + many + `,"client-150"]}`, `{"command":"uptime","selector":"*"}`,
+		}},
+	} {
+		key := fmt.Sprint("key ", i)
+		status, first := post(c.path, key, c.body)
+		require.Equal(t, 200, status, first)
+		calls := len(s.Jobs.Calls())
+		id := func(text string) string {
+			answer := read[struct {
+				JobID     string `json:"job_id"`
+				CommandID string `json:"command_id"`
+			}](t, text)
+			return answer.JobID + answer.CommandID
+		}
+		require.NotEmpty(t, id(first))
+		status, again := post(c.path, key, c.body)
+		require.Equal(t, 200, status, again)
+		require.Equal(t, id(first), id(again))
+		if c.path == "/api/command/multi" {
+			require.Contains(t, again, `"missing":["ghost"]`)
+		}
+		for _, other := range c.others {
+			status, text := post(c.path, key, other)
+			require.Equal(t, 409, status, "%s: %s", other, text)
+			require.Contains(t, text, strings.SplitN(id(first), ".", 2)[0])
+		}
+		require.Len(t, s.Jobs.Calls(), calls, "nothing was started again")
+		status, text := post(c.path, key+" other", c.body)
+		require.Equal(t, 200, status, text)
+		require.NotEqual(t, id(first), id(text))
+	}
+
+	// At the very same moment, too.
+	answers := make(chan string)
+	for range 8 {
+		go func() {
+			status, text := post("/api/batch/execute", "at once", `{"command":"uptime","selector":"*"}`)
+			answers <- fmt.Sprint(status, " ", text)
+		}()
+	}
+	ids := map[string]bool{}
+	for range 8 {
+		status, text, _ := strings.Cut(<-answers, " ")
+		require.Equal(t, "200", status, text)
+		ids[read[api.BatchAnswer](t, text).ID] = true
+	}
+	require.Len(t, ids, 1)
 }

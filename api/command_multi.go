@@ -26,9 +26,9 @@ type MultiCommand struct {
 	AllowMissing bool     `json:"allow_missing,omitempty" doc:"Leave out listed clients that are not known, instead of running it nowhere"`
 }
 
-func (m MultiCommand) order(kind job.Kind) order {
+func (m MultiCommand) order(kind job.Kind, key string) order {
 	return order{
-		kind: kind, command: job.Command{Type: m.Type, Payload: json.RawMessage(m.Payload)},
+		key: key, kind: kind, command: job.Command{Type: m.Type, Payload: json.RawMessage(m.Payload)},
 		targets: release.Targets{Clients: m.ClientIDs}, options: job.Options{TaskTimeout: m.Timeout.duration()}, allowMissing: m.AllowMissing,
 		fields: map[string]string{"targets": "client_ids", "targets.clients": "client_ids", "task_timeout": "timeout"},
 	}
@@ -63,9 +63,12 @@ func (s *server) registerMulti(api huma.API) {
 		OperationID: "create-command-multi", Method: http.MethodPost, Path: "/api/command/multi", Tags: tags,
 		Summary: "Run a command on several hosts and wait for all of them",
 		Description: "Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. " +
-			"At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.",
-	}, func(ctx context.Context, in *struct{ Body MultiCommand }) (*reply[MultiAnswer], error) {
-		answer, err := s.multi(ctx, in.Body)
+			"At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute." + keyed,
+	}, func(ctx context.Context, in *struct {
+		Keyed
+		Body MultiCommand
+	}) (*reply[MultiAnswer], error) {
+		answer, err := s.multi(ctx, in.Body, in.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -75,10 +78,10 @@ func (s *server) registerMulti(api huma.API) {
 		OperationID: "create-command-stream", Method: http.MethodPost, Path: "/api/command/stream", Tags: tags, MaxBodyBytes: MaxTaskBody,
 		Summary: "Run a command on several hosts, with the results as they come",
 		Description: streamDescription + " The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. " +
-			"Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.",
+			"Closing the connection cancels nothing, unless cancel_on_disconnect asks for that." + keyed,
 		Responses: streamResponse,
 	}, func(ctx context.Context, in *streamInput) (*streamOutput, error) {
-		j, missing, err := s.createJob(ctx, in.Body.order(job.KindStream))
+		j, missing, err := s.createJob(ctx, in.Body.order(job.KindStream, in.Key))
 		if err != nil {
 			return nil, err
 		}
@@ -99,14 +102,15 @@ func (s *server) registerMulti(api huma.API) {
 type streamInput struct {
 	CancelOnDisconnect bool `query:"cancel_on_disconnect" doc:"Cancel the job when this connection is closed before its end. The server's own end cancels nothing"`
 	StreamQuery
+	Keyed
 	Body MultiCommand
 }
 
-func (s *server) multi(ctx context.Context, in MultiCommand) (MultiAnswer, error) {
+func (s *server) multi(ctx context.Context, in MultiCommand, key string) (MultiAnswer, error) {
 	if n := len(in.ClientIDs); n > MaxMulti {
 		return MultiAnswer{}, release.Invalid("client_ids", "lists %d clients; at most %d can be waited for: use /api/command/stream or /api/batch/execute", n, MaxMulti)
 	}
-	j, missing, err := s.createJob(ctx, in.order(job.KindMulti))
+	j, missing, err := s.createJob(ctx, in.order(job.KindMulti, key))
 	if err != nil {
 		return MultiAnswer{}, err
 	}

@@ -19,8 +19,10 @@ import (
 
 var noJobFilter = store.JobFilter{Limit: 100}
 
-func TestCommandFromRequestToResult(t *testing.T) {
-	s := apitest.Start(t)
+func TestCommandFromRequestToResult(t *testing.T) { onBoth(t, testCommandFromRequestToResult) }
+
+func testCommandFromRequestToResult(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(2, nil)
 	status, body := do(t, s, "POST", "/api/command", `{"client_id":"client-1","command_type":"exec_shell","payload":{"command":"ls -la"},"timeout":30}`)
 	require.Equal(t, 200, status, body)
@@ -102,8 +104,10 @@ func TestCommandFromRequestToResult(t *testing.T) {
 }
 
 // Each way in which a host can fare has a status of the command API, and its exact name.
-func TestCommandOutcomes(t *testing.T) {
-	s := apitest.Start(t)
+func TestCommandOutcomes(t *testing.T) { onBoth(t, testCommandOutcomes) }
+
+func testCommandOutcomes(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(7, nil)
 	j := s.AddJob(job.Options{}, clients...)
 	s.End(j.ID, clients[0], release.StepResult{State: release.StepFailed, TimedOut: true, ExitCode: -1, Error: "stopped after 30s"})
@@ -135,8 +139,10 @@ func TestCommandOutcomes(t *testing.T) {
 
 // Long output comes from the log where all of it is there, its end where it is too long, and the end that came with the
 // result where the log has a gap.
-func TestLongOutput(t *testing.T) {
-	s := apitest.Start(t)
+func TestLongOutput(t *testing.T) { onBoth(t, testLongOutput) }
+
+func testLongOutput(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(5, nil)
 	j := s.AddJob(job.Options{}, clients...)
 	get := func(client string) api.CommandInfo {
@@ -212,8 +218,10 @@ func TestLongOutput(t *testing.T) {
 	})
 }
 
-func TestCancelCommand(t *testing.T) {
-	s := apitest.Start(t)
+func TestCancelCommand(t *testing.T) { onBoth(t, testCancelCommand) }
+
+func testCancelCommand(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(2, nil)
 	one := s.AddJob(job.Options{}, clients[0])
 	path := "/api/command/" + job.CommandID(one.ID, clients[0]) + "/cancel"
@@ -247,7 +255,11 @@ func TestCancelCommand(t *testing.T) {
 }
 
 func TestCommandIsTakenThoughItsWorkflowCannotStart(t *testing.T) {
-	s := apitest.Start(t)
+	onBoth(t, testCommandIsTakenThoughItsWorkflowCannotStart)
+}
+
+func testCommandIsTakenThoughItsWorkflowCannotStart(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(1, nil)
 	s.Jobs.Answer(release.Unavailable(io.EOF, "no Temporal"))
 	status, body := do(t, s, "POST", "/api/command", `{"client_id":"client-1","command_type":"ping"}`)
@@ -277,8 +289,10 @@ func targets(s *apitest.Server, jobID string) []job.Target {
 	return found
 }
 
-func TestMulti(t *testing.T) {
-	s := apitest.Start(t)
+func TestMulti(t *testing.T) { onBoth(t, testMulti) }
+
+func testMulti(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(3, nil)
 	carry(s, func(client string) release.StepResult {
 		if client == "client-2" {
@@ -321,8 +335,10 @@ func TestMulti(t *testing.T) {
 }
 
 // Every bad input names its field, stores nothing and starts nothing.
-func TestBadCommands(t *testing.T) {
-	s := apitest.Start(t)
+func TestBadCommands(t *testing.T) { onBoth(t, testBadCommands) }
+
+func testBadCommands(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(2, nil)
 	const (
 		one    = "/api/command"
@@ -386,6 +402,9 @@ func TestBadCommands(t *testing.T) {
 		{batch, `{"command":"ls","selector":"*","task_timeout":"200h"}`, 422, "body.task_timeout"},
 		{batch, `{"command":"ls","selector":"*","task_timeout":"-1s"}`, 422, "body.task_timeout"},
 		{batch, `{"command":"ls","selector":"*","task_timeout":30}`, 422, "body.task_timeout"},
+		{batch, `{"command":"ls","selector":"*","task_timeout":"0s"}`, 422, "body.task_timeout"},
+		{batch, `{"command":"ls","selector":"*","job_timeout":"0"}`, 422, "body.job_timeout"},
+		{batch, `{"command":"ls","selector":"*","concurrency":0}`, 422, "body.concurrency"},
 		{batch, `{"command":"ls","selector":"*","job_timeout":"9000h"}`, 422, "body.job_timeout"},
 		{batch, `{"command":"ls","selector":"*","retries":-1}`, 422, "body.retries"},
 		{batch, `{"command":"ls","selector":"*","retries":101}`, 422, "body.retries"},
@@ -438,8 +457,10 @@ func TestBadCommands(t *testing.T) {
 }
 
 // What came in may hold secrets, and is not sent back.
-func TestProblemsOfCommandsDoNotEcho(t *testing.T) {
-	s := apitest.Start(t)
+func TestProblemsOfCommandsDoNotEcho(t *testing.T) { onBoth(t, testProblemsOfCommandsDoNotEcho) }
+
+func testProblemsOfCommandsDoNotEcho(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(1, nil)
 	for _, body := range []string{
 		`{"client_id":"client-1","command_type":"exec_shell","payload":{"command":"","password":"hunter2"}}`,

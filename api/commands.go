@@ -75,10 +75,13 @@ func (s *server) registerCommands(api huma.API) {
 	tags := []string{"commands"}
 	register(s, api, huma.Operation{
 		OperationID: "create-command", Method: http.MethodPost, Path: "/api/command", Tags: tags, Summary: "Run a command on a host",
-		Description: "Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.",
-	}, func(ctx context.Context, in *struct{ Body NewCommand }) (*reply[CommandAnswer], error) {
+		Description: "Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}." + keyed,
+	}, func(ctx context.Context, in *struct {
+		Keyed
+		Body NewCommand
+	}) (*reply[CommandAnswer], error) {
 		j, _, err := s.createJob(ctx, order{
-			kind: job.KindCommand, command: job.Command{Type: in.Body.Type, Payload: json.RawMessage(in.Body.Payload)},
+			key: in.Key, kind: job.KindCommand, command: job.Command{Type: in.Body.Type, Payload: json.RawMessage(in.Body.Payload)},
 			targets: release.Targets{Clients: []string{in.Body.ClientID}}, options: job.Options{TaskTimeout: in.Body.Timeout.duration()},
 			fields: map[string]string{"targets": "client_id", "targets.clients": "client_id", "task_timeout": "timeout"},
 		})

@@ -55,7 +55,7 @@ func (s *server) registerDrift(api huma.API) {
 	register(s, api, huma.Operation{
 		OperationID: "check-drift", Method: http.MethodPost, Path: "/api/release/drift", Tags: []string{"installations"}, MaxBodyBytes: MaxTaskBody,
 		Summary:     "Ask agents what runs, and tell where that differs from what was deployed",
-		Description: "Nothing is changed. Only agents that are connected to this server are asked.",
+		Description: "Nothing is changed on them. Only agents that are connected to this server are asked. What they report is kept with the installations, for previews.",
 	}, func(ctx context.Context, in *struct{ Body DriftCheck }) (*reply[DriftReport], error) {
 		report, err := s.checkDrift(ctx, in.Body)
 		if err != nil {
@@ -90,6 +90,9 @@ func (s *server) checkDrift(ctx context.Context, in DriftCheck) (DriftReport, er
 	if err != nil {
 		return DriftReport{}, err
 	}
+	if err := s.keepRunning(ctx, found); err != nil {
+		return DriftReport{}, err
+	}
 	report := DriftReport{Counts: map[release.Drift]int{}, Hosts: []HostDrift{}}
 	for _, h := range found {
 		switch {
@@ -108,6 +111,20 @@ func (s *server) checkDrift(ctx context.Context, in DriftCheck) (DriftReport, er
 	}
 	report.DurationMS = s.Now().Sub(began).Milliseconds()
 	return report, nil
+}
+
+// keepRunning stores what agents reported; where they could not find it out, what they reported before stays.
+func (s *server) keepRunning(ctx context.Context, found []HostDrift) error {
+	var reported []release.Installation
+	for _, h := range found {
+		if h.Running == nil || h.Running.State == release.RunUnknown {
+			continue
+		}
+		i := h.Installation
+		i.Running = h.Running
+		reported = append(reported, i)
+	}
+	return s.Store.RecordRunning(ctx, reported)
 }
 
 // lookAt asks the agents of installations, which are in the order of their clients.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 // hostOf is an executor of a real agent that finds on its host what the test says.
 type hostOf struct {
 	running release.Running
+	now     *atomic.Pointer[release.Running] // instead
 	logs    func(ctx context.Context, what *quicflowv1.DescribeProject, options executor.LogOptions, out io.Writer) error
 }
 
@@ -32,6 +34,9 @@ func (hostOf) Run(context.Context, *quicflowv1.StepRequest, *spool.Writer) *quic
 
 func (h hostOf) Describe(_ context.Context, what *quicflowv1.DescribeProject) release.Running {
 	found := h.running
+	if h.now != nil {
+		found = *h.now.Load()
+	}
 	found.Project, found.Type = what.Project, release.Type(what.Deploy.GetType())
 	return found
 }
@@ -83,6 +88,71 @@ func TestDrift(t *testing.T) {
 	require.Equal(t, []int{1, 0, 1}, []int{report.Checked, report.Drifted, len(report.Hosts)})
 	status, text := do(t, s, "POST", "/api/release/drift", `{"project":"none"}`)
 	require.Equal(t, 422, status, text)
+}
+
+// A preview goes by what the agents reported last.
+func TestPreviewAfterDrift(t *testing.T) {
+	s := apitest.Start(t)
+	hosts := map[string]*atomic.Pointer[release.Running]{}
+	ids := []string{"fine", "gone", "old", "stopped", "strange"}
+	for _, id := range ids {
+		hosts[id] = new(atomic.Pointer[release.Running])
+	}
+	s.StartAgentsWith(nil, func(id string) agent.Executor { return hostOf{now: hosts[id]} }, ids...)
+	s.AddVersion("hello", "1.0")
+	s.AddVersion("hello", "2.0")
+	s.AddVersion("hello", "3.0")
+	deploy := func(version, selector string, ids ...string) string {
+		task := read[release.Task](t, want(t, s, 201, "POST", "/api/release/tasks", fmt.Sprintf(`{"project":"hello","version":%q,"targets":{"selector":%q}}`, version, selector)))
+		s.Dispatch(task, ids...)
+		for _, id := range ids {
+			s.Finish(task.ID, id, release.StepSucceeded, "", 0)
+		}
+		s.Progress(task.ID, release.StatusSucceeded, release.PhaseDone)
+		return task.ConfigID
+	}
+	preview := func() (groups []api.PreviewGroup) {
+		p := read[api.Preview](t, want(t, s, 200, "POST", "/api/release/preview", `{"project":"hello","version":"3.0","targets":{"selector":"*"}}`))
+		for _, g := range p.Groups {
+			require.Equal(t, "update", g.Action)
+			g.Action = ""
+			groups = append(groups, g)
+		}
+		return groups
+	}
+	from := func(version string) []release.Change {
+		return []release.Change{{Path: "env.V", Before: version, After: "3.0"}, {Path: "install", Before: "install " + version, After: "install 3.0"},
+			{Path: "rollback", Before: "install " + version, After: "install 3.0"}, {Path: "update", Before: "install " + version, After: "install 3.0"}}
+	}
+	one := deploy("1.0", "*", ids...)
+	two := deploy("2.0", "*", ids...)
+	require.Equal(t, []api.PreviewGroup{{From: "2.0", State: "installed", Targets: 5, Sample: ids, Changes: from("2.0")}}, preview())
+
+	hosts["fine"].Store(&release.Running{State: release.RunOK, Version: "2.0", ConfigID: two})
+	hosts["gone"].Store(&release.Running{State: release.RunMissing, Reason: "there is nothing"})
+	hosts["old"].Store(&release.Running{State: release.RunOK, Version: "1.0", ConfigID: one})
+	hosts["stopped"].Store(&release.Running{State: release.RunStopped, Version: "2.0", ConfigID: two})
+	hosts["strange"].Store(&release.Running{State: release.RunOK, Version: "2.0", ConfigID: "of another server"})
+	want(t, s, 200, "POST", "/api/release/drift", `{}`)
+	group := func(id string, drift release.Drift, found string, changes []release.Change) api.PreviewGroup {
+		return api.PreviewGroup{From: "2.0", State: "installed", Drift: drift, Found: found, Targets: 1, Sample: []string{id}, Changes: changes}
+	}
+	require.Equal(t, []api.PreviewGroup{
+		group("fine", "", "", from("2.0")),
+		group("gone", release.DriftMissing, "", from("2.0")),
+		group("stopped", release.DriftStopped, "", from("2.0")),
+		group("old", release.DriftVersion, "1.0", from("1.0")),
+		group("strange", release.DriftVersion, "", from("2.0")),
+	}, preview())
+
+	// What cannot be found out leaves what was known; a new deployment knows better.
+	for _, id := range ids {
+		hosts[id].Store(&release.Running{State: release.RunUnknown, Reason: "the disk cannot be read"})
+	}
+	want(t, s, 200, "POST", "/api/release/drift", `{}`)
+	require.Len(t, preview(), 5)
+	deploy("2.0", "*", ids...)
+	require.Equal(t, []api.PreviewGroup{{From: "2.0", State: "installed", Targets: 5, Sample: ids, Changes: from("2.0")}}, preview())
 }
 
 // What went wrong at its first installation has neither a version nor a configuration, and is still that of its own project.

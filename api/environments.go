@@ -104,6 +104,7 @@ func (s *server) registerEnvironments(api huma.API) {
 		if err := e.Validate(); err != nil {
 			return nil, err
 		}
+		e.Name = in.Body.Name // left out, it may have become another meanwhile
 		if err := s.changed(in.Trial, s.Store.UpdateEnvironment(ctx, &e, guard)); err != nil {
 			return nil, err
 		}

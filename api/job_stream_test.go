@@ -71,8 +71,10 @@ func body(text string) *strings.Reader { return strings.NewReader(text) }
 const twoClients = `{"client_ids":["client-1","client-2","client-3"],"command_type":"exec_shell","payload":{"command":"x"}}`
 
 // Results come while others still run, the first finished first; the last event sums them up.
-func TestStreamTellsResultsAsTheyCome(t *testing.T) {
-	s := apitest.Start(t)
+func TestStreamTellsResultsAsTheyCome(t *testing.T) { onBoth(t, testStreamTellsResultsAsTheyCome) }
+
+func testStreamTellsResultsAsTheyCome(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(3, nil)
 	started := make(chan string, 1)
 	s.Jobs.OnStart(func(j job.Job) {
@@ -121,8 +123,10 @@ func TestStreamTellsResultsAsTheyCome(t *testing.T) {
 }
 
 // Readers that are cut off at random places and come back get each result once, while they come.
-func TestJobStreamResumes(t *testing.T) {
-	s := apitest.Start(t)
+func TestJobStreamResumes(t *testing.T) { onBoth(t, testJobStreamResumes) }
+
+func testJobStreamResumes(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(120, nil)
 	two := 2
 	j := s.AddJob(job.Options{Retries: &two}, clients...)
@@ -181,8 +185,10 @@ func TestJobStreamResumes(t *testing.T) {
 }
 
 // A host that is tried again is told of once, when its last try has ended.
-func TestJobStreamTellsOfTheLastTry(t *testing.T) {
-	s := apitest.Start(t)
+func TestJobStreamTellsOfTheLastTry(t *testing.T) { onBoth(t, testJobStreamTellsOfTheLastTry) }
+
+func testJobStreamTellsOfTheLastTry(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(2, nil)
 	one := 1
 	j := s.AddJob(job.Options{Retries: &one}, clients...)
@@ -223,8 +229,10 @@ func (e editedLogs) Logs(ctx context.Context, id string, after int64, filter sto
 }
 
 // A result waits a moment for what its host printed, if that is longer than what came with the result.
-func TestStreamWaitsForOutput(t *testing.T) {
-	s := apitest.Start(t)
+func TestStreamWaitsForOutput(t *testing.T) { onBoth(t, testStreamWaitsForOutput) }
+
+func testStreamWaitsForOutput(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(2, nil)
 	j := s.AddJob(job.Options{}, clients...)
 	text := strings.Repeat("a line\n", 2000)
@@ -232,7 +240,7 @@ func TestStreamWaitsForOutput(t *testing.T) {
 	s.End(j.ID, clients[1], release.StepResult{StdoutTail: []byte(text[:4096]), StdoutBytes: uint64(len(text)), LogEnd: uint64(len(text))}) // never comes
 	s.EndJob(j.ID)
 	var once sync.Once
-	late := apitest.Start(t, func(c *api.Config) {
+	late := start(t, func(c *api.Config) {
 		c.Bus = s.Bus
 		c.Store = editedLogs{s.Store, func(records []release.LogRecord) []release.LogRecord {
 			once.Do(func() { s.Print(j.ID, clients[0], release.StreamStdout, text) }) // after the first look
@@ -255,15 +263,17 @@ func TestStreamWaitsForOutput(t *testing.T) {
 }
 
 // Of an output whose beginning is no longer kept, the end is shown that came with the result.
-func TestOutputThatIsNoLongerKept(t *testing.T) {
-	s := apitest.Start(t)
+func TestOutputThatIsNoLongerKept(t *testing.T) { onBoth(t, testOutputThatIsNoLongerKept) }
+
+func testOutputThatIsNoLongerKept(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(1, nil)
 	j := s.AddJob(job.Options{}, clients...)
 	text := strings.Repeat("a line\n", 10000)
 	s.Print(j.ID, clients[0], release.StreamStdout, text)
 	s.End(j.ID, clients[0], release.StepResult{StdoutTail: []byte(text[len(text)-4096:]), StdoutBytes: uint64(len(text))})
 	s.EndJob(j.ID)
-	cut := apitest.Start(t, func(c *api.Config) {
+	cut := start(t, func(c *api.Config) {
 		c.Store = editedLogs{s.Store, func(records []release.LogRecord) []release.LogRecord { return records[min(1, len(records)):] }}
 	})
 	cut.Token = s.Token
@@ -279,8 +289,10 @@ func TestOutputThatIsNoLongerKept(t *testing.T) {
 	}
 }
 
-func TestStreamIsCancelledMidRun(t *testing.T) {
-	s := apitest.Start(t)
+func TestStreamIsCancelledMidRun(t *testing.T) { onBoth(t, testStreamIsCancelledMidRun) }
+
+func testStreamIsCancelledMidRun(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(3, nil)
 	s.Jobs.OnStart(func(j job.Job) { s.DispatchJob(j.ID, clients[:2]...) })
 	s.Jobs.OnCancel(func(id string) {
@@ -313,13 +325,17 @@ func TestStreamIsCancelledMidRun(t *testing.T) {
 
 // Closing the connection cancels the job where the request says so, and only there. Neither does the server's own end.
 func TestClosingTheStreamCancelsWhereAskedTo(t *testing.T) {
+	onBoth(t, testClosingTheStreamCancelsWhereAskedTo)
+}
+
+func testClosingTheStreamCancelsWhereAskedTo(t *testing.T, start starter) {
 	for _, c := range []struct {
 		query   string
 		stop    bool
 		cancels bool
 	}{{"?cancel_on_disconnect=true", false, true}, {"", false, false}, {"?cancel_on_disconnect=true", true, false}} {
 		t.Run(fmt.Sprint(c.query, c.stop), func(t *testing.T) {
-			s := apitest.Start(t)
+			s := start(t)
 			clients := s.AddClients(3, nil)
 			cancelled := make(chan struct{})
 			s.Jobs.OnStart(func(j job.Job) { s.DispatchJob(j.ID, clients...) })
@@ -347,7 +363,11 @@ func TestClosingTheStreamCancelsWhereAskedTo(t *testing.T) {
 
 // Who waits and leaves cancels nothing; the server's end is told.
 func TestWhoWaitsAndLeavesCancelsNothing(t *testing.T) {
-	s := apitest.Start(t)
+	onBoth(t, testWhoWaitsAndLeavesCancelsNothing)
+}
+
+func testWhoWaitsAndLeavesCancelsNothing(t *testing.T, start starter) {
+	s := start(t)
 	s.AddClients(3, nil)
 	started := make(chan struct{}, 2)
 	s.Jobs.OnStart(func(job.Job) { started <- struct{}{} })

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
 
 	"github.com/quicflow/quicflow/internal/bus"
 	"github.com/quicflow/quicflow/internal/failpoint"
@@ -69,8 +71,20 @@ func (s Seconds) duration() release.Duration {
 	return release.Duration(float64(s) * float64(time.Second))
 }
 
+// Keyed is a request that makes a job, and may have to be made again.
+type Keyed struct {
+	Key string `header:"Idempotency-Key" maxLength:"200" doc:"Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409"`
+}
+
+// keyed is what the descriptions of such requests say.
+const keyed = " Who sends the same request with the same Idempotency-Key again gets what became of the first one."
+
+// jobKeys is the namespace of the ids of jobs that were made with an idempotency key.
+var jobKeys = uuid.MustParse("0b3e51f2-58a4-4a39-8a4e-3c4c2a2f0d91")
+
 // order is a job that is to be made.
 type order struct {
+	key          string // of idempotency; may be empty
 	kind         job.Kind
 	command      job.Command
 	targets      release.Targets
@@ -79,18 +93,27 @@ type order struct {
 	fields       map[string]string // what the request calls its fields, by the domain's names
 }
 
-// createJob stores a job and makes it begin. Errors name the fields of the request.
+// createJob stores a job and makes it begin, unless its key has made it before. Errors name the fields of the request.
 func (s *server) createJob(ctx context.Context, o order) (j job.Job, missing []string, err error) {
-	clients, missing, err := s.checkOrder(ctx, o)
-	if err != nil {
-		return job.Job{}, nil, renamed(err, o.fields)
-	}
-	j = job.Job{Kind: o.kind, Command: o.command, Targets: o.targets, Options: o.options.WithDefaults(s.Limits), CreatedBy: principal(ctx)}
-	if len(j.Targets.Clients) > maxListed {
-		j.Targets.Clients = nil
-	}
-	if err := s.Store.CreateJob(ctx, &j, clients); err != nil {
-		return job.Job{}, nil, renamed(err, o.fields)
+	id := keyID(jobKeys, principal(ctx), o.key)
+	j, before, err := madeOnce(id, func(id string) (job.Job, error) { return s.Store.Job(ctx, id) }, func() (j job.Job, err error) {
+		var clients []string
+		if clients, missing, err = s.checkOrder(ctx, o); err != nil {
+			return j, renamed(err, o.fields)
+		}
+		j = job.Job{ID: id, Kind: o.kind, Command: o.command, Targets: o.targets, Options: o.options.WithDefaults(s.Limits), CreatedBy: principal(ctx)}
+		if len(j.Targets.Clients) > maxListed {
+			j.Targets.Clients = nil
+		}
+		err = s.Store.CreateJob(ctx, &j, clients)
+		return j, renamed(err, o.fields)
+	})
+	switch {
+	case err != nil:
+		return job.Job{}, nil, err
+	case before:
+		missing, err = s.sameJob(ctx, j, o)
+		return j, missing, err
 	}
 	failpoint.Here("api.job.committed")
 	s.Bus.Notify(bus.Jobs)
@@ -99,6 +122,38 @@ func (s *server) createJob(ctx context.Context, o order) (j job.Job, missing []s
 		s.Logger.WarnContext(ctx, "job not started yet; the reconciler will", "job", j.ID, "error", err)
 	}
 	return j, missing, nil
+}
+
+// sameJob is a conflict unless a job that was made with a key is what o asks for. It gives the listed clients that are not known.
+func (s *server) sameJob(ctx context.Context, made job.Job, o order) (missing []string, err error) {
+	// A job of the store keeps few of the clients that were listed; its targets tell the others.
+	listed := map[string]bool{}
+	for _, id := range o.targets.Clients {
+		listed[id] = true
+	}
+	same := made.Kind == o.kind && made.Command.Type == o.command.Type && sameJSON(made.Command.Payload, o.command.Payload) &&
+		made.Targets.Selector == o.targets.Selector && equalJSON(o.options.WithDefaults(s.Limits), made.Options)
+	if same && len(listed) > 0 {
+		targets, err := s.targetsOf(ctx, made.ID, "")
+		if err != nil {
+			return nil, err
+		}
+		for i := range targets {
+			same = same && listed[targets[i].ClientID]
+			delete(listed, targets[i].ClientID)
+		}
+		missing = slices.Sorted(maps.Keys(listed)) // or they did not match the selector
+		same = same && (len(missing) == 0 || o.allowMissing || o.targets.Selector != "")
+		if !o.allowMissing || o.targets.Selector != "" {
+			missing = nil
+		}
+	} else if same {
+		same = len(made.Targets.Clients) == 0
+	}
+	if !same {
+		return nil, release.Conflict("the Idempotency-Key was used for another request: it made job %s", made.ID)
+	}
+	return missing, nil
 }
 
 // checkOrder gives the hosts that the job is for, and which of the listed ones are not known.

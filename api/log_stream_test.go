@@ -71,8 +71,10 @@ func stream(t *testing.T, s *apitest.Server, path string, lastID int64, handle f
 
 // Readers that are cut off at random places and come back put the log together without a gap or a repetition, while it
 // is being written.
-func TestStreamResumes(t *testing.T) {
-	s := apitest.Start(t)
+func TestStreamResumes(t *testing.T) { onBoth(t, testStreamResumes) }
+
+func testStreamResumes(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(3, nil)
 	task := s.AddTask(s.AddVersion("hello", "1.0"), clients...)
 	const pieces = 200
@@ -146,8 +148,10 @@ func TestStreamResumes(t *testing.T) {
 	require.Equal(t, (pieces+2)/3, ofOne)
 }
 
-func TestStreamTellsTheTaskAndItsEnd(t *testing.T) {
-	s := apitest.Start(t)
+func TestStreamTellsTheTaskAndItsEnd(t *testing.T) { onBoth(t, testStreamTellsTheTaskAndItsEnd) }
+
+func testStreamTellsTheTaskAndItsEnd(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(2, nil)
 	task := s.AddTask(s.AddVersion("hello", "1.0"), clients...)
 	var statuses []string
@@ -177,8 +181,10 @@ func TestStreamTellsTheTaskAndItsEnd(t *testing.T) {
 }
 
 // A log that never comes does not hold a reader for long; who is missing is said.
-func TestStreamEndsWithoutMissingLogs(t *testing.T) {
-	s := apitest.Start(t, func(c *api.Config) { c.Now = func() time.Time { return time.Now().Add(14 * time.Second) } })
+func TestStreamEndsWithoutMissingLogs(t *testing.T) { onBoth(t, testStreamEndsWithoutMissingLogs) }
+
+func testStreamEndsWithoutMissingLogs(t *testing.T, start starter) {
+	s := start(t, func(c *api.Config) { c.Now = func() time.Time { return time.Now().Add(14 * time.Second) } })
 	clients := s.AddClients(1, nil)
 	task := s.AddTask(s.AddVersion("hello", "1.0"), clients...)
 	s.Log(task.ID, clients[0], "\xff\xfe")
@@ -198,8 +204,10 @@ func TestStreamEndsWithoutMissingLogs(t *testing.T) {
 	require.Less(t, time.Since(began), 10*time.Second)
 }
 
-func TestStreamOfAnIDThatWasNeverGiven(t *testing.T) {
-	s := apitest.Start(t)
+func TestStreamOfAnIDThatWasNeverGiven(t *testing.T) { onBoth(t, testStreamOfAnIDThatWasNeverGiven) }
+
+func testStreamOfAnIDThatWasNeverGiven(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(1, nil)
 	task := s.AddTask(s.AddVersion("hello", "1.0"), clients...)
 	s.Log(task.ID, clients[0], "one\n")
@@ -218,8 +226,10 @@ func TestStreamOfAnIDThatWasNeverGiven(t *testing.T) {
 }
 
 // A reader that begins, or resumes, before what is left of a log is told so, and why.
-func TestStreamSaysWhatIsGone(t *testing.T) {
-	s := apitest.Start(t)
+func TestStreamSaysWhatIsGone(t *testing.T) { onBoth(t, testStreamSaysWhatIsGone) }
+
+func testStreamSaysWhatIsGone(t *testing.T, start starter) {
+	s := start(t)
 	clients := s.AddClients(2, nil)
 	task := s.AddTask(s.AddVersion("hello", "1.0"), clients...)
 	for range 10 { // a bit more than the limit

@@ -66,14 +66,11 @@ func (s *server) overview(ctx context.Context) (o Overview, err error) {
 			o.OfflineFirst = append(o.OfflineFirst, c.ID)
 		}
 	}
-	active, err := s.Store.UnfinishedTasks(ctx)
+	recent, err := s.Store.RecentTasks(ctx, s.Now().Add(-overviewRecent), overviewList)
 	if err != nil {
 		return o, err
 	}
-	o.ActiveTotal, o.Active = len(active), list(active[:min(len(active), overviewList)])
-	if o.Failed, o.Finished, err = s.recentTasks(ctx); err != nil {
-		return o, err
-	}
+	o.ActiveTotal, o.Active, o.Failed, o.Finished = recent.ActiveTotal, list(recent.Active), list(recent.Failed), list(recent.Succeeded)
 	o.Jobs = []BatchJob{}
 	for _, status := range []job.Status{job.StatusStarting, job.StatusRunning, job.StatusPaused, job.StatusCancelling} {
 		jobs, total, err := s.Store.Jobs(ctx, store.JobFilter{
@@ -90,26 +87,4 @@ func (s *server) overview(ctx context.Context) (o Overview, err error) {
 		}
 	}
 	return o, nil
-}
-
-// recentTasks gives the tasks that ended of late, those that did not succeed apart from those that did.
-func (s *server) recentTasks(ctx context.Context) (failed, succeeded []release.Task, err error) {
-	failed, succeeded = []release.Task{}, []release.Task{}
-	recent, _, err := s.Store.Tasks(ctx, store.TaskFilter{Limit: 10 * overviewList})
-	if err != nil {
-		return nil, nil, err
-	}
-	after := s.Now().Add(-overviewRecent)
-	for _, t := range recent {
-		switch {
-		case !t.Status.Terminal() || t.FinishedAt == nil || t.FinishedAt.Before(after):
-		case t.Status == release.StatusSucceeded:
-			if len(succeeded) < overviewList {
-				succeeded = append(succeeded, t)
-			}
-		case len(failed) < overviewList:
-			failed = append(failed, t)
-		}
-	}
-	return failed, succeeded, nil
 }

@@ -55,6 +55,8 @@ type PreviewGroup struct {
 	Action  string           `json:"action" enum:"install,update,uninstall,none"`
 	From    string           `json:"from,omitempty" doc:"The version that runs there; empty if none does"`
 	State   string           `json:"state,omitempty" enum:"installed,failed,unknown," doc:"How far that can be believed"`
+	Drift   release.Drift    `json:"drift,omitempty" enum:"version,missing,stopped,degraded,changed," doc:"How what the agents reported last differs from that; left out where it does not"`
+	Found   string           `json:"found,omitempty" doc:"The version that they reported, if that is another"`
 	Targets int              `json:"targets"`
 	Sample  []string         `json:"sample" doc:"Up to five of them"`
 	Changes []release.Change `json:"changes" doc:"How the configuration differs from that which runs there"`
@@ -155,6 +157,24 @@ func previewWaves(clients []string, strategy release.Strategy) []PreviewWave {
 type running struct {
 	versionID, version, configID string
 	state                        release.InstallationState
+	drift                        release.Drift
+	found, foundConfig           string // by the agent's last report, if drift is that of the version
+}
+
+func runningOf(i release.Installation) running {
+	r := running{versionID: i.VersionID, version: i.Version, configID: i.ConfigID, state: i.State}
+	if i.Running == nil {
+		return r
+	}
+	drift, _ := release.DriftOf(i, *i.Running)
+	if drift == release.DriftNone || drift == release.DriftUnknown {
+		return r
+	}
+	r.drift = drift
+	if drift == release.DriftVersion {
+		r.found, r.foundConfig = i.Running.Version, i.Running.ConfigID
+	}
+	return r
 }
 
 // groups puts the targets together by what runs there now, as far as a task changes it.
@@ -173,12 +193,15 @@ func (s *server) groups(ctx context.Context, o *planning.Intent, after *release.
 		if there == nil {
 			there = &release.Installation{}
 		}
-		k := running{there.VersionID, there.Version, there.ConfigID, there.State}
+		k := runningOf(*there)
 		group := byRunning[k]
 		if group == nil {
-			group = &PreviewGroup{Action: actionOn(o.Task.Action, *there), From: there.Version, State: string(there.State), Changes: []release.Change{}}
+			group = &PreviewGroup{Action: actionOn(o.Task.Action, *there), From: there.Version, State: string(there.State), Drift: k.drift, Changes: []release.Change{}}
+			if k.found != k.version {
+				group.Found = k.found
+			}
 			if after != nil && there.VersionID != "" {
-				if group.Changes, err = s.changes(ctx, o, *there, *after); err != nil {
+				if group.Changes, err = s.changes(ctx, o, *there, k.foundConfig, *after); err != nil {
 					return nil, err
 				}
 			}
@@ -202,7 +225,7 @@ func joined(byRunning map[running]*PreviewGroup) []PreviewGroup {
 	byTold := make(map[string]int, len(groups))
 	n := 0
 	for _, group := range groups {
-		told := fmt.Sprintf("%q %q %q", group.From, group.State, group.Changes)
+		told := fmt.Sprintf("%q %q %q %q %q", group.From, group.State, group.Drift, group.Found, group.Changes)
 		if at, ok := byTold[told]; ok {
 			groups[at].Targets += group.Targets
 			sample := append(groups[at].Sample, group.Sample...)
@@ -216,15 +239,18 @@ func joined(byRunning map[running]*PreviewGroup) []PreviewGroup {
 	}
 	groups = groups[:n]
 	slices.SortStableFunc(groups, func(a, b PreviewGroup) int {
-		return cmp.Or(cmp.Compare(b.Targets, a.Targets), cmp.Compare(a.From, b.From), cmp.Compare(a.State, b.State))
+		return cmp.Or(cmp.Compare(b.Targets, a.Targets), cmp.Compare(a.From, b.From), cmp.Compare(a.State, b.State), cmp.Compare(a.Drift, b.Drift))
 	})
 	return groups
 }
 
-// changes gives the difference from the configuration that runs on a host; of one that was deployed before configurations were kept, from
-// that of its version as it is now.
-func (s *server) changes(ctx context.Context, o *planning.Intent, there release.Installation, after release.Merged) ([]release.Change, error) {
-	snapshot, err := s.Store.Snapshot(ctx, there.ConfigID)
+// changes gives the difference from the configuration that runs on a host: the one that its agent found, if that is another and known,
+// else the one that was deployed; of what was deployed before configurations were kept, from that of its version as it is now.
+func (s *server) changes(ctx context.Context, o *planning.Intent, there release.Installation, foundConfig string, after release.Merged) ([]release.Change, error) {
+	snapshot, err := s.Store.Snapshot(ctx, cmp.Or(foundConfig, there.ConfigID))
+	if foundConfig != "" && errors.Is(err, release.ErrNotFound) {
+		snapshot, err = s.Store.Snapshot(ctx, there.ConfigID)
+	}
 	var before release.Merged
 	switch {
 	case err == nil:

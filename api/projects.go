@@ -100,6 +100,7 @@ func (s *server) registerProjects(api huma.API) {
 		if err := checkProject(&p); err != nil {
 			return nil, err
 		}
+		p.Name = in.Body.Name // left out, it may have become another meanwhile
 		if err := s.changed(in.Trial, s.Store.UpdateProject(ctx, &p, guard)); err != nil {
 			return nil, err
 		}

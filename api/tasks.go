@@ -1,11 +1,7 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -118,30 +114,21 @@ var keyNamespace = uuid.MustParse("6d2a4c0e-6f0b-4b3e-9a51-0c1f4f6f7a52")
 
 func (s *server) createTask(ctx context.Context, in NewTask, key string) (release.Task, error) {
 	from := planning.Origin{By: principal(ctx)}
-	if key != "" {
-		from.ID = uuid.NewSHA1(keyNamespace, fmt.Appendf(nil, "%q %q", from.By, key)).String()
-		if made, err := s.Store.Task(ctx, from.ID); !errors.Is(err, release.ErrNotFound) {
-			return sameTask(made, in, err)
-		}
-	}
-	task, err := s.planner().Create(ctx, in, from)
-	if from.ID != "" && errors.Is(err, release.ErrConflict) { // it may have been made at this very moment
-		if made, findErr := s.Store.Task(ctx, from.ID); findErr == nil {
-			return sameTask(made, in, nil)
-		}
-	}
-	if err != nil {
+	from.ID = keyID(keyNamespace, from.By, key)
+	task, before, err := madeOnce(from.ID, func(id string) (release.Task, error) { return s.Store.Task(ctx, id) },
+		func() (release.Task, error) { return s.planner().Create(ctx, in, from) })
+	switch {
+	case err != nil:
 		return release.Task{}, err
+	case before:
+		return task, sameTask(task, in)
 	}
 	s.startTask(ctx, task)
 	return task, nil
 }
 
-// sameTask gives a task that was made with a key, if it is what in asks for.
-func sameTask(made release.Task, in NewTask, err error) (release.Task, error) {
-	if err != nil {
-		return release.Task{}, err
-	}
+// sameTask is a conflict unless a task that was made with a key is what in asks for.
+func sameTask(made release.Task, in NewTask) error {
 	asked := in.Task()
 	is := func(asked, id, name string) bool { return asked == id || asked == name }
 	if !is(asked.Project, made.ProjectID, made.Project) || !is(asked.Version, made.VersionID, made.Version) || asked.Action != made.Action ||
@@ -149,15 +136,9 @@ func sameTask(made release.Task, in NewTask, err error) (release.Task, error) {
 		// What was left out is as the environment had it then.
 		!(len(in.Targets.Clients) == 0 && in.Targets.Selector == "") && !equalJSON(in.Targets, made.Targets) ||
 		!equalJSON(in.Strategy.Or(made.Strategy).WithDefaults(), made.Strategy) || !equalJSON(in.Override, made.Override) {
-		return release.Task{}, release.Conflict("the Idempotency-Key was used for another request: it made task %s", made.ID)
+		return release.Conflict("the Idempotency-Key was used for another request: it made task %s", made.ID)
 	}
-	return made, nil
-}
-
-func equalJSON(a, b any) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
+	return nil
 }
 
 // startTask has a stored task begin.

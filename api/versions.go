@@ -116,7 +116,7 @@ func (s *server) registerVersions(api huma.API) {
 		if err := checkVersion(project, &v); err != nil {
 			return nil, err
 		}
-		v.Status = in.Body.Status
+		v.Name, v.Status = in.Body.Name, in.Body.Status // left out, they may have become others meanwhile
 		if err := s.changed(in.Trial, s.Store.UpdateVersion(ctx, &v, guard)); err != nil {
 			return nil, err
 		}

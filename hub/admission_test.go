@@ -241,6 +241,7 @@ func TestSourcesMustProveTheirAddress(t *testing.T) {
 		signal(t, "it is asked for a proof", forge().retried)
 	}
 	require.Equal(t, room/2+1, hub.Handshakes(b.Hub), "who proves nothing takes nothing")
+	require.EqualValues(t, room/2+1, value(t, reg, telemetry.HandshakesActive))
 
 	honest, transport := newHole(t, false)
 	conn, err := transport.Dial(ctx, b.Addr(), cfg, nil)

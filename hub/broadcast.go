@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -56,10 +55,7 @@ func (h *Hub) Broadcast(ctx context.Context, clientIDs []string, req *quicflowv1
 		asked := make(chan struct{})
 		go func() {
 			defer close(asked)
-			pace := pace{}
-			defer pace.stop()
 			for _, id := range ids {
-				pace.wait(ctx, g)
 				if err := h.askFor(ctx, g, id, req); err != nil {
 					g.add(Answer{ClientID: id, Err: err})
 				}
@@ -104,48 +100,6 @@ func unique(ids []string) []string {
 	return first
 }
 
-// A broadcast sends as fast as answers come: paceFree may be missing. Where none comes for paceSilent, as the agents take their
-// time, it goes on at a rate that a hub can take the answers of. All at once they would overrun the buffers of sockets, and
-// what is lost there comes seconds later.
-const (
-	paceFree   = 1000
-	paceSilent = 50 * time.Millisecond
-	paceEvery  = 5 * time.Millisecond
-	paceSends  = 50 // in each paceEvery
-)
-
-type pace struct {
-	ticker   *time.Ticker
-	left     int
-	answered time.Time
-}
-
-// wait waits until one more may be sent, or ctx ends.
-func (p *pace) wait(ctx context.Context, g *gathering) {
-	for g.size() >= paceFree && p.left == 0 {
-		if p.ticker == nil {
-			p.ticker, p.answered = time.NewTicker(paceEvery), time.Now()
-		}
-		select {
-		case <-g.room:
-			p.answered = time.Now()
-		case now := <-p.ticker.C:
-			if now.Sub(p.answered) >= paceSilent {
-				p.left = paceSends
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
-	p.left = max(p.left-1, 0)
-}
-
-func (p *pace) stop() {
-	if p.ticker != nil {
-		p.ticker.Stop()
-	}
-}
-
 // askFor asks one agent. Where promises are short it waits for one of the broadcast's own, if there is one.
 func (h *Hub) askFor(ctx context.Context, g *gathering, id string, req *quicflowv1.Request) error {
 	if ctx.Err() != nil {
@@ -155,19 +109,26 @@ func (h *Hub) askFor(ctx context.Context, g *gathering, id string, req *quicflow
 	if err != nil {
 		return err
 	}
+	turn, err := h.AwaitTurn(ctx)
+	if err != nil {
+		return err
+	}
 	for !h.takePromise() {
 		if g.size() == 0 {
+			turn.Done()
 			return ErrTooManyPromises
 		}
 		select {
 		case <-g.room:
 		case <-ctx.Done():
+			turn.Done()
 			return whyDone(ctx)
 		}
 	}
-	p := &promise{gather: g}
+	p := &promise{gather: g, turn: turn}
 	g.expect(p)
 	if err := s.ask(p, req); err != nil {
+		turn.Done()
 		g.forget(p)
 		return err
 	}
@@ -204,6 +165,7 @@ func (g *gathering) size() int {
 
 // settled takes the outcome of a promise.
 func (g *gathering) settled(p *promise, out outcome) {
+	p.turn.Done()
 	g.forget(p)
 	g.add(Answer{ClientID: p.session.id, Response: out.response, Err: out.err})
 	nudge(g.room)

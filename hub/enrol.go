@@ -105,7 +105,8 @@ func (h *Hub) enrolOne(conn *quic.Conn, stream *quic.Stream) {
 	defer cancel()
 	_ = stream.SetDeadline(time.Now().Add(h.cfg.HelloTimeout))
 	req := new(quicflowv1.EnrolRequest)
-	if err := wire.NewReader(h.metrics.reader(stream), wire.MaxHelloFrame).Read(req); err != nil {
+	frames := wire.NewReader(h.metrics.reader(stream), wire.MaxHelloFrame)
+	if err := frames.Read(req); err != nil {
 		code := wire.CloseProtocol
 		if errors.Is(err, wire.ErrFrameTooLarge) {
 			code = wire.CloseFrameTooLarge
@@ -119,6 +120,12 @@ func (h *Hub) enrolOne(conn *quic.Conn, stream *quic.Stream) {
 		return
 	}
 	_ = stream.Close()
+	// Left unread, what strangers send behind their requests would fill the windows of their connections.
+	if n, _ := frames.Rest().Read(make([]byte, 1)); n > 0 {
+		h.metrics.decodingErrors.Inc()
+		closeConn(conn, violation("enrolment: more than a request on a stream"))
+	}
+	stream.CancelRead(0) // of who has not ended it in time
 }
 
 func (h *Hub) answerEnrol(ctx context.Context, conn *quic.Conn, req *quicflowv1.EnrolRequest) *quicflowv1.EnrolResponse {

@@ -104,6 +104,33 @@ func TestSessionHeldUpByTheHubIsNotBlamed(t *testing.T) {
 	a.closedWith(wire.CloseHeartbeat, "missed") // now it is its own fault
 }
 
+// A check that comes late, as the hub itself was held up, does not count, and nor does the tick that waited meanwhile.
+func TestLateChecksDoNotCount(t *testing.T) {
+	const interval = 100 * time.Millisecond
+	type strike struct {
+		number int
+		at     time.Time
+	}
+	strikes := make(chan strike, 100)
+	released := make(chan time.Time, 1)
+	b := start(t, func(c *hub.Config) {
+		c.HeartbeatInterval, c.HeartbeatTimeout, c.HeartbeatCheckInterval, c.MaxTimeoutCount = interval, 2*interval, interval, 3
+		c.Hooks.OnHeartbeatTimeout = func(_ hub.Event, number int) {
+			strikes <- strike{number, time.Now()}
+			if number == 1 {
+				<-time.After(3 * interval) // the check itself is what is held up
+				released <- time.Now()
+			}
+		}
+	})
+	a := b.connect(b.join("silent"))
+	a.closedWith(wire.CloseHeartbeat, "missed")
+	require.Equal(t, 1, (<-strikes).number)
+	second := <-strikes
+	require.Equal(t, 2, second.number)
+	require.Greater(t, second.at.Sub(<-released), interval/2, "neither the late check nor the one that follows it at once")
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	for name, change := range map[string]func(*hub.Config){
 		"NodeID is required":                    func(c *hub.Config) { c.NodeID = "" },

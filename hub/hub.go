@@ -64,6 +64,7 @@ type Hub struct {
 	enrolConns slots // connections for enrolment
 	enrolling  slots // enrolments in progress
 	crowd      crowd // of those that were turned away
+	turns      *turns
 
 	requests atomic.Uint64 // the last request id given
 	promises tally         // requests awaiting an answer
@@ -90,6 +91,7 @@ func New(cfg Config) (*Hub, error) {
 		turned:     make(slots, cfg.MaxAdmissions),
 		enrolConns: make(slots, enrolConnsEach*cfg.MaxEnrolments),
 		enrolling:  make(slots, cfg.MaxEnrolments),
+		turns:      newTurns(),
 		promises:   tally{none: make(chan struct{}, 1)},
 	}
 	if h.tls, err = newTLSConfigs(cfg); err != nil {
@@ -128,6 +130,7 @@ func (h *Hub) Start(ctx context.Context) error {
 	h.loops.Go(h.touch)
 	h.loops.Go(h.expirePromises)
 	h.loops.Go(h.measure)
+	h.loops.Go(func() { h.turns.run(h.accepting) })
 	h.conns.Go(h.accept)
 	h.log.Info("hub listens", "addr", h.Addr().String(), "node_id", h.cfg.NodeID,
 		"max_clients", h.cfg.MaxClients, "idle_timeout", h.cfg.QUIC.MaxIdleTimeout)

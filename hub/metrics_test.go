@@ -3,6 +3,7 @@ package hub_test
 import (
 	"context"
 	"errors"
+	"io"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -154,4 +155,81 @@ func TestMetricsAreTrue(t *testing.T) {
 	for _, name := range []string{telemetry.ConnectedClients, telemetry.UptimeSeconds, telemetry.ClientsMax} {
 		want(0, name)
 	}
+}
+
+// counting counts what is read.
+type counting struct {
+	io.Reader
+	bytes atomic.Int64
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+// Bytes, logs and broadcasts, each with numbers that nothing else has by chance.
+func TestMetricsCountToTheByte(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	b := start(t, counted(reg), smallCredit(10*grant))
+	becomes := func(n float64, name string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return value(t, reg, name) == n }, patience, 2*time.Millisecond, "%s = %v", name, n)
+	}
+	sent := 0
+	a := b.open(b.join("web-1"))
+	read := &counting{Reader: a.stream}
+	a.reader = wire.NewReader(read, wire.MaxFrame)
+	say := func(f *quicflowv1.ToHub) {
+		t.Helper()
+		sent += len(frame(t, f))
+		a.send(f)
+	}
+	say(helloOf("journal", "boot"))
+	require.NotNil(t, a.receive().GetWelcome())
+
+	// A broadcast to three, of which two are not there.
+	answered := make(chan error, 1)
+	go func() {
+		for answer := range b.Broadcast(t.Context(), []string{"web-1", "web-2", "web-3", "web-1"}, ping()) {
+			if answer.ClientID == "web-1" {
+				answered <- answer.Err
+			}
+		}
+	}()
+	request := a.receive().GetRequest()
+	becomes(1, telemetry.PromiseActive)
+	say(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_Response{Response: &quicflowv1.Response{
+		Id: request.GetId(), Body: &quicflowv1.Response_Message{Message: &quicflowv1.Message{Type: "pong", Payload: make([]byte, 321)}}}}})
+	require.NoError(t, outcomeOf(t, answered))
+	becomes(1, telemetry.BroadcastsSentTotal)
+	becomes(3, telemetry.BroadcastTargetsTotal)
+
+	// Three log records, while nothing is stored and then.
+	goOn := b.hang()
+	id, logs := step("web-1"), 0
+	say(&quicflowv1.ToHub{Body: &quicflowv1.ToHub_LogOffer{LogOffer: &quicflowv1.LogOffer{}}})
+	require.Equal(t, grant, a.granted())
+	becomes(grant, telemetry.LogCreditBytes)
+	stream := a.openLogs()
+	for n, size := range []int{100, 2000, 30_000} {
+		chunk := chunkOf(id, uint64(n), size)
+		logs += len(frame(t, chunk))
+		require.NoError(t, wire.WriteFrame(stream, chunk))
+	}
+	becomes(float64(logs), telemetry.LogBytesBuffered)
+	becomes(float64(grant-logs), telemetry.LogCreditBytes)
+	becomes(0, telemetry.LogRecordsStoredTotal)
+	goOn()
+	for a.receive().GetLogAck().GetPosition() < 3 {
+	}
+	becomes(3, telemetry.LogRecordsStoredTotal)
+	becomes(32_100, telemetry.LogBytesStoredTotal)
+	becomes(0, telemetry.LogBytesBuffered)
+	require.NoError(t, stream.Close())
+	becomes(0, telemetry.LogCreditBytes)
+
+	becomes(float64(sent+logs), telemetry.BytesReceivedTotal)
+	becomes(float64(read.bytes.Load()), telemetry.BytesSentTotal)
 }

@@ -21,6 +21,7 @@ type promise struct {
 
 	done   chan outcome // of a Request: has room for the one outcome
 	gather *gathering   // of a Broadcast, in place of done
+	turn   Turn         // of a Broadcast
 }
 
 type outcome struct {
@@ -39,6 +40,9 @@ func (p *promise) settle(out outcome) {
 	case out.err == nil:
 		h.metrics.promisesCompleted.Inc()
 		h.metrics.requestDuration.Observe(wait.Seconds())
+		if p.id%sampleEvery == 0 {
+			h.turns.observe(s.conn.ConnectionStats())
+		}
 	case errors.Is(out.err, ErrPromiseTimeout):
 		h.metrics.promisesTimedOut.Inc()
 		call2(h.cfg.Hooks.OnPromiseTimeout, s.event(), wait)

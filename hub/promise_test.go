@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -187,6 +189,63 @@ func TestTooManyPromises(t *testing.T) {
 	a.pong()
 	require.NoError(t, outcomeOf(t, third))
 	settled(t, reg, 3, 0, 0)
+}
+
+// Many requests at a time are warned of: when their number comes to the threshold, and again only after it was well below.
+func TestManyPromisesAreWarnedOf(t *testing.T) {
+	var log logText
+	b := start(t, func(c *hub.Config) {
+		c.MaxPromises, c.PromiseWarnThreshold, c.Logger = 10, 4, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	a := b.connect(b.join("web-1"))
+	var asked []<-chan error
+	var ids []uint64
+	ask := func(many int) {
+		for range many {
+			asked = append(asked, b.ask(t.Context(), "web-1"))
+			ids = append(ids, a.receive().GetRequest().GetId())
+		}
+	}
+	answer := func(many int) {
+		for range many {
+			a.answer(ids[0])
+			require.NoError(t, outcomeOf(t, asked[0]))
+			asked, ids = asked[1:], ids[1:]
+		}
+	}
+	const warning = `msg="many requests await an answer" promises=4 max=10`
+	ask(3)
+	require.NotContains(t, log.String(), "many requests")
+	ask(1)
+	require.Contains(t, log.String(), warning)
+	ask(6)
+	answer(7)
+	ask(7) // it was at 3, which is a little below alone
+	require.Equal(t, 1, strings.Count(log.String(), "many requests"))
+	answer(10)
+	ask(3)
+	require.Equal(t, 1, strings.Count(log.String(), "many requests"))
+	ask(2)
+	require.Equal(t, 2, strings.Count(log.String(), warning))
+	answer(5)
+}
+
+// logText is what a hub logs.
+type logText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // An agent that does not read makes requests fail at once instead of piling them up, and does not hold up another one.

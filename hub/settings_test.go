@@ -12,9 +12,12 @@ import (
 
 // Every key of these sections gets to the hub. What it does there, the tests of the hub show.
 func TestEveryKeyReachesTheHub(t *testing.T) {
-	elsewhere := map[string]bool{"Logs.Retention": true, "Logs.MaxBytes": true} // of the store
+	elsewhere := map[string]bool{ // of the stores
+		"Logs.Retention": true, "Logs.MaxBytes": true,
+		"Artifacts.Store": true, "Artifacts.Dir": true, "Artifacts.S3": true, "Artifacts.MaxBytes": true, "Artifacts.Retention": true,
+	}
 	before := hub.Settings(config.Standard())
-	for _, section := range []string{"Session", "Message", "QUIC", "Logs"} {
+	for _, section := range []string{"Session", "Message", "QUIC", "Logs", "Artifacts"} {
 		fields := reflect.TypeFor[config.Config]()
 		sectionField, ok := fields.FieldByName(section)
 		require.True(t, ok)
@@ -36,6 +39,9 @@ func TestEveryKeyReachesTheHub(t *testing.T) {
 	}
 	c := config.Standard()
 	c.Server.MaxClients++
+	require.NotEqual(t, before, hub.Settings(c))
+	c = config.Standard()
+	c.Server.Addr = "127.0.0.1:1"
 	require.NotEqual(t, before, hub.Settings(c))
 	c = config.Standard()
 	c.TLS.PostQuantum = false

@@ -286,13 +286,13 @@ func (b *batchRun) record(ctx workflow.Context) error {
 	return nil
 }
 
-// halt raises or lifts the fence. Writers take turns; it stays up for a job that is failing.
+// halt raises or lifts the fence. Writers take turns; it stays up for a job that is failing, or about to end.
 func (b *batchRun) halt(ctx workflow.Context, halted bool) error {
 	if err := b.fences.Lock(ctx); err != nil {
 		return err
 	}
 	defer b.fences.Unlock()
-	request := JobHaltRequest{JobID: b.input.JobID, Halted: halted || b.state.Failing}
+	request := JobHaltRequest{JobID: b.input.JobID, Halted: halted || b.state.Failing || b.state.Ending != ""}
 	if err := workflow.ExecuteActivity(storeOptions(ctx), ActivitySetJobHalt, request).Get(ctx, nil); err != nil {
 		return fmt.Errorf("set halt: %w", err)
 	}

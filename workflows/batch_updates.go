@@ -73,11 +73,8 @@ func (b *batchRun) resume(ctx workflow.Context, _ Decision) error {
 	if err := b.halt(ctx, false); err != nil {
 		return err
 	}
-	if ended := b.mayResume(); ended != nil { // by itself, meanwhile
-		if err := b.halt(ctx, true); err != nil {
-			return err
-		}
-		return ended
+	if err := b.mayResume(); err != nil { // it ended by itself, meanwhile, and its fence is up
+		return err
 	}
 	b.state.Deadline = b.state.Deadline.Add(workflow.Now(ctx).Sub(b.state.PausedAt))
 	b.state.Status, b.state.Reason, b.state.PausedAt = job.StatusRunning, "", time.Time{}

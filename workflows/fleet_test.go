@@ -24,6 +24,7 @@ type fleet struct {
 	plan    Plan
 	hosts   []*host
 	halted  bool
+	fencing int // writers of the fence at this moment
 	written []ProgressRequest
 	rounds  int
 
@@ -90,12 +91,18 @@ func (f *fleet) record(_ context.Context, r ProgressRequest) error {
 }
 
 func (f *fleet) setHalt(_ context.Context, r HaltRequest) error {
+	f.mu.Lock()
+	if f.fencing++; f.fencing > 1 {
+		f.violations = append(f.violations, "two writers of the fence at the same time")
+	}
+	f.mu.Unlock()
 	if f.beforeHalt != nil {
 		f.beforeHalt(r.Halted)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.halted = r.Halted
+	f.fencing--
 	return nil
 }
 

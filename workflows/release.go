@@ -31,6 +31,7 @@ type ReleaseState struct {
 	Soaked    bool
 	SoakUntil time.Time
 	Promoted  bool
+	Failing   bool           // its failure budget is spent: nothing new starts any more, and it is about to end
 	Ending    release.Status // StatusAborting or StatusRollingBack once that was decided
 	Reason    string
 	Avoid     []string // queues that did not answer in the last round
@@ -41,6 +42,7 @@ type releaseRun struct {
 	input   ReleaseInput
 	state   ReleaseState
 	writes  workflow.Mutex // orders what RecordProgress writes
+	fences  workflow.Mutex // orders what SetHalt writes
 	updates workflow.Mutex // lets updates take turns
 
 	stopDispatch workflow.CancelFunc // cancels the chunks in flight; nil when there are none
@@ -48,7 +50,7 @@ type releaseRun struct {
 
 // ReleaseWorkflow brings one task over its targets: canary, soak, promotion, waves; or back again.
 func ReleaseWorkflow(ctx workflow.Context, input ReleaseInput) error {
-	r := &releaseRun{input: input, writes: workflow.NewMutex(ctx), updates: workflow.NewMutex(ctx)}
+	r := &releaseRun{input: input, writes: workflow.NewMutex(ctx), fences: workflow.NewMutex(ctx), updates: workflow.NewMutex(ctx)}
 	if input.Carried != nil {
 		r.state = *input.Carried
 	} else {
@@ -153,6 +155,7 @@ func (r *releaseRun) deployWave(ctx workflow.Context, wave release.Wave) (releas
 				return verdict, nil
 			}
 			// A hub was lost with hosts at work. They are seen through before the end; the fence keeps others from starting.
+			r.state.Failing = true
 			if err := r.halt(ctx, true); err != nil {
 				return release.Verdict{}, err
 			}
@@ -215,6 +218,7 @@ func (r *releaseRun) gate(ctx workflow.Context) error {
 
 // giveUp ends a rollout whose failure budget is spent.
 func (r *releaseRun) giveUp(ctx workflow.Context, reason string) error {
+	r.state.Failing = true
 	if err := r.halt(ctx, true); err != nil || r.state.Ending != "" {
 		return err
 	}
@@ -336,8 +340,13 @@ func (r *releaseRun) record(ctx workflow.Context) error {
 	return nil
 }
 
+// halt raises or lifts the fence. Writers take turns; it stays up for a rollout that is failing, or about to end.
 func (r *releaseRun) halt(ctx workflow.Context, halted bool) error {
-	request := HaltRequest{TaskID: r.input.TaskID, Halted: halted}
+	if err := r.fences.Lock(ctx); err != nil {
+		return err
+	}
+	defer r.fences.Unlock()
+	request := HaltRequest{TaskID: r.input.TaskID, Halted: halted || r.state.Failing || r.state.Ending != ""}
 	if err := workflow.ExecuteActivity(storeOptions(ctx), ActivitySetHalt, request).Get(ctx, nil); err != nil {
 		return fmt.Errorf("set halt: %w", err)
 	}

@@ -3,6 +3,7 @@ package workflows
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -193,7 +194,8 @@ func TestPauseAtTheLastMomentHolds(t *testing.T) {
 	require.Equal(t, release.StatusSucceeded, f.last().Status)
 }
 
-// TestResumeDoesNotReviveARolloutThatGaveUp has someone pause and resume at the moment when the budget is found spent.
+// TestResumeDoesNotReviveARolloutThatGaveUp has someone pause and resume at the moment when the budget is found spent: the
+// resume is lowering the fence when the rollout wants it raised.
 func TestResumeDoesNotReviveARolloutThatGaveUp(t *testing.T) {
 	for onFailure, want := range map[release.OnFailure]release.Status{
 		release.OnFailureStop: release.StatusFailed, release.OnFailureRollback: release.StatusRolledBack,
@@ -207,33 +209,34 @@ func TestResumeDoesNotReviveARolloutThatGaveUp(t *testing.T) {
 			}
 			return release.TargetSucceeded
 		}
-		resumed := &answer{}
-		lowering, ended := make(chan struct{}), make(chan struct{})
+		lowering, judged := make(chan struct{}), make(chan struct{})
 		require.NoError(t, run(t, f, func(env *testsuite.TestWorkflowEnvironment) {
 			failed := func() bool { return f.counts().All.Failed > 0 }
 			pauses := onActivity(env, ActivityCountTargets, failed, func() {
 				env.UpdateWorkflow(UpdatePause, "p", &answer{}, Decision{By: "mei"})
-				env.UpdateWorkflow(UpdateResume, "r", resumed, Decision{By: "mei"})
+				env.UpdateWorkflow(UpdateResume, "r", &answer{}, Decision{By: "mei"})
 			})
 			f.beforeCount = func(release.Counts) {
 				if pauses.Load() {
 					<-lowering
 				}
 			}
-			raised := 0
+			env.SetOnActivityCompletedListener(func(info *activity.Info, _ converter.EncodedValue, _ error) {
+				if info.ActivityType.Name == ActivityCountTargets && pauses.Load() {
+					// Its turn comes when the workflow has dealt with the count. One that is paused is not promoted.
+					env.UpdateWorkflow(UpdatePromote, "probe", &answer{atRejection: sync.OnceFunc(func() { close(judged) })}, Decision{})
+				}
+			})
 			f.beforeHalt = func(halted bool) {
 				if !halted {
 					close(lowering)
-					<-ended
-				} else if raised++; raised == 2 { // by the rollout itself
-					close(ended)
+					<-judged
 				}
 			}
 		}))
 		f.requireSound(t)
 		require.Equal(t, want, f.last().Status)
 		require.True(t, f.halted, "the fence stays up")
-		require.Error(t, resumed.done)
 	}
 }
 
@@ -313,8 +316,15 @@ type answer struct {
 	accepted bool
 	rejected error
 	done     error
+
+	atRejection func() // nil: nothing
 }
 
 func (a *answer) Accept()                   { a.accepted = true }
-func (a *answer) Reject(err error)          { a.rejected = err }
 func (a *answer) Complete(_ any, err error) { a.done = err }
+func (a *answer) Reject(err error) {
+	a.rejected = err
+	if a.atRejection != nil {
+		a.atRejection()
+	}
+}

@@ -110,11 +110,8 @@ func (r *releaseRun) resume(ctx workflow.Context, _ Decision) error {
 	if err := r.halt(ctx, false); err != nil {
 		return err
 	}
-	if ended := r.mayResume(); ended != nil { // by itself, meanwhile
-		if err := r.halt(ctx, true); err != nil {
-			return err
-		}
-		return ended
+	if err := r.mayResume(); err != nil { // it ended by itself, meanwhile, and its fence is up
+		return err
 	}
 	r.state.Status, r.state.Reason = release.StatusRunning, ""
 	return r.record(ctx)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -341,7 +342,7 @@ func TestURLThatFails(t *testing.T) {
 	dir := t.TempDir()
 	c := open(t, dir, func(cfg *Config) { cfg.MaxArtifact = 100_000 })
 	for name, test := range map[string]struct{ sum, url, says string }{
-		"not there":        {sum, w.URL + "/nothing", "answers 404 Not Found"},
+		"not there":        {sum, w.URL + "/nothing", w.URL + "/nothing answers 404 Not Found"},
 		"forbidden":        {sum, strings.Replace(w.URL, "://", "://you:hunter2@", 1) + "/secret?key=k3y", "answers 403 Forbidden"},
 		"another content":  {other, w.URL + "/file", "checksum mismatch"},
 		"another scheme":   {sum, "ftp://example.com/file", "not an http or https URL"},
@@ -374,6 +375,24 @@ func TestURLWithSecrets(t *testing.T) {
 	require.Contains(t, log.String(), "fetched further")
 	require.NotContains(t, log.String(), "hunter2")
 	require.NotContains(t, log.String(), "k3y")
+
+	// A path may be a secret, too.
+	var asked atomic.Int32
+	busy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 1 {
+			rw.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(content))
+	}))
+	t.Cleanup(busy.Close)
+	log.Reset()
+	c = open(t, t.TempDir(), func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	_, done = c.mustGet(t, sum, busy.URL+"/t0ken/file")
+	defer done()
+	c.Close()
+	require.Contains(t, log.String(), busy.URL+" answers 503")
+	require.NotContains(t, log.String(), "t0ken")
 }
 
 // A certificate that is not trusted is no reason to try again.

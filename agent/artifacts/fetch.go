@@ -117,7 +117,7 @@ func (f *fetch) get() (size int64, err error) {
 		if standstills >= maxStandstills {
 			return 0, fmt.Errorf("given up after %d attempts: %w", standstills, err)
 		}
-		if why := err.Error(); why != told { // not each time while a server is away
+		if why := forLog(err); why != told { // not each time while a server is away
 			told = why
 			f.cache.cfg.Logger.Info("artifact is to be fetched further", "sha256", f.sum, "offset", f.have, "reason", why)
 		}

@@ -66,8 +66,27 @@ func parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// shown is a URL as people may see it: without user, password and query.
-func shown(u *url.URL) string { return u.Scheme + "://" + u.Host + u.EscapedPath() }
+// urlError is what a URL has brought instead of a content. Who deploys sees the URL without user, password and query; the step's secrets
+// are taken out of that. The agent's own log, which knows no secrets, gets but the host.
+type urlError struct {
+	url   *url.URL
+	colon string // between the URL and the error
+	err   error
+}
+
+func (e *urlError) Unwrap() error { return e.err }
+
+func (e *urlError) Error() string {
+	return e.url.Scheme + "://" + e.url.Host + e.url.EscapedPath() + e.colon + " " + e.err.Error()
+}
+
+// forLog writes an error of a transfer without what may be secret.
+func forLog(err error) string {
+	if at := (*urlError)(nil); errors.As(err, &at) {
+		return at.url.Scheme + "://" + at.url.Host + at.colon + " " + at.err.Error()
+	}
+	return err.Error()
+}
 
 // openURL asks for the rest of the content, or, of a server that does not know how to resume, for all of it.
 func (f *fetch) openURL() (content io.ReadCloser, from, size int64, err error) {
@@ -87,15 +106,15 @@ func (f *fetch) openURL() (content io.ReadCloser, from, size int64, err error) {
 	answer, err := f.cache.client.Do(r)
 	if err != nil {
 		cancel(nil)
-		return nil, 0, 0, fmt.Errorf("%s: %w", shown(u), explainURL(err))
+		return nil, 0, 0, &urlError{u, ":", explainURL(err)}
 	}
 	from, size, err = f.readHead(answer)
 	if err != nil {
 		cancel(nil)
 		_ = answer.Body.Close()
-		return nil, 0, 0, fmt.Errorf("%s %w", shown(u), err)
+		return nil, 0, 0, &urlError{u, "", err}
 	}
-	stalled := fmt.Errorf("%s sends nothing for %s", shown(u), urlStall)
+	stalled := &urlError{u, "", fmt.Errorf("sends nothing for %s", urlStall)}
 	return &stallReader{body: answer.Body, timer: time.AfterFunc(urlStall, func() { cancel(stalled) }), ctx: ctx, cancel: cancel}, from, size, nil
 }
 

@@ -32,6 +32,9 @@ type Command struct {
 	// ReadOnly says that it changes nothing on the host, so that it may run again where nobody saw its end: its intent is
 	// then stored together with its result. Defaults to false: the intent is stored before Run, which is called once.
 	ReadOnly bool
+	// Light says that it ends at once, so that it takes no place among the steps that an agent runs at the same time, and is
+	// answered by an agent that is full. Defaults to false.
+	Light bool
 }
 
 // Func carries out one command, in a goroutine of its own; several run at the same time. ctx ends when the command's time is

@@ -9,12 +9,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/durable"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -76,7 +76,7 @@ func (s *Step) Expanded() (*Step, error) {
 	return &expanded, nil
 }
 
-var notInVariable = regexp.MustCompile(`[^A-Z0-9_]`)
+var notInVariable = lazyregexp.New(`[^A-Z0-9_]`)
 
 func (s *Step) labelVariables() map[string]string {
 	variables := make(map[string]string, len(s.Host.Labels))
@@ -130,7 +130,7 @@ func ProjectDir(host Host, project string) string {
 	return filepath.Join(host.DataDir, "projects", project)
 }
 
-var reference = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+var reference = lazyregexp.New(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // ExpandHealth fills in a health check's defaults and replaces each ${NAME} in it by the variable's value. release.ErrInvalid: there
 // is no such variable, or the result is no address.

@@ -200,3 +200,44 @@ func FuzzReader(f *testing.F) {
 		require.LessOrEqual(t, end, uint64(len(content)))
 	})
 }
+
+// Beyond its limit output is left out, to the byte; the log says where, and at its end how much.
+func TestOutputBeyondTheLimit(t *testing.T) {
+	const system = quicflowv1.Stream_STREAM_SYSTEM
+	path := filepath.Join(t.TempDir(), "spool")
+	limited := func() *spool.Writer {
+		w := spool.NewWriter(spool.Config{Path: path, MaxBytes: 10})
+		t.Cleanup(func() { _ = w.Close() })
+		return w
+	}
+	w := limited()
+	w.Printf("the agent's own words do not count")
+	require.NoError(t, w.Append(stdout, []byte("12345")))
+	require.NoError(t, w.Append(stderr, []byte("678")))
+	require.NoError(t, w.Append(stdout, []byte("90")))
+	_, err := w.End()
+	require.NoError(t, err)
+	require.Equal(t, "the agent's own words do not count\n", string(output(readAll(t, path, 0), system)), "nothing was cut")
+
+	// One that goes on after a crash knows the limit, too.
+	require.NoError(t, w.Close())
+	w = limited()
+	require.NoError(t, w.Append(stderr, []byte("too much")))
+	require.NoError(t, w.Append(stdout, bytes.Repeat([]byte("x"), 1000)))
+	w.Printf("they are never left out")
+	end, err := w.End()
+	require.NoError(t, err)
+	records := readAll(t, path, 0)
+	require.Equal(t, "1234590", string(output(records, stdout)))
+	require.Equal(t, "678", string(output(records, stderr)))
+	require.Equal(t, "the agent's own words do not count\nthe output is cut here: no more than 10 bytes of it are kept\nthey are never left out\n1008 bytes of the output were cut\n",
+		string(output(records, system)))
+	require.Equal(t, end, records[len(records)-1].Next)
+	again, err := w.End()
+	require.NoError(t, err)
+	require.Equal(t, end, again, "it is said once")
+
+	path = filepath.Join(t.TempDir(), "spool")
+	require.NoError(t, limited().Append(stdout, []byte("0123456789abc")))
+	require.Equal(t, "0123456789", string(output(readAll(t, path, 0), stdout)))
+}

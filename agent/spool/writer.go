@@ -21,6 +21,8 @@ type Config struct {
 	Path string
 	// Wake, if set, is called after each write. It must not block.
 	Wake func()
+	// MaxBytes bounds the output that is kept, of all streams but the system stream, which says what is cut. 0 is no limit.
+	MaxBytes uint64
 	// Now defaults to time.Now.
 	Now func() time.Time
 }
@@ -33,7 +35,8 @@ type Writer struct {
 	file   *os.File
 	tail   tail
 	buffer []byte
-	err    error // set for good: after a failed write, or by Close
+	cut    uint64 // output that was not kept, in bytes
+	err    error  // set for good: after a failed write, or by Close
 }
 
 // NewWriter gives a writer that goes on where the spool ends.
@@ -50,11 +53,14 @@ func NewWriter(cfg Config) *Writer {
 // Path of the spool. Its directory is the step's own.
 func (w *Writer) Path() string { return w.cfg.Path }
 
+// MaxBytes is that of the Config.
+func (w *Writer) MaxBytes() uint64 { return w.cfg.MaxBytes }
+
 // Wake tells the reader that another process may have written to the spool.
 func (w *Writer) Wake() { w.cfg.Wake() }
 
-// Append writes output of a stream, cut into records where it is long. After an error nothing more is written; the
-// records before stay.
+// Append writes output of a stream, cut into records where it is long. Output beyond Config.MaxBytes is left out. After an error
+// nothing more is written; the records before stay.
 func (w *Writer) Append(stream quicflowv1.Stream, data []byte) error {
 	w.mu.Lock()
 	err := w.append(stream, data)
@@ -69,6 +75,39 @@ func (w *Writer) append(stream quicflowv1.Stream, data []byte) error {
 	}
 	if err := w.open(); err != nil {
 		return err
+	}
+	if stream == quicflowv1.Stream_STREAM_SYSTEM || w.cfg.MaxBytes == 0 {
+		return w.write(stream, data)
+	}
+	room := w.cfg.MaxBytes - min(w.held(), w.cfg.MaxBytes)
+	if uint64(len(data)) <= room {
+		return w.write(stream, data)
+	}
+	if err := w.write(stream, data[:room]); err != nil {
+		return err
+	}
+	first := w.cut == 0
+	w.cut += uint64(len(data)) - room
+	if !first {
+		return nil
+	}
+	return w.write(quicflowv1.Stream_STREAM_SYSTEM, fmt.Appendf(nil, "the output is cut here: no more than %d bytes of it are kept\n", w.cfg.MaxBytes))
+}
+
+// held is how much output there is, in bytes.
+func (w *Writer) held() (n uint64) {
+	for stream, end := range w.tail.offsets {
+		if stream != quicflowv1.Stream_STREAM_SYSTEM {
+			n += end
+		}
+	}
+	return n
+}
+
+// write adds records at the end.
+func (w *Writer) write(stream quicflowv1.Stream, data []byte) error {
+	if len(data) == 0 {
+		return nil
 	}
 	now := w.cfg.Now()
 	offset := w.tail.offsets[stream]
@@ -143,6 +182,13 @@ func (w *Writer) End() (uint64, error) {
 		}
 		if err := w.open(); err != nil {
 			return 0, err
+		}
+	}
+	if w.cut > 0 && w.err == nil {
+		said := fmt.Appendf(nil, "%d bytes of the output were cut\n", w.cut)
+		w.cut = 0
+		if err := w.write(quicflowv1.Stream_STREAM_SYSTEM, said); err != nil {
+			return w.tail.end, err
 		}
 	}
 	if err := w.file.Sync(); err != nil {

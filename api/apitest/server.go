@@ -58,11 +58,17 @@ type Server struct {
 	position map[string]uint64 // by step and stream: how much was logged
 }
 
-// Start runs an API until the end of the test. change may change its configuration.
+// Start runs an API on SQLite until the end of the test. change may change its configuration.
 func Start(t testing.TB, change ...func(*api.Config)) *Server {
 	t.Helper()
+	return StartOn(t, store.SQLite, filepath.Join(t.TempDir(), "quicflow.db"), change...)
+}
+
+// StartOn is Start on an empty database.
+func StartOn(t testing.TB, driver store.Driver, dsn string, change ...func(*api.Config)) *Server {
+	t.Helper()
 	db, err := store.Open(t.Context(), store.Config{
-		Driver: store.SQLite, DSN: filepath.Join(t.TempDir(), "quicflow.db"), Logger: slog.New(slog.DiscardHandler),
+		Driver: driver, DSN: dsn, Logger: slog.New(slog.DiscardHandler),
 		MaxLogBytes: MaxLogBytes, SecretKey: bytes.Repeat([]byte("k"), store.SecretKeySize),
 	})
 	require.NoError(t, err)

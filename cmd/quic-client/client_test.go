@@ -49,14 +49,47 @@ func TestVersion(t *testing.T) {
 	require.Contains(t, out, "quic-client dev")
 }
 
+func TestFlags(t *testing.T) {
+	flags := newCommand().PersistentFlags()
+	for name, want := range map[string][2]string{ // letter, default
+		"server": {"s", "[localhost:8474]"}, "id": {"i", "client-001"}, "insecure": {"k", "false"}, "label": {"", "[]"}, "token": {"", ""},
+		"data-dir": {"", ""}, "retry-limit": {"", "0"},
+	} {
+		flag := flags.Lookup(name)
+		require.NotNil(t, flag, name)
+		require.Equal(t, want, [2]string{flag.Shorthand, flag.DefValue}, name)
+	}
+}
+
+// Who does not check the server is warned each time.
+func TestInsecureWarns(t *testing.T) {
+	stderr := os.Stderr
+	defer func() { os.Stderr = stderr }()
+	for flag, warned := range map[string]bool{"--insecure": true, "-insecure": true, "-k": true, "--insecure=false": false} {
+		file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+		require.NoError(t, err)
+		os.Stderr = file
+		_, err = execute(t, flag, "--token", "rubbish", "--data-dir", t.TempDir())
+		require.ErrorContains(t, err, "token")
+		require.NoError(t, file.Close())
+		text, err := os.ReadFile(file.Name())
+		require.NoError(t, err)
+		require.Equal(t, warned, bytes.Contains(text, []byte("the server's certificate is not checked")), "%s: %s", flag, text)
+	}
+}
+
 func TestBadFlags(t *testing.T) {
 	for want, args := range map[string][]string{
-		"--log-level":     {"--log-level", "loud"},
-		"client_id":       {"--id", "a/b", "--token", "x"},
-		"server":          {"--server", ":1", "--token", "x"},
-		"unknown command": {"rubbish"},
-		"token":           {"--token", "rubbish"},
-		"--token-file":    {"--token-file", "/no/such/file"},
+		"--log-level":      {"--log-level", "loud"},
+		"client_id":        {"--id", "a/b", "--token", "x"},
+		"server":           {"--server", ":1", "--token", "x"},
+		"unknown command":  {"rubbish"},
+		"token":            {"--token", "rubbish"},
+		"--token-file":     {"--token-file", "/no/such/file"},
+		"--retry-limit":    {"--retry-limit", "-1", "--token", "x"},
+		"--max-steps":      {"--max-steps", "-1", "--token", "x"},
+		"--max-journal":    {"--max-journal", "-1", "--token", "x"},
+		"--artifact-cache": {"--artifact-cache", "-1", "--token", "x"},
 	} {
 		_, err := execute(t, append(args, "--data-dir", t.TempDir())...)
 		require.ErrorContains(t, err, want)

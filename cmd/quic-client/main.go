@@ -59,7 +59,7 @@ func newCommand() *cobra.Command {
 
 The first time, it joins with a token, which "quic-ctl agent token" prints on the server. Beside a server of the
 same user it needs none. Afterwards its identity is in the data directory, and it just connects.`,
-		Example: `  quic-client --server hub.example.com:8474 --id web-1 --label zone=eu --token qfj1.…
+		Example: `  QUIC_JOIN_TOKEN=qfj1.… quic-client --server hub.example.com:8474 --id web-1 --label zone=eu
   quic-client --id web-1                     # beside a local server, or joined before`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,

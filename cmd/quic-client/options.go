@@ -33,6 +33,7 @@ const (
 	defaultJoinTimeout = 30 * time.Second
 	defaultMaxSteps    = 16
 	defaultMaxJournal  = 10_000
+	defaultMaxLog      = 256 << 20
 	defaultCache       = 10 << 30
 	defaultLogLevel    = "info"
 	tokenVariable      = "QUIC_JOIN_TOKEN"
@@ -52,6 +53,7 @@ type options struct {
 	retryLimit    int
 	maxSteps      int
 	maxJournal    int
+	maxLog        int64
 	artifactCache int64
 	joinTimeout   time.Duration
 	joined        func() // to be called when there is an identity
@@ -71,6 +73,7 @@ func (o *options) register(flags *pflag.FlagSet) {
 	flags.IntVar(&o.retryLimit, "retry-limit", 0, "exit after so many failed attempts to connect in a row; 0 is no limit")
 	flags.IntVar(&o.maxSteps, "max-steps", defaultMaxSteps, "steps that may run at the same time")
 	flags.IntVar(&o.maxJournal, "max-journal", defaultMaxJournal, "steps whose result or output the server has not confirmed; more are refused as journal_full")
+	flags.Int64Var(&o.maxLog, "max-log", defaultMaxLog, "bytes of one step's output that are kept; the log says what is cut, and the result has the end")
 	flags.Int64Var(&o.artifactCache, "artifact-cache", defaultCache, "bytes that the artifacts kept on this host may take; those in use stay in any case")
 	flags.StringVar(&o.logLevel, "log-level", defaultLogLevel, "debug, info, warn or error")
 }
@@ -106,11 +109,30 @@ func (o *options) directory() (string, error) {
 	return dir, nil
 }
 
+// check names the flag that is wrong, where the agent could only say that something is.
+func (o *options) check() error {
+	for _, flag := range []struct {
+		name  string
+		value int64
+	}{
+		{"retry-limit", int64(o.retryLimit)}, {"max-steps", int64(o.maxSteps)}, {"max-journal", int64(o.maxJournal)},
+		{"artifact-cache", o.artifactCache},
+	} {
+		if flag.value < 0 {
+			return fmt.Errorf("--%s: %d is less than 0", flag.name, flag.value)
+		}
+	}
+	return nil
+}
+
 // config is what the flags say.
 func (o *options) config() (agent.Config, error) {
+	if err := o.check(); err != nil {
+		return agent.Config{}, err
+	}
 	cfg := agent.Config{
 		Servers: o.servers, ClientID: o.id, Labels: o.labels, Insecure: o.insecure,
-		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, MaxJournal: o.maxJournal, Version: version, Logger: o.logger,
+		MaxRetries: o.retryLimit, MaxSteps: o.maxSteps, MaxJournal: o.maxJournal, MaxLog: o.maxLog, Version: version, Logger: o.logger,
 		Commands: host.Commands(), Facts: host.Facts,
 	}
 	var err error

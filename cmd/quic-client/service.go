@@ -68,7 +68,7 @@ func (o *options) serviceCommand() *cobra.Command {
 
 Join first ("quic-client join"): a join token is good once, and does not belong into a unit. What runs is this program, where it
 lies now.`,
-		Example: `  quic-client join --server hub.example.com:8474 --id web-1 --token qfj1.…
+		Example: `  QUIC_JOIN_TOKEN=qfj1.… quic-client join --server hub.example.com:8474 --id web-1
   quic-client service install --server hub.example.com:8474 --id web-1 --label zone=eu`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -177,6 +177,12 @@ func (s *service) text() (string, error) {
 	}
 	if s.maxJournal != defaultMaxJournal {
 		args = append(args, "--max-journal", fmt.Sprint(s.maxJournal))
+	}
+	if s.maxLog != defaultMaxLog {
+		args = append(args, "--max-log", fmt.Sprint(s.maxLog))
+	}
+	if s.artifactCache != defaultCache {
+		args = append(args, "--artifact-cache", fmt.Sprint(s.artifactCache))
 	}
 	if s.logLevel != defaultLogLevel {
 		args = append(args, "--log-level", s.logLevel)

@@ -15,11 +15,11 @@ func TestServiceDryRun(t *testing.T) {
 	require.NoError(t, err)
 	dir := t.TempDir()
 	out, err := execute(t, "service", "install", "--dry-run", "-server", "hub:1", "-s", "b:2", "--id", "web-1", "--data-dir", dir,
-		"--label", `note=50% "off" $HOME`, "--label", "zone=eu", "--max-steps", "3")
+		"--label", `note=50% "off" $HOME`, "--label", "zone=eu", "--max-steps", "3", "--max-log", "1000000", "--artifact-cache", "5000000")
 	require.NoError(t, err)
 	require.Contains(t, out, "# /etc/systemd/system/quicflow-agent.service\n")
 	require.Contains(t, out, fmt.Sprintf("\nExecStart=%s --server hub:1 --server b:2 --id web-1 --data-dir %s", program, dir)+
-		` --label "note=50%% \"off\" $$HOME" --label zone=eu --max-steps 3`+"\n")
+		` --label "note=50%% \"off\" $$HOME" --label zone=eu --max-steps 3 --max-log 1000000 --artifact-cache 5000000`+"\n")
 	require.Contains(t, out, "\nKillMode=process\n")
 	require.Contains(t, out, "systemctl enable --now quicflow-agent.service\n")
 

@@ -13,7 +13,7 @@ func (c *cli) agent() *cobra.Command {
 	token := &cobra.Command{
 		Use: "token", Short: "Make a token with which agents join; it is alone on the last line", Args: cobra.NoArgs,
 		Example: "  quic-ctl agent token --uses 10 --ttl 24h --id 'web-*'\n" +
-			"  quic-client -s SERVER:8474 -i web-1 --token \"$(quic-ctl agent token | tail -n 1)\"",
+			"  QUIC_JOIN_TOKEN=$(quic-ctl agent token | tail -n 1) quic-client -s SERVER:8474 -i web-1",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := c.api()
 			if err != nil {

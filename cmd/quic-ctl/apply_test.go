@@ -283,3 +283,30 @@ func TestCompletionOfManagedThings(t *testing.T) {
 		require.Contains(t, r.out, want, args)
 	}
 }
+
+// A preview says where hosts do not run what was deployed there, as their agents reported last.
+func TestPreviewTellsDrift(t *testing.T) {
+	s := apitest.Start(t)
+	clients := s.AddClients(4, nil)
+	task := s.AddTask(s.AddVersion("hello", "1.0"), clients...)
+	s.AddVersion("hello", "2.0")
+	for _, id := range clients {
+		s.Finish(task.ID, id, release.StepSucceeded, "", 0)
+	}
+	s.Progress(task.ID, release.StatusSucceeded, release.PhaseDone)
+	found, _, err := s.Store.Installations(t.Context(), store.InstallationFilter{})
+	require.NoError(t, err)
+	for i, running := range []release.Running{
+		{State: release.RunOK, Version: "1.0"}, {State: release.RunStopped}, {State: release.RunOK, Version: "0.9"}, {State: release.RunMissing},
+	} {
+		found[i].Running = &running
+	}
+	require.NoError(t, s.Store.RecordRunning(t.Context(), found))
+	r := quicCtl(t, s, "preview", "--project", "hello", "--version", "2.0", "--selector", "*")
+	require.Zero(t, r.code, r.err)
+	for _, line := range []string{
+		"1  update from 1.0   client-1\n", "1  update from 1.0 (stopped)   client-2\n", "1  update from 1.0 (0.9 runs)   client-3\n", "1  update from 1.0 (missing)   client-4\n",
+	} {
+		require.Contains(t, r.out, line)
+	}
+}

@@ -147,7 +147,7 @@ func (c *cli) batchRun() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		made, err := apiclient.Read[apiclient.BatchAnswer](api.ExecuteBatchWithBody(cmd.Context(), "application/json", body))
+		made, err := apiclient.Read[apiclient.BatchAnswer](api.ExecuteBatchWithBody(cmd.Context(), nil, "application/json", body))
 		if err != nil {
 			return err
 		}

@@ -144,7 +144,7 @@ func (c *cli) commandRun() (*cobra.Command, func(*cobra.Command)) {
 			if err != nil {
 				return err
 			}
-			made, err := apiclient.Read[apiclient.CommandAnswer](api.CreateCommandWithBody(cmd.Context(), "application/json", body))
+			made, err := apiclient.Read[apiclient.CommandAnswer](api.CreateCommandWithBody(cmd.Context(), nil, "application/json", body))
 			if err != nil {
 				return err
 			}

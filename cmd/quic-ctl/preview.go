@@ -61,6 +61,14 @@ func (c *cli) showPreview(p apiclient.Preview) {
 		if g.State != "" && g.State != apiclient.PreviewGroupStateInstalled {
 			from += " (" + string(g.State) + ")"
 		}
+		switch {
+		case g.Found != "":
+			from += " (" + g.Found + " runs)"
+		case g.Drift == apiclient.PreviewGroupDriftVersion:
+			from += " (another configuration runs)"
+		case g.Drift != "":
+			from += " (" + string(g.Drift) + ")"
+		}
 		more := ""
 		if int(g.Targets) > len(g.Sample) {
 			more = ", …"

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +23,9 @@ import (
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/auth"
 	"github.com/quicflow/quicflow/internal/pki"
+	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/store"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 const patience = time.Minute
@@ -50,11 +53,12 @@ type server struct {
 	ca    *pki.CA
 	store *store.Store
 	max   int
+	tune  []func(*hub.Config)
 	addr  string
 	hub   *hub.Hub // nil while it is stopped
 }
 
-func startServer(t *testing.T, maxClients int) *server {
+func startServer(t *testing.T, maxClients int, tune ...func(*hub.Config)) *server {
 	t.Helper()
 	ca, err := pki.LoadOrCreate(t.TempDir())
 	require.NoError(t, err)
@@ -62,7 +66,7 @@ func startServer(t *testing.T, maxClients int) *server {
 		OfflineGrace: time.Minute, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	b := &server{t: t, ca: ca, store: s, max: maxClients, addr: "127.0.0.1:0"}
+	b := &server{t: t, ca: ca, store: s, max: maxClients, tune: tune, addr: "127.0.0.1:0"}
 	b.start()
 	t.Cleanup(func() {
 		if b.hub != nil {
@@ -74,10 +78,14 @@ func startServer(t *testing.T, maxClients int) *server {
 
 func (b *server) start() {
 	b.t.Helper()
-	h, err := hub.New(hub.Config{
+	cfg := hub.Config{
 		Addr: b.addr, NodeID: "node-1", CA: b.ca, Registry: b.store, Sink: b.store, Enroller: b.store, MaxClients: b.max,
 		HeartbeatInterval: 500 * time.Millisecond, DrainTimeout: 200 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, f := range b.tune {
+		f(&cfg)
+	}
+	h, err := hub.New(cfg)
 	require.NoError(b.t, err)
 	require.NoError(b.t, h.Start(b.t.Context()))
 	b.hub, b.addr = h, h.Addr().String()
@@ -182,14 +190,23 @@ func TestAllAreAccepted(t *testing.T) {
 	require.Equal(t, 30, s.EverAccepted)
 	require.Equal(t, 30, s.Accepted)
 	require.EqualValues(t, 30, s.Latency.Count)
+	require.Positive(t, s.Latency.P50)
+	require.LessOrEqual(t, s.Latency.P50, s.Latency.P99)
+	require.LessOrEqual(t, s.Latency.P99, s.Took)
+	require.InEpsilon(t, 30/s.Connecting.Seconds(), s.HandshakesPerSecond, 0.01)
 	require.Positive(t, s.RSS)
+	require.GreaterOrEqual(t, s.PeakRSS, s.RSS)
 	eventually(t, "it took leave", func() bool { return b.hub.Connected() == 0 })
 
 	// The second time they have joined already; the hub's certificate is checked, and the summary is for people.
 	p = launch(t, append(args, "-k", "false")...)
 	require.Zero(t, p.wait(), p.errout.String())
-	require.Contains(t, p.out.String(), "30 of 30 agents")
-	require.Contains(t, p.out.String(), "p99")
+	for _, want := range []string{
+		`accepted +30 of 30 agents \(30 sessions at the end\)`, `failed +0\n`, `dropped +0, 0 reconnected, 0 by their tickets$`, `handshakes +30 in .*: [1-9][0-9]*/s$`,
+		`dial to acceptance +p50 .*, p90 .*, p99 .*, max `, `memory \(RSS\) +[1-9]`,
+	} {
+		require.Regexp(t, `(?m)^`+want, p.out.String())
+	}
 
 	p = launch(t, append(args, "-n", "31")...)
 	require.Equal(t, 1, p.wait())
@@ -236,6 +253,74 @@ func TestADropIsAFailure(t *testing.T) {
 	require.Contains(t, p.errout.String(), "10 sessions were dropped")
 }
 
+// printed is a Sink that counts what steps print.
+type printed struct {
+	*hub.Memory
+	bytes atomic.Int64
+}
+
+func (p *printed) AppendLogs(ctx context.Context, records []release.LogRecord) ([]release.LogAck, error) {
+	for _, r := range records {
+		p.bytes.Add(int64(len(r.Data)))
+	}
+	return p.Memory.AppendLogs(ctx, records)
+}
+
+// What the flags say of steps is what steps do.
+func TestStepsAreAsTheFlagsSay(t *testing.T) {
+	sink := &printed{Memory: hub.NewMemory()}
+	b := startServer(t, 100, func(c *hub.Config) { c.Sink = sink })
+	p := launch(t, "-s", b.addr, "-n", "1", "-p", "load", "--identities", t.TempDir(), "--token", b.token(1), "--json", "--report-interval", "0.05",
+		"--exec-time", "300ms-400ms", "--failure-rate", "1", "--log-bytes", "3000")
+	p.says("accepted 1/1")
+	ask := func() *quicflowv1.StepStatus {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		answer, err := b.hub.Request(ctx, "load-000000", &quicflowv1.Request{Body: &quicflowv1.Request_Step{Step: &quicflowv1.StepRequest{
+			StepId: release.StepID("task", release.StepDeploy, "load-000000", 1), TaskId: "task", Action: "install", Project: "shop", Version: "1.0",
+			NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
+			Spec:           &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: "script", Config: []byte(`{"install":"true"}`)}},
+		}}})
+		require.NoError(t, err)
+		require.NotNil(t, answer.GetStep(), "%v", answer)
+		return answer.GetStep()
+	}
+	require.Equal(t, quicflowv1.StepState_STEP_STATE_ACCEPTED, ask().State)
+	var result *quicflowv1.StepResult
+	eventually(t, "the step ends", func() bool { result = ask().Result; return result != nil })
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
+	require.GreaterOrEqual(t, result.FinishedUnixMs-result.StartedUnixMs, int64(300))
+	eventually(t, "its output arrives", func() bool { return sink.bytes.Load() == 3000 })
+	p.signal(os.Interrupt)
+	require.Zero(t, p.wait(), p.errout.String())
+	require.EqualValues(t, 1, p.summary().Steps)
+	require.EqualValues(t, 3000, p.summary().LogBytes)
+}
+
+// By default the server's certificate is not checked; with -k false it is, when the agents join and when they connect.
+func TestInsecure(t *testing.T) {
+	other, err := pki.LoadOrCreate(t.TempDir())
+	require.NoError(t, err)
+	foreign, err := other.IssueServer(nil, time.Hour)
+	require.NoError(t, err)
+	b := startServer(t, 100, func(c *hub.Config) { c.Certificate = foreign })
+	token := b.token(6)
+	args := []string{"-s", b.addr, "-n", "3", "-p", "load", "--keep-alive", "false", "--connect-timeout", "0.5", "--json", "--token", token}
+	p := launch(t, append(args, "-k", "false", "--identities", t.TempDir())...)
+	require.Equal(t, 1, p.wait())
+	require.Contains(t, p.errout.String(), "does not belong to the CA")
+
+	identities := t.TempDir()
+	p = launch(t, append(args, "--identities", identities)...)
+	require.Zero(t, p.wait(), p.errout.String())
+	require.Equal(t, 3, p.summary().EverAccepted)
+
+	p = launch(t, append(args, "-k", "false", "--identities", identities)...)
+	require.Equal(t, 1, p.wait())
+	require.Equal(t, map[string]int{"tls": 3}, p.summary().Failed)
+	require.Zero(t, p.summary().EverAccepted)
+}
+
 // Beside a server whose data directory it may read, the program makes its token itself, and finds the hub.
 func TestLocalServer(t *testing.T) {
 	b := startServer(t, 100)
@@ -267,6 +352,21 @@ func TestLocalServer(t *testing.T) {
 	p = launch(t, args...)
 	require.Zero(t, p.wait(), p.errout.String())
 	require.Contains(t, p.out.String(), "7 of 7 agents")
+}
+
+func TestFlags(t *testing.T) {
+	flags := newCommand().Flags()
+	for name, want := range map[string][2]string{ // letter, default
+		"server": {"s", "127.0.0.1:8474"}, "count": {"n", "10000"}, "prefix": {"p", "load-client"}, "concurrency": {"c", "100"},
+		"insecure": {"k", "true"}, "keep-alive": {"", "true"}, "report-interval": {"", "5s"}, "log-level": {"", "warn"},
+		"duration": {"", "0s"}, "token": {"", ""},
+	} {
+		flag := flags.Lookup(name)
+		require.NotNil(t, flag, name)
+		require.Equal(t, want, [2]string{flag.Shorthand, flag.DefValue}, name)
+	}
+	require.Equal(t, []string{"-k=false", "--keep-alive=true", "--insecure=true", "-s", "x", "true"},
+		normalize([]string{"-k", "false", "--keep-alive", "true", "--insecure", "true", "-s", "x", "true"}))
 }
 
 func TestBadFlags(t *testing.T) {

@@ -99,9 +99,9 @@ func (o *options) print(s summary) error {
 	}
 	line("accepted", "%d of %d agents (%d sessions at the end)", s.EverAccepted, s.Agents, s.Accepted)
 	line("failed", "%s", causes(s.Failed, max(0, s.Agents-s.EverAccepted)))
-	line("dropped", "%s, %d reconnected", causes(s.Dropped, s.DroppedTotal()), s.Reconnected)
+	line("dropped", "%s, %d reconnected, %d by their tickets", causes(s.Dropped, s.DroppedTotal()), s.Reconnected, s.Resumed)
 	line("failed attempts", "%s", causes(s.Attempts, total(s.Attempts)))
-	line("handshakes", "%d in %s: %.0f/s, %d resumed", s.Sessions, s.Connecting.Round(time.Millisecond), s.HandshakesPerSecond, s.Resumed)
+	line("handshakes", "%d in %s: %.0f/s", s.EverAccepted, s.Connecting.Round(time.Millisecond), s.HandshakesPerSecond)
 	line("dial to acceptance", "%s", percentiles(s.Latency))
 	line("heartbeat round trip", "%s (%d sent)", percentiles(s.RoundTrip), s.Heartbeats)
 	line("requests answered", "%d", s.Requests)

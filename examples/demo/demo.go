@@ -182,7 +182,7 @@ func (d *demo) joinAgents(ctx context.Context) error {
 		if d.ports[id], err = strconv.Atoi(number); err != nil {
 			return err
 		}
-		if err := d.children.start(id, nil, d.bin("quic-client"), "-s", d.addr, "-i", id, "--token", token,
+		if err := d.children.start(id, []string{"QUIC_JOIN_TOKEN=" + token}, d.bin("quic-client"), "-s", d.addr, "-i", id,
 			"--label", "port="+number, "--data-dir", d.path("agents", id)); err != nil {
 			return err
 		}

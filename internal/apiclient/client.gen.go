@@ -1355,6 +1355,36 @@ func (e PreviewGroupAction) Valid() bool {
 	}
 }
 
+// Defines values for PreviewGroupDrift.
+const (
+	PreviewGroupDriftChanged  PreviewGroupDrift = "changed"
+	PreviewGroupDriftDegraded PreviewGroupDrift = "degraded"
+	PreviewGroupDriftEmpty    PreviewGroupDrift = ""
+	PreviewGroupDriftMissing  PreviewGroupDrift = "missing"
+	PreviewGroupDriftStopped  PreviewGroupDrift = "stopped"
+	PreviewGroupDriftVersion  PreviewGroupDrift = "version"
+)
+
+// Valid indicates whether the value is a known member of the PreviewGroupDrift enum.
+func (e PreviewGroupDrift) Valid() bool {
+	switch e {
+	case PreviewGroupDriftChanged:
+		return true
+	case PreviewGroupDriftDegraded:
+		return true
+	case PreviewGroupDriftEmpty:
+		return true
+	case PreviewGroupDriftMissing:
+		return true
+	case PreviewGroupDriftStopped:
+		return true
+	case PreviewGroupDriftVersion:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for PreviewGroupState.
 const (
 	PreviewGroupStateEmpty     PreviewGroupState = ""
@@ -4299,6 +4329,12 @@ type PreviewGroup struct {
 	// Changes How the configuration differs from that which runs there
 	Changes []Change `json:"changes"`
 
+	// Drift How what the agents reported last differs from that; left out where it does not
+	Drift PreviewGroupDrift `json:"drift,omitempty,omitzero"`
+
+	// Found The version that they reported, if that is another
+	Found string `json:"found,omitempty,omitzero"`
+
 	// From The version that runs there; empty if none does
 	From string `json:"from,omitempty,omitzero"`
 
@@ -4312,6 +4348,9 @@ type PreviewGroup struct {
 
 // PreviewGroupAction defines model for PreviewGroup.Action.
 type PreviewGroupAction string
+
+// PreviewGroupDrift How what the agents reported last differs from that; left out where it does not
+type PreviewGroupDrift string
 
 // PreviewGroupState How far that can be believed
 type PreviewGroupState string
@@ -5184,6 +5223,12 @@ type Wave struct {
 	Size   int64 `json:"size"`
 }
 
+// ExecuteBatchParams defines parameters for ExecuteBatch.
+type ExecuteBatchParams struct {
+	// IdempotencyKey Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
 // ListBatchJobsParams defines parameters for ListBatchJobs.
 type ListBatchJobsParams struct {
 	Status *ListBatchJobsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
@@ -5280,6 +5325,18 @@ type ListClientTasksParams struct {
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// CreateCommandParams defines parameters for CreateCommand.
+type CreateCommandParams struct {
+	// IdempotencyKey Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// CreateCommandMultiParams defines parameters for CreateCommandMulti.
+type CreateCommandMultiParams struct {
+	// IdempotencyKey Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
 // CreateCommandStreamParams defines parameters for CreateCommandStream.
 type CreateCommandStreamParams struct {
 	// CancelOnDisconnect Cancel the job when this connection is closed before its end. The server's own end cancels nothing
@@ -5290,6 +5347,9 @@ type CreateCommandStreamParams struct {
 
 	// NoResults No events of type result
 	NoResults *bool `form:"no_results,omitempty" json:"no_results,omitempty"`
+
+	// IdempotencyKey Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListCommandsParams defines parameters for ListCommands.
@@ -5839,21 +5899,21 @@ type ClientInterface interface {
 
 	// ExecuteBatchWithBody Run a command on many hosts
 	//
-	// The job is stored before this answers, and then runs by itself.
+	// The job is stored before this answers, and then runs by itself. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
-	ExecuteBatchWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ExecuteBatchWithBody(ctx context.Context, params *ExecuteBatchParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ExecuteBatch Run a command on many hosts
 	//
-	// The job is stored before this answers, and then runs by itself.
+	// The job is stored before this answers, and then runs by itself. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
-	ExecuteBatch(ctx context.Context, body ExecuteBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ExecuteBatch(ctx context.Context, params *ExecuteBatchParams, body ExecuteBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListBatchJobs List jobs, the newest first
 	//
@@ -6005,43 +6065,43 @@ type ClientInterface interface {
 
 	// CreateCommandWithBody Run a command on a host
 	//
-	// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+	// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/command (the `CreateCommand` operationId).
-	CreateCommandWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateCommandWithBody(ctx context.Context, params *CreateCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateCommand Run a command on a host
 	//
-	// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+	// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/command (the `CreateCommand` operationId).
-	CreateCommand(ctx context.Context, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateCommand(ctx context.Context, params *CreateCommandParams, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateCommandMultiWithBody Run a command on several hosts and wait for all of them
 	//
-	// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+	// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
-	CreateCommandMultiWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateCommandMultiWithBody(ctx context.Context, params *CreateCommandMultiParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateCommandMulti Run a command on several hosts and wait for all of them
 	//
-	// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+	// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
-	CreateCommandMulti(ctx context.Context, body CreateCommandMultiJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CreateCommandMulti(ctx context.Context, params *CreateCommandMultiParams, body CreateCommandMultiJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateCommandStreamWithBody Run a command on several hosts, with the results as they come
 	//
-	// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+	// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -6050,7 +6110,7 @@ type ClientInterface interface {
 
 	// CreateCommandStream Run a command on several hosts, with the results as they come
 	//
-	// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+	// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -6139,7 +6199,7 @@ type ClientInterface interface {
 
 	// CheckDriftWithBody Ask agents what runs, and tell where that differs from what was deployed
 	//
-	// Nothing is changed. Only agents that are connected to this server are asked.
+	// Nothing is changed on them. Only agents that are connected to this server are asked. What they report is kept with the installations, for previews.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -6148,7 +6208,7 @@ type ClientInterface interface {
 
 	// CheckDrift Ask agents what runs, and tell where that differs from what was deployed
 	//
-	// Nothing is changed. Only agents that are connected to this server are asked.
+	// Nothing is changed on them. Only agents that are connected to this server are asked. What they report is kept with the installations, for previews.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -6798,13 +6858,13 @@ func (c *API) CreateAgentToken(ctx context.Context, body CreateAgentTokenJSONReq
 
 // ExecuteBatchWithBody Run a command on many hosts
 //
-// The job is stored before this answers, and then runs by itself.
+// The job is stored before this answers, and then runs by itself. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
-func (c *API) ExecuteBatchWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewExecuteBatchRequestWithBody(c.Server, contentType, body)
+func (c *API) ExecuteBatchWithBody(ctx context.Context, params *ExecuteBatchParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExecuteBatchRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6817,13 +6877,13 @@ func (c *API) ExecuteBatchWithBody(ctx context.Context, contentType string, body
 
 // ExecuteBatch Run a command on many hosts
 //
-// The job is stored before this answers, and then runs by itself.
+// The job is stored before this answers, and then runs by itself. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/batch/execute (the `ExecuteBatch` operationId).
-func (c *API) ExecuteBatch(ctx context.Context, body ExecuteBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewExecuteBatchRequest(c.Server, body)
+func (c *API) ExecuteBatch(ctx context.Context, params *ExecuteBatchParams, body ExecuteBatchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExecuteBatchRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7184,13 +7244,13 @@ func (c *API) ListClientTasks(ctx context.Context, clientID string, params *List
 
 // CreateCommandWithBody Run a command on a host
 //
-// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/command (the `CreateCommand` operationId).
-func (c *API) CreateCommandWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateCommandRequestWithBody(c.Server, contentType, body)
+func (c *API) CreateCommandWithBody(ctx context.Context, params *CreateCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7203,13 +7263,13 @@ func (c *API) CreateCommandWithBody(ctx context.Context, contentType string, bod
 
 // CreateCommand Run a command on a host
 //
-// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+// Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/command (the `CreateCommand` operationId).
-func (c *API) CreateCommand(ctx context.Context, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateCommandRequest(c.Server, body)
+func (c *API) CreateCommand(ctx context.Context, params *CreateCommandParams, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7222,13 +7282,13 @@ func (c *API) CreateCommand(ctx context.Context, body CreateCommandJSONRequestBo
 
 // CreateCommandMultiWithBody Run a command on several hosts and wait for all of them
 //
-// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
-func (c *API) CreateCommandMultiWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateCommandMultiRequestWithBody(c.Server, contentType, body)
+func (c *API) CreateCommandMultiWithBody(ctx context.Context, params *CreateCommandMultiParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandMultiRequestWithBody(c.Server, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7241,13 +7301,13 @@ func (c *API) CreateCommandMultiWithBody(ctx context.Context, contentType string
 
 // CreateCommandMulti Run a command on several hosts and wait for all of them
 //
-// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+// Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/command/multi (the `CreateCommandMulti` operationId).
-func (c *API) CreateCommandMulti(ctx context.Context, body CreateCommandMultiJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCreateCommandMultiRequest(c.Server, body)
+func (c *API) CreateCommandMulti(ctx context.Context, params *CreateCommandMultiParams, body CreateCommandMultiJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateCommandMultiRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7260,7 +7320,7 @@ func (c *API) CreateCommandMulti(ctx context.Context, body CreateCommandMultiJSO
 
 // CreateCommandStreamWithBody Run a command on several hosts, with the results as they come
 //
-// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes any type of body and a specified content type.
 //
@@ -7279,7 +7339,7 @@ func (c *API) CreateCommandStreamWithBody(ctx context.Context, params *CreateCom
 
 // CreateCommandStream Run a command on several hosts, with the results as they come
 //
-// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+// Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7498,7 +7558,7 @@ func (c *API) GetConfig(ctx context.Context, configID string, reqEditors ...Requ
 
 // CheckDriftWithBody Ask agents what runs, and tell where that differs from what was deployed
 //
-// Nothing is changed. Only agents that are connected to this server are asked.
+// Nothing is changed on them. Only agents that are connected to this server are asked. What they report is kept with the installations, for previews.
 //
 // Takes any type of body and a specified content type.
 //
@@ -7517,7 +7577,7 @@ func (c *API) CheckDriftWithBody(ctx context.Context, contentType string, body i
 
 // CheckDrift Ask agents what runs, and tell where that differs from what was deployed
 //
-// Nothing is changed. Only agents that are connected to this server are asked.
+// Nothing is changed on them. Only agents that are connected to this server are asked. What they report is kept with the installations, for previews.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -9001,18 +9061,18 @@ func NewCreateAgentTokenRequestWithBody(server string, contentType string, body 
 }
 
 // NewExecuteBatchRequest calls the generic ExecuteBatch builder with application/json body
-func NewExecuteBatchRequest(server string, body ExecuteBatchJSONRequestBody) (*http.Request, error) {
+func NewExecuteBatchRequest(server string, params *ExecuteBatchParams, body ExecuteBatchJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewExecuteBatchRequestWithBody(server, "application/json", bodyReader)
+	return NewExecuteBatchRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewExecuteBatchRequestWithBody constructs an http.Request for the ExecuteBatch method, with any body, and a specified content type
-func NewExecuteBatchRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewExecuteBatchRequestWithBody(server string, params *ExecuteBatchParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -9036,6 +9096,21 @@ func NewExecuteBatchRequestWithBody(server string, contentType string, body io.R
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -9966,18 +10041,18 @@ func NewListClientTasksRequest(server string, clientID string, params *ListClien
 }
 
 // NewCreateCommandRequest calls the generic CreateCommand builder with application/json body
-func NewCreateCommandRequest(server string, body CreateCommandJSONRequestBody) (*http.Request, error) {
+func NewCreateCommandRequest(server string, params *CreateCommandParams, body CreateCommandJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateCommandRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateCommandRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateCommandRequestWithBody constructs an http.Request for the CreateCommand method, with any body, and a specified content type
-func NewCreateCommandRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateCommandRequestWithBody(server string, params *CreateCommandParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -10002,22 +10077,37 @@ func NewCreateCommandRequestWithBody(server string, contentType string, body io.
 
 	req.Header.Add("Content-Type", contentType)
 
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
 	return req, nil
 }
 
 // NewCreateCommandMultiRequest calls the generic CreateCommandMulti builder with application/json body
-func NewCreateCommandMultiRequest(server string, body CreateCommandMultiJSONRequestBody) (*http.Request, error) {
+func NewCreateCommandMultiRequest(server string, params *CreateCommandMultiParams, body CreateCommandMultiJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewCreateCommandMultiRequestWithBody(server, "application/json", bodyReader)
+	return NewCreateCommandMultiRequestWithBody(server, params, "application/json", bodyReader)
 }
 
 // NewCreateCommandMultiRequestWithBody constructs an http.Request for the CreateCommandMulti method, with any body, and a specified content type
-func NewCreateCommandMultiRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+func NewCreateCommandMultiRequestWithBody(server string, params *CreateCommandMultiParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -10041,6 +10131,21 @@ func NewCreateCommandMultiRequestWithBody(server string, contentType string, bod
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }
@@ -10132,6 +10237,21 @@ func NewCreateCommandStreamRequestWithBody(server string, params *CreateCommandS
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
 
 	return req, nil
 }

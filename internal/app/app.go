@@ -2,6 +2,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -225,7 +226,8 @@ func (a *App) openStore(ctx context.Context) error {
 	}
 	if d.Postgres() {
 		cfg.Driver, cfg.DSN = store.Postgres, d.ConnString()
-		cfg.MaxIdleConns, cfg.MaxOpenConns, cfg.ConnMaxLifetime = d.MaxIdleConns, d.MaxOpenConns, d.ConnMaxLifetime.Std()
+		cfg.MaxOpenConns, cfg.ConnMaxLifetime = d.MaxOpenConns, d.ConnMaxLifetime.Std()
+		cfg.MaxIdleConns = cmp.Or(d.MaxIdleConns, -1) // 0 means none
 	}
 	var err error
 	if cfg.SecretKey, err = a.secretsKey(); err != nil {

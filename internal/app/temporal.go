@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/client"
 	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/quicflow/quicflow/internal/release"
 	"github.com/quicflow/quicflow/internal/service"
@@ -26,6 +27,7 @@ const temporalTimeout = 20 * time.Second
 
 // startTemporal connects to the cluster of temporal.address, or starts the built-in server and connects to that.
 func (a *App) startTemporal(ctx context.Context) error {
+	worker.SetBinaryChecksum("quic-server " + a.cfg.Version) // else the SDK reads and hashes the whole program: half a second
 	var options client.Options
 	var err error
 	if a.cfg.Temporal.Address == "" {

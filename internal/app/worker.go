@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/quicflow/quicflow/activities"
+	"github.com/quicflow/quicflow/internal/heartbeat"
 	"github.com/quicflow/quicflow/internal/service"
 	"github.com/quicflow/quicflow/workflows"
 )
@@ -16,8 +17,6 @@ import (
 const (
 	// workerDrain is how long activities may take to hand over their work when the server stops.
 	workerDrain = 5 * time.Second
-	// heartbeatThrottle is short, because a dispatch is given up after a few missed heartbeats.
-	heartbeatThrottle = time.Second
 	// pollers is the number that SQLite gains from.
 	pollers = 10
 	// maxDispatches is how many chunks are at work at a time. Each single command is one, for as long as it takes.
@@ -36,8 +35,8 @@ func (a *App) startWorkers(ctx context.Context) error {
 	options := worker.Options{
 		MaxConcurrentActivityTaskPollers: pollers,
 		MaxConcurrentWorkflowTaskPollers: pollers,
-		MaxHeartbeatThrottleInterval:     heartbeatThrottle,
-		DefaultHeartbeatThrottleInterval: heartbeatThrottle,
+		MaxHeartbeatThrottleInterval:     heartbeat.SDKThrottle,
+		DefaultHeartbeatThrottleInterval: heartbeat.SDKThrottle,
 		WorkerStopTimeout:                workerDrain,
 		DeadlockDetectionTimeout:         deadlockTimeout,
 		OnFatalError:                     a.fail,

@@ -3,7 +3,9 @@ package config
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,6 +49,42 @@ func TestPresets(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, cmp.Diff(want, got))
 		})
+	}
+}
+
+// What both presets promise, to the letter; windows of the second are chosen by measurement, and idle timeouts come after the heartbeat check.
+func TestValuesOfThePresets(t *testing.T) {
+	promised := map[string][2]string{
+		"server.addr": {":8474", ":8474"}, "server.api_addr": {":8475", ":8475"}, "server.high_perf": {"false", "true"}, "server.max_clients": {"10000", "150000"},
+		"tls.cert_file": {"", ""}, "tls.key_file": {"", ""},
+		"quic.max_incoming_streams": {"1000", "10000"}, "quic.max_incoming_uni_streams": {"100", "1000"},
+		"quic.initial_stream_receive_window": {"524288", ""}, "quic.max_stream_receive_window": {"6291456", ""},
+		"quic.initial_connection_receive_window": {"1048576", ""}, "quic.max_connection_receive_window": {"15728640", ""},
+		"session.heartbeat_interval": {"15", "30"}, "session.heartbeat_timeout": {"45", "90"}, "session.heartbeat_check_interval": {"5", "10"},
+		"session.max_timeout_count": {"3", "3"}, "session.offline_grace": {"90", "90"},
+		"message.worker_count": {"20", "200"}, "message.task_queue_size": {"2000", "100000"}, "message.handler_timeout": {"30", "60"},
+		"message.max_promises": {"50000", "150000"}, "message.promise_warn_threshold": {"40000", "120000"}, "message.default_message_timeout": {"30", "60"},
+		"batch.enabled": {"true", "true"}, "batch.max_concurrency": {"5000", "5000"}, "batch.task_timeout": {"60", "60"}, "batch.job_timeout": {"600", "1800"},
+		"batch.max_retries": {"2", "2"}, "batch.retry_interval": {"1", "1"},
+		"log.level": {"info", "info"}, "log.format": {"text", "text"}, "log.file": {"", ""},
+		"database.max_idle_conns": {"10", "10"}, "database.max_open_conns": {"100", "100"}, "database.conn_max_lifetime": {"3600", "3600"},
+		"logs.max_buffered_bytes": {"268435456", "268435456"},
+	}
+	for i, c := range []Config{Standard(), HighPerformance()} {
+		found := 0
+		for _, f := range c.fields() {
+			want, ok := promised[f.path]
+			if !ok {
+				continue
+			}
+			found++
+			if i == 0 || want[1] != "" || want[0] == "" {
+				require.Equal(t, want[i], fmt.Sprint(f.value.Interface()), f.path)
+			}
+		}
+		require.Equal(t, len(promised), found)
+		require.Equal(t, "127.0.0.1:9090", Loopback(c.Metrics.Addr))
+		require.GreaterOrEqual(t, c.QUIC.MaxIdleTimeout.Std(), []time.Duration{60 * time.Second, 120 * time.Second}[i])
 	}
 }
 
@@ -221,6 +259,47 @@ func TestOtherVariables(t *testing.T) {
 func TestMissingFile(t *testing.T) {
 	_, err := Load(filepath.Join(t.TempDir(), "none.yaml"), nil)
 	require.ErrorContains(t, err, "none.yaml")
+}
+
+// Without a name the file is looked for where the program is started, and a directory of that name is none.
+func TestFind(t *testing.T) {
+	t.Chdir(t.TempDir())
+	elsewhere := Find() // what this machine has
+	require.NotEqual(t, filepath.Join("config", "server.yaml"), elsewhere)
+	require.NoError(t, os.MkdirAll(filepath.Join("config", "server.yaml"), 0o700))
+	require.Equal(t, elsewhere, Find())
+	require.NoError(t, os.Remove(filepath.Join("config", "server.yaml")))
+	require.NoError(t, os.WriteFile(filepath.Join("config", "server.yaml"), nil, 0o600))
+	require.Equal(t, filepath.Join("config", "server.yaml"), Find())
+
+	// A program is beside its configuration, wherever it is started.
+	root := t.TempDir()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	program, err := os.ReadFile(exe)
+	require.NoError(t, err)
+	beside := filepath.Join(root, "bin", "program")
+	for _, dir := range []string{"bin", "config"} {
+		require.NoError(t, os.Mkdir(filepath.Join(root, dir), 0o700))
+	}
+	require.NoError(t, os.WriteFile(beside, program, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "config", "server.yaml"), nil, 0o600))
+	find := exec.CommandContext(t.Context(), beside, "-test.run", "^$")
+	find.Dir, find.Env = t.TempDir(), append(os.Environ(), findVariable+"=1")
+	output, err := find.Output()
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(root, "config", "server.yaml"), string(output))
+}
+
+// findVariable turns the test's binary into a program that says what it finds.
+const findVariable = "TEST_CONFIG_FIND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(findVariable) != "" {
+		_, _ = os.Stdout.WriteString(Find())
+		return
+	}
+	os.Exit(m.Run())
 }
 
 func TestLoopback(t *testing.T) {

@@ -18,14 +18,15 @@ import (
 	"github.com/quicflow/quicflow/internal/pgtest"
 )
 
-// How many steps the chaos test has, and what its dice start from. "make chaos" has many more steps.
+// How many steps the chaos test has, on how many hosts, and what its dice start from. "make chaos" has many more.
 const (
 	chaosSteps = "QUICFLOW_CHAOS_STEPS"
+	chaosHosts = "QUICFLOW_CHAOS_HOSTS"
 	chaosSeed  = "QUICFLOW_CHAOS_SEED"
+	chaosPause = "QUICFLOW_CHAOS_PAUSE" // the longest between two breaks, in seconds
 )
 
 const (
-	chaosHosts = 10
 	chaosOpen  = 12               // jobs at a time
 	chaosLimit = 10 * time.Minute // without a job that ends
 )
@@ -64,6 +65,7 @@ type chaos struct {
 	agents []*agent
 	traces string // directory; a file for each host
 
+	hosts  int
 	jobs   int
 	asked  int            // jobs that were asked for, answered or not
 	breaks map[string]int // what was done how often
@@ -74,7 +76,8 @@ func newChaos(t *testing.T, database string) *chaos {
 	seed := fromEnv(t, chaosSeed, int(time.Now().UnixNano()))
 	t.Logf("%s=%d", chaosSeed, seed)
 	c := &chaos{t: t, rand: rand.New(rand.NewPCG(uint64(seed), 1)), traces: t.TempDir(), breaks: map[string]int{}}
-	c.jobs = max(1, fromEnv(t, chaosSteps, 2000)/2/chaosHosts) // each database takes half
+	c.hosts = fromEnv(t, chaosHosts, 10)
+	c.jobs = max(1, fromEnv(t, chaosSteps, 2000)/2/c.hosts) // each database takes half
 	settings := serverConfig{database: database}
 	if database == postgres {
 		sql, err := pgtest.Start(context.Background(), pgtest.Durable...)
@@ -84,7 +87,7 @@ func newChaos(t *testing.T, database string) *chaos {
 	}
 	c.server = startServer(t, settings)
 	c.relay = startRelay(t, c.server.addr)
-	c.agents = startAgentsVia(t, c.server, c.relay.addr, chaosHosts)
+	c.agents = startAgentsVia(t, c.server, c.relay.addr, c.hosts)
 	return c
 }
 
@@ -93,6 +96,7 @@ func (c *chaos) run() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	open := map[string]bool{}
+	pause := time.Duration(fromEnv(c.t, chaosPause, 2)) * time.Second
 	began, progress := time.Now(), time.Now()
 	done, next := 0, time.Now().Add(time.Second)
 	for done < c.jobs {
@@ -101,7 +105,7 @@ func (c *chaos) run() {
 		c.mend()
 		if now := time.Now(); now.After(next) {
 			c.breakSomething()
-			next = now.Add(200*time.Millisecond + rand.N(2*time.Second))
+			next = now.Add(200*time.Millisecond + time.Duration(c.rand.Int64N(int64(pause))))
 		}
 		if len(open) < min(chaosOpen, c.jobs-done) {
 			if id := c.ask(); id != "" {
@@ -116,7 +120,7 @@ func (c *chaos) run() {
 			}
 		}
 	}
-	c.t.Logf("%d jobs on %d hosts in %s; broken: %v", c.jobs, chaosHosts, time.Since(began).Round(time.Second), c.breaks)
+	c.t.Logf("%d jobs on %d hosts in %s; broken: %v", c.jobs, c.hosts, time.Since(began).Round(time.Second), c.breaks)
 }
 
 // ask asks for a job, each time under another tag: where no answer comes it may be there or not.
@@ -177,7 +181,7 @@ func (c *chaos) check() {
 		j := c.server.finishJob(id, 2*time.Minute)
 		tag := strings.Fields(j.Payload.Command)[1]
 		hosts := c.server.jobHosts(id)
-		require.Len(c.t, hosts, chaosHosts)
+		require.Len(c.t, hosts, c.hosts)
 		for _, h := range hosts {
 			states[h.State]++
 			times := ran[h.ClientID][tag]

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/quicflow/quicflow/internal/lab/sshd"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -23,12 +24,29 @@ func gitKind(t *testing.T) kind {
 	repository(t, root)
 	server := httptest.NewServer(gitServer(t, root))
 	t.Cleanup(server.Close)
+	return siteOf(t, server.URL+"/site.git", object{"username": "deploy", "password": gitPassword})
+}
+
+// gitSSHKind is the same behind sshd, with a key that is a secret of the project.
+func gitSSHKind(t *testing.T) kind {
+	root := t.TempDir()
+	repository(t, root)
+	server, err := sshd.Start(t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(server.Close)
+	k := siteOf(t, "ssh://"+server.User+"@"+server.Address+root+"/site.git", object{"ssh_key": "${DEPLOY_KEY}", "known_hosts": server.KnownHosts})
+	k.secrets = map[string]string{"DEPLOY_KEY": server.Key}
+	return k
+}
+
+// siteOf is a site that is checked out of a repository.
+func siteOf(t *testing.T, url string, auth object) kind {
 	site := filepath.Join(t.TempDir(), "site")
 	index := filepath.Join(site, "current", "index.html")
 	return kind{
 		name: "git",
 		project: object{
-			"repository": server.URL + "/site.git", "auth": object{"username": "deploy", "password": gitPassword},
+			"repository": url, "auth": auth,
 			"path": site, "keep_releases": 2, "pre_script": "test -s index.html",
 			"health": object{"exec": "test -s " + index, "interval": "50ms", "retries": 2},
 		},
@@ -99,6 +117,11 @@ func gitServer(t *testing.T, root string) http.Handler {
 func TestDeployGit(t *testing.T) {
 	t.Parallel()
 	testDeploy(t, gitKind(t))
+}
+
+func TestDeployGitSSH(t *testing.T) {
+	t.Parallel()
+	testDeploy(t, gitSSHKind(t))
 }
 
 // What there is to deploy is asked of the repository by an agent, with a login that only it sees.

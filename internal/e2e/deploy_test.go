@@ -1,6 +1,10 @@
 package e2e
 
 import (
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,6 +29,9 @@ type kind struct {
 	drift   release.Drift         // by that
 	left    func() []string       // what is there that should not be; after an uninstall nothing may
 	lines   map[string][]string   // failpoints of the worker by what runs into them: update, broken, rollback, uninstall
+	secrets map[string]string     // secret variables of the project
+	files   []string              // artifacts that are uploaded before all
+	broke   release.Drift         // after the broken one failed. Defaults to none: as if nothing had been
 }
 
 // world is a server with one agent that deploys a kind.
@@ -45,7 +52,17 @@ func deployOn(t *testing.T, k kind, c serverConfig) *deployWorld {
 		return strings.Contains(string(c.Facts), release.Capability(release.Type(k.name))), string(c.Facts)
 	})
 	w := &deployWorld{server: s, kind: k, agent: a}
+	for _, file := range k.files {
+		_, errs, code := s.ctl("artifact", "upload", file)
+		require.Zero(t, code, errs)
+	}
 	s.post("/api/release/projects", object{"name": "shop", "type": k.name, k.name: k.project}, nil)
+	for name, value := range k.secrets {
+		body, err := json.Marshal(object{"value": value, "secret": true})
+		require.NoError(t, err)
+		code, answer := s.call(http.MethodPut, "/api/release/projects/shop/variables/"+name, string(body))
+		require.Equal(t, http.StatusCreated, code, answer)
+	}
 	for _, n := range []string{"v1", "v2", "v3"} {
 		w.add(n, k.version(n))
 	}
@@ -77,21 +94,28 @@ func (w *deployWorld) succeeds(task release.Task) {
 	require.Equal(w.t, release.StatusSucceeded, task.Status, "%s: %v", task.Reason, w.targets(task.ID))
 }
 
-func (w *deployWorld) uninstall() release.Task {
+// uninstall makes a task that uninstalls.
+func (w *deployWorld) uninstall() (task release.Task) {
 	w.t.Helper()
-	var task release.Task
 	w.post("/api/release/tasks", object{"project": "shop", "action": "uninstall", "targets": object{"selector": "*"}}, &task)
-	return w.finish(task.ID, 3*time.Minute)
+	return task
 }
 
-// rollBack deploys a version, and rolls it back when its canary is done.
-func (w *deployWorld) rollBack(version string) release.Task {
+// gone uninstalls, and checks that nothing is left.
+func (w *deployWorld) gone() {
+	w.t.Helper()
+	w.succeeds(w.finish(w.uninstall().ID, 3*time.Minute))
+	require.Empty(w.t, w.serves())
+	require.Empty(w.t, w.left())
+}
+
+// canary deploys a version that then waits for a person.
+func (w *deployWorld) canary(version string) release.Task {
 	w.t.Helper()
 	task := w.deploy("shop", version, object{"canary": object{"percent": 100, "promote": "manual"}})
-	w.reach(task.ID, 2*time.Minute, "the canary is done", func(t release.Task) bool { return t.Phase == release.PhasePromotion || t.Status.Terminal() })
+	task = w.reach(task.ID, 2*time.Minute, "the canary is done", func(t release.Task) bool { return t.Phase == release.PhasePromotion || t.Status.Terminal() })
 	w.answers(version)
-	w.steer(task.ID, "rollback")
-	return w.finish(task.ID, 2*time.Minute)
+	return task
 }
 
 // drifted asks for the drift of the only host.
@@ -124,9 +148,11 @@ func testDeploy(t *testing.T, k kind) {
 	require.NotContains(t, target.Error, "\n")
 	w.answers("v2")
 	drift, why := w.drifted()
-	require.Equal(t, release.DriftNone, drift, "the version before runs as if nothing had been: %s", why)
+	require.Equal(t, cmp.Or(k.broke, release.DriftNone), drift, "the version before runs: %s", why)
 
-	back := w.rollBack("v3")
+	back := w.canary("v3")
+	w.steer(back.ID, "rollback")
+	back = w.finish(back.ID, 2*time.Minute)
 	require.Equal(t, release.StatusRolledBack, back.Status, back.Reason)
 	w.answers("v2")
 	require.Equal(t, "v2", w.installedVersions("shop")[w.agent.id])
@@ -137,14 +163,11 @@ func testDeploy(t *testing.T, k kind) {
 	require.NotEmpty(t, why)
 	w.succeeds(w.rolled("v2"))
 	w.answers("v2")
-
-	w.succeeds(w.uninstall())
-	require.Empty(t, k.serves())
-	require.Empty(t, k.left())
+	w.gone()
 }
 
-// testDeployKilled lets the server, the agent and the process at work die, at every line at which that may matter. The task ends as
-// if nothing had been.
+// testDeployKilled lets the process at work die, at every line at which that may matter, and then the agent and the server, too. The
+// task ends as if nothing had been.
 func testDeployKilled(t *testing.T, k kind) {
 	w := deployOn(t, k, serverConfig{})
 	w.succeeds(w.rolled("v1"))
@@ -161,10 +184,7 @@ func testDeployKilled(t *testing.T, k kind) {
 	eventually(t, time.Minute, "the step runs", func() (bool, any) {
 		return w.targets(task.ID)[w.agent.id].State == release.TargetRunning, w.task(task.ID)
 	})
-	w.crash()
-	w.agent.proc.kill9()
-	w.start()
-	w.agent.start()
+	w.restart()
 	w.succeeds(w.finish(task.ID, 3*time.Minute))
 	w.answers(version)
 	current = version
@@ -172,39 +192,62 @@ func testDeployKilled(t *testing.T, k kind) {
 	for _, story := range []string{"update", "broken", "rollback", "uninstall"} {
 		for _, line := range k.lines[story] {
 			t.Log(story, line)
-			once := w.rearm(line)
+			drifts := release.DriftNone
 			switch story {
 			case "update":
-				version := next()
-				w.succeeds(w.rolled(version))
-				current = version
+				once, to := w.rearm(line), next()
+				w.succeeds(w.survives(w.deploy("shop", to, object{}), once))
+				current = to
 			case "broken":
-				require.Equal(t, release.StatusFailed, w.rolled("broken").Status, line)
+				once := w.rearm(line)
+				require.Equal(t, release.StatusFailed, w.survives(w.deploy("shop", "broken", object{}), once).Status, line)
+				drifts = cmp.Or(k.broke, drifts)
 			case "rollback":
-				require.Equal(t, release.StatusRolledBack, w.rollBack("v3").Status, line)
+				task := w.canary("v3")
+				once := w.rearm(line)
+				w.steer(task.ID, "rollback")
+				require.Equal(t, release.StatusRolledBack, w.survives(task, once).Status, line)
 			case "uninstall":
-				w.succeeds(w.uninstall())
-				require.FileExists(t, once, "nothing died at %s", line)
+				once := w.rearm(line)
+				w.succeeds(w.survives(w.uninstall(), once))
 				require.Empty(t, k.serves(), line)
 				require.Empty(t, k.left(), line)
 				w.succeeds(w.rolled(current))
 			}
-			require.FileExists(t, once, "nothing died at %s", line)
 			w.answers(current)
 			drift, why := w.drifted()
-			require.Equal(t, release.DriftNone, drift, "%s: %s", line, why)
+			require.Equal(t, drifts, drift, "%s: %s", line, why)
 		}
 	}
 	w.rearm("")
-	w.succeeds(w.uninstall())
-	require.Empty(t, k.serves())
-	require.Empty(t, k.left())
+	w.gone()
+}
+
+// survives waits until what works on a task dies, lets agent and server die at that moment, and gives the task at its end.
+func (w *deployWorld) survives(task release.Task, once string) release.Task {
+	w.t.Helper()
+	eventually(w.t, 2*time.Minute, "something dies at the line", func() (bool, any) {
+		_, err := os.Stat(once)
+		return err == nil, w.task(task.ID)
+	})
+	w.restart()
+	return w.finish(task.ID, 3*time.Minute)
+}
+
+// restart kills the server and the agent, and starts them again.
+func (w *deployWorld) restart() {
+	w.t.Helper()
+	w.crash()
+	w.agent.proc.kill9()
+	w.start()
+	w.agent.start()
 }
 
 // rearm starts the agent again, so that whatever works for it dies once at a line. The file that it gives is there when it has.
 func (w *deployWorld) rearm(line string) (once string) {
 	w.t.Helper()
 	require.Zero(w.t, w.agent.proc.stop())
+	w.await(w.agent.id, release.ClientOffline) // else it would still count as there
 	w.agent.env = w.kind.env
 	if line != "" {
 		once = filepath.Join(w.t.TempDir(), "died")

@@ -101,7 +101,13 @@ const (
 // Scripts that take long, and the server dies at a third of it: every exit code is right, and little time is lost.
 func TestLongCommandsOutliveTheServer(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, serverConfig{})
+	for _, database := range []string{sqlite, postgres} { // one after the other, as the time that is lost counts
+		t.Run(database, func(t *testing.T) { testLongCommands(t, database) })
+	}
+}
+
+func testLongCommands(t *testing.T, database string) {
+	s := startServer(t, serverConfig{database: database})
 	hosts, lasting := fromEnv(t, longHosts, 10), time.Duration(fromEnv(t, longSeconds, 12))*time.Second
 	startAgents(t, s, hosts)
 	began := time.Now()

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/quicflow/quicflow/internal/release"
 )
 
 // logLine is a piece of a host's output as the API gives it.
@@ -97,26 +99,47 @@ func (f *follower) requireSame(s *server, taskID string) {
 	require.Equal(s.t, s.history(taskID), seen)
 }
 
-// 50 MB of a command's output, binary bytes and long lines among them, while the agent is cut off and killed again and again,
-// and so is who reads: what the reader put together is what the command wrote.
+// 50 MB of a command's output, binary bytes and long lines among them, while the agent is killed 20 times and its connections are
+// cut in between, and the reader is cut off as often: what it put together is what the command wrote.
 func TestLogsThroughDisconnects(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, serverConfig{})
+	for _, database := range []string{sqlite, postgres} {
+		t.Run(database, func(t *testing.T) { testLogsThroughDisconnects(t, database) })
+	}
+}
+
+func testLogsThroughDisconnects(t *testing.T, database string) {
+	s := startServer(t, serverConfig{database: database})
 	r := startRelay(t, s.addr)
 	a := startAgentsVia(t, s, r.addr, 1)[0]
-	copied := filepath.Join(t.TempDir(), "copy")
+	copied, enough := filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "enough")
 	const parts, disconnects = 25, 20
+	// It ends after the last disconnect, so that each of them is in the middle of it.
 	id := s.shell(fmt.Sprintf(`n=0
-while [ $n -lt %d ]; do
+while [ $n -lt %[1]d ] || [ ! -e %[2]s ]; do
 	n=$((n+1))
-	head -c 1000000 /dev/urandom
-	head -c 750000 /dev/urandom | base64 -w 0
-	echo
-	sleep 0.1
-done | tee %s`, parts, copied), object{"task_timeout": "5m", "job_timeout": "10m"})
+	if [ $n -le %[1]d ]; then
+		head -c 1000000 /dev/urandom
+		head -c 750000 /dev/urandom | base64 -w 0
+	fi
+	echo part $n
+	sleep 0.7
+done | tee %[3]s`, parts, enough, copied), object{"task_timeout": "5m", "job_timeout": "10m"})
 	require.NotEmpty(t, id)
+	var session time.Time
+	reconnected := func() {
+		eventually(t, 30*time.Second, "the agent has a new session", func() (bool, any) {
+			var c release.Client
+			if s.get("/api/clients/"+a.id, &c) != http.StatusOK || c.ConnectedAt == nil || !c.ConnectedAt.After(session) {
+				return false, c
+			}
+			session = *c.ConnectedAt
+			return true, nil
+		})
+	}
+	reconnected()
 
-	// The agent's side.
+	// Between its deaths the agent loses packets, too.
 	broken := make(chan struct{})
 	go func() {
 		defer close(broken)
@@ -130,21 +153,31 @@ done | tee %s`, parts, copied), object{"task_timeout": "5m", "job_timeout": "10m
 
 	f, last, ended := new(follower), "", false
 	began := time.Now()
+	moved := 0 // disconnects before which something came
 	for n := 0; !ended; n++ {
 		require.Less(t, time.Since(began), 4*time.Minute, "the stream has no end; %d events came", len(f.events))
-		if n < disconnects && n%5 == 4 {
-			a.proc.kill9()
-			a.start()
-		}
-		// The reader's side: its first connections are cut off.
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		if n < disconnects {
+		if n >= disconnects {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			last, ended = f.read(ctx, s.url("/api/batch/jobs/"+id+"/logs"), s.token, last)
 			cancel()
-			ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+			continue
 		}
+		before := len(f.events)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		last, ended = f.read(ctx, s.url("/api/batch/jobs/"+id+"/logs"), s.token, last)
 		cancel()
+		require.False(t, ended, "the log ended before disconnect %d", n)
+		if len(f.events) > before {
+			moved++
+		}
+		a.proc.kill9()
+		a.start()
+		reconnected()
+		if n == disconnects-1 {
+			require.NoError(t, os.WriteFile(enough, nil, 0o600))
+		}
 	}
+	require.Greater(t, moved, disconnects/4, "most disconnects found the log at rest")
 	<-broken
 	j := s.finishJob(id, time.Minute)
 	require.Equal(t, 1, j.Success, "%+v %+v", j, s.jobHosts(id))

@@ -34,7 +34,7 @@ func build() error {
 	if err := os.MkdirAll(programs, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"quic-server", "quic-client", "quic-ctl"} {
+	for _, name := range []string{"quic-server", "quic-client", "quic-ctl", "quic-loadtest"} {
 		cmd := exec.Command("go", "build", "-tags", "failpoint", "-o", filepath.Join(programs, name), "./cmd/"+name)
 		cmd.Dir = root
 		if out, err := cmd.CombinedOutput(); err != nil {

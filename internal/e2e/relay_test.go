@@ -3,12 +3,18 @@ package e2e
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+// relayIdle is after what silence a relay forgets an agent's address: longer than a connection lives without a packet. Each
+// connection comes from a new address, and a long test has more of them than a process may have sockets.
+const relayIdle = 2 * time.Minute
 
 // relay passes UDP packets between agents and a server, unless it is cut.
 type relay struct {
@@ -41,9 +47,16 @@ func startRelay(t *testing.T, target string) *relay {
 	backward := func(back *net.UDPConn, agent *net.UDPAddr) {
 		packet := make([]byte, 64<<10)
 		for {
+			_ = back.SetReadDeadline(time.Now().Add(relayIdle))
 			n, err := back.Read(packet)
 			switch {
 			case errors.Is(err, net.ErrClosed):
+				return
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				mu.Lock()
+				delete(backs, agent.String())
+				mu.Unlock()
+				back.Close()
 				return
 			case err == nil && !r.cut.Load():
 				_, _ = front.WriteToUDP(packet[:n], agent)

@@ -82,11 +82,11 @@ func (a *simulated) run() {
 		<-f.dials
 		if err == nil {
 			f.stats.latency.add(time.Since(now))
-			f.stats.welcomed(time.Now())
 			if known {
 				f.stats.reconnected.Add(1)
 			} else {
 				known = true
+				f.stats.welcomed(time.Now())
 				f.stats.ever.Add(1)
 				f.settle()
 			}
@@ -262,11 +262,11 @@ func (a *simulated) finish(s *session, err error) {
 	}
 	s.ended = true
 	s.out = nil
-	f.stats.accepted.Add(-1) // before the session is gone: who sees that sees this
 	if !f.closing.Load() {
 		f.stats.count(f.stats.dropped, causeOf(err))
 		f.cfg.Logger.Info("session ended", "client_id", a.id, "reason", err)
 	}
+	f.stats.accepted.Add(-1) // after the cause and before the session is gone: who sees that sees this
 	a.session = nil
 	a.mu.Unlock()
 	_ = s.conn.CloseWithError(wire.CloseNormal, "")
@@ -296,6 +296,7 @@ var closeCodes = map[quic.ApplicationErrorCode]string{
 	wire.CloseNormal: "closed", wire.CloseProtocol: "protocol", wire.CloseFrameTooLarge: "frame_too_large",
 	wire.CloseTakenOver: "taken_over", wire.CloseHeartbeat: "heartbeat", wire.CloseDraining: "draining",
 	wire.CloseRefused: "refused", wire.CloseInternal: "internal", wire.CloseRevoked: "revoked",
+	wire.CloseOverloaded: "overloaded",
 }
 
 // causeOf names what an attempt or a session failed of.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,7 +102,7 @@ func (f *Fleet) Connect(ctx context.Context) error {
 	return nil
 }
 
-// listen opens the sockets, of the family of the first server.
+// listen opens the sockets, for IPv4 alone if no server has another address.
 func (f *Fleet) listen() error {
 	for _, server := range f.cfg.Servers {
 		address, err := net.ResolveUDPAddr("udp", server)
@@ -110,9 +111,9 @@ func (f *Fleet) listen() error {
 		}
 		f.servers = append(f.servers, address)
 	}
-	network := "udp"
-	if f.servers[0].IP.To4() != nil {
-		network = "udp4"
+	network := "udp4"
+	if slices.ContainsFunc(f.servers, func(a *net.UDPAddr) bool { return a.IP.To4() == nil }) {
+		network = "udp"
 	}
 	for range (len(f.agents) + f.cfg.AgentsPerSocket - 1) / f.cfg.AgentsPerSocket {
 		socket, err := net.ListenUDP(network, nil)

@@ -2,19 +2,28 @@ package fleet_test
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quicflow/quicflow/hub"
 	"github.com/quicflow/quicflow/internal/fleet"
+	"github.com/quicflow/quicflow/internal/release"
+	"github.com/quicflow/quicflow/internal/store"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // What the fleet calls accepted, the hub does, too; all answer, and leave.
 func TestFleetConnects(t *testing.T) {
-	b := startServer(t)
+	// Not as often as in the other tests: 200 agents leave nothing of a busy machine for the requests then.
+	b := startServer(t, func(c *hub.Config) { c.HeartbeatInterval = time.Second })
 	f := b.fleet(200)
 	require.NoError(t, b.connect(f))
 	require.Equal(t, 200, b.hub.Connected())
@@ -31,12 +40,19 @@ func TestFleetConnects(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	requests, requestsCtx := errgroup.WithContext(ctx)
+	requests.SetLimit(20)
 	for _, id := range ids(200) {
-		answer, err := b.hub.Request(ctx, id, &quicflowv1.Request{Body: &quicflowv1.Request_Message{
-			Message: &quicflowv1.Message{Type: "echo", Payload: []byte(id)}}})
-		require.NoError(t, err)
-		require.Equal(t, id, string(answer.GetMessage().GetPayload()))
+		requests.Go(func() error {
+			answer, err := b.hub.Request(requestsCtx, id, &quicflowv1.Request{Body: &quicflowv1.Request_Message{
+				Message: &quicflowv1.Message{Type: "echo", Payload: []byte(id)}}})
+			if err == nil && id != string(answer.GetMessage().GetPayload()) {
+				err = fmt.Errorf("the answer of %s is %q", id, answer.GetMessage().GetPayload())
+			}
+			return err
+		})
 	}
+	require.NoError(t, requests.Wait())
 	began := time.Now()
 	answer, err := b.hub.Request(ctx, "sim-007", &quicflowv1.Request{Body: &quicflowv1.Request_Message{
 		Message: &quicflowv1.Message{Type: "sleep", Payload: []byte("100ms")}}})
@@ -50,6 +66,52 @@ func TestFleetConnects(t *testing.T) {
 	s = f.Snapshot()
 	require.Zero(t, s.Accepted)
 	require.Empty(t, s.Dropped, "to leave is not to be dropped")
+}
+
+// batches notes how many sessions are written down at a time.
+type batches struct {
+	*store.Store
+	most atomic.Int64
+}
+
+func (b *batches) ConnectClients(ctx context.Context, sessions []release.ClientSession) (map[string]release.ClientEntry, error) {
+	b.most.Store(max(b.most.Load(), int64(len(sessions))))
+	return b.Store.ConnectClients(ctx, sessions)
+}
+
+// No more agents connect at a time than may, as each of them waits for its welcome; and they share sockets.
+func TestAgentsConnectInTurnOnFewSockets(t *testing.T) {
+	var registry *batches
+	var mu sync.Mutex
+	agents := map[string]int{} // by address
+	b := startServer(t, func(c *hub.Config) {
+		registry = &batches{Store: c.Registry.(*store.Store)}
+		c.Registry = registry
+		c.Hooks.OnConnect = func(e hub.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			agents[e.Address]++
+		}
+	})
+	require.NoError(t, b.connect(b.fleet(150, func(c *fleet.Config) { c.Concurrency, c.AgentsPerSocket = 3, 60 })))
+	require.LessOrEqual(t, registry.most.Load(), int64(3))
+	mu.Lock()
+	defer mu.Unlock()
+	require.ElementsMatch(t, []int{60, 60, 30}, slices.Collect(maps.Values(agents)))
+}
+
+// The second server may have another kind of address than the first.
+func TestServersOfBothFamilies(t *testing.T) {
+	b, foreign := startServer(t, func(c *hub.Config) { c.Addr = "[::1]:0" }), startServer(t)
+	known := b.join(ids(3))
+	for name, servers := range map[string][]string{"one": {b.addr}, "the first": {b.addr, foreign.addr}, "the second": {foreign.addr, b.addr}} {
+		t.Run(name, func(t *testing.T) {
+			f := b.fleet(3, func(c *fleet.Config) { c.Servers, c.Identities = servers, known })
+			require.NoError(t, b.connect(f))
+			f.Close()
+			eventually(t, "all have left", func() bool { return b.hub.Connected() == 0 })
+		})
+	}
 }
 
 // A hub that is full is no success.
@@ -70,18 +132,22 @@ func TestAHubThatRestarts(t *testing.T) {
 	b := startServer(t, func(c *hub.Config) { c.DrainTimeout = patience }) // that is over as soon as all have left
 	f := b.fleet(200)
 	require.NoError(t, b.connect(f))
+	first := f.Snapshot()
+	require.InEpsilon(t, 200/first.Connecting.Seconds(), first.HandshakesPerSecond, 1e-6)
 	b.stop()
 	eventually(t, "all sessions end", func() bool { return f.Snapshot().Accepted == 0 })
 	require.Equal(t, 200, f.Snapshot().DroppedTotal())
 	require.Equal(t, 200, f.Snapshot().Dropped["goodbye"])
 	b.start()
-	eventually(t, "all are back", func() bool { return f.Snapshot().Accepted == 200 })
+	eventually(t, "all are back", func() bool { return f.Snapshot().Reconnected == 200 })
 	require.Equal(t, 200, b.hub.Connected())
 	s := f.Snapshot()
-	require.Equal(t, 200, s.Reconnected)
+	require.Equal(t, 200, s.Accepted)
 	require.Equal(t, 200, s.EverAccepted)
 	require.Equal(t, 200, s.DroppedTotal())
 	require.Equal(t, 200, s.Resumed)
+	require.Equal(t, first.Connecting, s.Connecting, "who comes back does not count for the time that all took to come")
+	require.Equal(t, first.HandshakesPerSecond, s.HandshakesPerSecond)
 }
 
 // A hub that has gone without a word is not one that holds sessions, though no heartbeat was due yet.

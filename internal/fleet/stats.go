@@ -21,10 +21,10 @@ type Snapshot struct {
 	Sessions     int            `json:"sessions"`      // accepted in all
 	Resumed      int            `json:"resumed"`       // of them, those whose TLS session was resumed
 
-	Connecting          time.Duration `json:"connecting_ns"` // from the first attempt to the last acceptance
-	HandshakesPerSecond float64       `json:"handshakes_per_second"`
-	Latency             Percentiles   `json:"latency"`   // from dialling to acceptance
-	RoundTrip           Percentiles   `json:"roundtrip"` // of heartbeats
+	Connecting          time.Duration `json:"connecting_ns"`         // from the first attempt to the last acceptance of an agent that had had no session
+	HandshakesPerSecond float64       `json:"handshakes_per_second"` // in that time, one an agent
+	Latency             Percentiles   `json:"latency"`               // from dialling to acceptance
+	RoundTrip           Percentiles   `json:"roundtrip"`             // of heartbeats
 
 	Requests   uint64 `json:"requests"` // answered
 	Steps      uint64 `json:"steps"`    // run to their end
@@ -108,7 +108,7 @@ func (f *Fleet) Snapshot() Snapshot {
 		snapshot.Connecting = s.lastAccept.Sub(s.firstDial)
 	}
 	if snapshot.Connecting > 0 {
-		snapshot.HandshakesPerSecond = float64(snapshot.Sessions) / snapshot.Connecting.Seconds()
+		snapshot.HandshakesPerSecond = float64(snapshot.EverAccepted) / snapshot.Connecting.Seconds()
 	}
 	return snapshot
 }

@@ -48,7 +48,7 @@ type Command struct {
 
 // Options say how a job goes over its hosts. Validate fills nothing in; see WithDefaults.
 type Options struct {
-	Concurrency    int              `json:"concurrency,omitempty" doc:"Hosts at work at once; batch.max_concurrency is the default and the most"`
+	Concurrency    int              `json:"concurrency,omitempty" minimum:"1" doc:"Hosts at work at once; batch.max_concurrency is the default and the most"`
 	TaskTimeout    release.Duration `json:"task_timeout,omitempty" doc:"For one host; it counts from the start there. Defaults to batch.task_timeout"`
 	JobTimeout     release.Duration `json:"job_timeout,omitempty" doc:"For all hosts together; what has not started by then does not start, what runs is stopped. Defaults to batch.job_timeout, or what one host may take where that is more"`
 	Retries        *int             `json:"retries,omitempty" doc:"How often a host that did not start it is tried again. Defaults to batch.max_retries"`

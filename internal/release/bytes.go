@@ -3,9 +3,10 @@ package release
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // Bytes is a number of bytes, written as Docker does: "512m", "1.5g", "1048576". Units are powers of 1024.
@@ -29,7 +30,7 @@ func (b Bytes) String() string {
 // MarshalText writes what String does.
 func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-var byteForm = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?:([kmgt])i?)?b?$`)
+var byteForm = lazyregexp.New(`^([0-9]+(?:\.[0-9]+)?) ?(?:([kmgt])i?)?b?$`)
 
 const maxBytes = 1 << 62
 

@@ -8,11 +8,12 @@ import (
 	"net/url"
 	"path"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // layerMerged is a configuration whose layers are merged: what any of them had to set must be there.
@@ -62,14 +63,14 @@ func (c *checker) result() error {
 func hasReference(text string) bool { return strings.Contains(text, "${") }
 
 // form wants an optional text to match.
-func (c *checker) form(at, value string, form *regexp.Regexp, want string) {
+func (c *checker) form(at, value string, form *lazyregexp.Regexp, want string) {
 	if value != "" && !hasReference(value) && !form.MatchString(value) {
 		c.fail(at, "%s is not %s", quote(value), want)
 	}
 }
 
 // forms is form for each of a list, none of which may be empty.
-func (c *checker) forms(at string, values []string, form *regexp.Regexp, want string) {
+func (c *checker) forms(at string, values []string, form *lazyregexp.Regexp, want string) {
 	for i, value := range values {
 		field := fmt.Sprintf("%s[%d]", at, i)
 		if value == "" {
@@ -216,14 +217,14 @@ func (c *checker) common(env map[string]string, timeout Duration, interpreter st
 
 // Forms that more than one type has.
 var (
-	userForm       = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})?$`)
-	hostForm       = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
-	capabilityForm = regexp.MustCompile(`^(?i:(CAP_)?[A-Z][A-Z0-9_]{1,63})$`)
-	imageForm      = regexp.MustCompile(`^(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/)?` +
+	userForm       = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})?$`)
+	hostForm       = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+	capabilityForm = lazyregexp.New(`^(?i:(CAP_)?[A-Z][A-Z0-9_]{1,63})$`)
+	imageForm      = lazyregexp.New(`^(([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?/)?` +
 		`[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagForm      = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
-	registryForm = regexp.MustCompile(`^(https?://)?[A-Za-z0-9\[][A-Za-z0-9.:\[\]-]*(/[A-Za-z0-9._/-]*)?$`)
-	tagBehind    = regexp.MustCompile(`:[^/]*$`)
+	tagForm      = lazyregexp.New(`^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+	registryForm = lazyregexp.New(`^(https?://)?[A-Za-z0-9\[][A-Za-z0-9.:\[\]-]*(/[A-Za-z0-9._/-]*)?$`)
+	tagBehind    = lazyregexp.New(`:[^/]*$`)
 )
 
 const maxImageName = 255

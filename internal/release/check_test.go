@@ -286,6 +286,13 @@ func TestReferencesAreCheckedWhenExpanded(t *testing.T) {
 	require.ErrorAs(t, err, &known)
 	require.Equal(t, "container.registry.password", known.Field)
 	require.Contains(t, known.Message, "no variable TOKEN")
+
+	merged.Container.Image = "app-${QUICFLOW_CLIENT}"
+	_, err = merged.Expand(Variables(builtIns, variables), false)
+	require.ErrorAs(t, err, &known)
+	require.Equal(t, "container.image", known.Field)
+	require.Contains(t, known.Message, "no variable QUICFLOW_CLIENT; QuicFlow's own are QUICFLOW_RELEASE, ")
+	require.Contains(t, known.Message, VarTarget)
 }
 
 // What only the layers together tell.

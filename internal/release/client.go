@@ -2,8 +2,9 @@ package release
 
 import (
 	"encoding/json"
-	"regexp"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // ClientStatus says whether an agent can be reached.
@@ -76,7 +77,7 @@ type ClientEnd struct {
 	Seen     time.Time // when the agent was last heard of. Defaults to At.
 }
 
-var clientIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+var clientIDForm = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 // ValidateClientID checks an identity before it gets a certificate.
 func ValidateClientID(id string) error {

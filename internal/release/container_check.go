@@ -4,10 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // Limits of containers.
@@ -20,21 +21,21 @@ const (
 )
 
 var (
-	containerNameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
-	platformForm      = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
-	networkModeForm   = regexp.MustCompile(`^(host|none|bridge|default|container:[A-Za-z0-9][A-Za-z0-9_.-]*)$`)
-	pidModeForm       = regexp.MustCompile(`^(host|container:[A-Za-z0-9][A-Za-z0-9_.-]*)$`)
-	ipcModeForm       = regexp.MustCompile(`^(none|private|shareable|host|container:[A-Za-z0-9][A-Za-z0-9_.-]*)$`)
-	wordForm          = regexp.MustCompile(`^[^\s[:cntrl:]]+$`)
-	lineForm          = regexp.MustCompile(`^[^\n\r]+$`)
-	permissionsForm   = regexp.MustCompile(`^[rwm]{1,3}$`)
-	gpusForm          = regexp.MustCompile(`^(all|[0-9]{1,3}|device=[A-Za-z0-9:_.-]+(,[A-Za-z0-9:_.-]+)*)$`)
-	sysctlForm        = regexp.MustCompile(`^[a-z0-9_]+([./][A-Za-z0-9_*-]+)+$`)
-	signalForm        = regexp.MustCompile(`^((SIG)?[A-Z][A-Z0-9]*([+-][0-9]{1,2})?|[1-9]|[1-5][0-9]|6[0-5])$`)
-	searchForm        = regexp.MustCompile(`^\.$|` + hostForm.String())
-	cpusetForm        = regexp.MustCompile(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$`)
-	logDriverForm     = regexp.MustCompile(`^[a-z0-9][a-z0-9_./:-]*$`)
-	labelKeyForm      = regexp.MustCompile(`^[^\s=[:cntrl:]]{1,256}$`)
+	containerNameForm = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+	platformForm      = lazyregexp.New(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$`)
+	networkModeForm   = lazyregexp.New(`^(host|none|bridge|default|container:[A-Za-z0-9][A-Za-z0-9_.-]*)$`)
+	pidModeForm       = lazyregexp.New(`^(host|container:[A-Za-z0-9][A-Za-z0-9_.-]*)$`)
+	ipcModeForm       = lazyregexp.New(`^(none|private|shareable|host|container:[A-Za-z0-9][A-Za-z0-9_.-]*)$`)
+	wordForm          = lazyregexp.New(`^[^\s[:cntrl:]]+$`)
+	lineForm          = lazyregexp.New(`^[^\n\r]+$`)
+	permissionsForm   = lazyregexp.New(`^[rwm]{1,3}$`)
+	gpusForm          = lazyregexp.New(`^(all|[0-9]{1,3}|device=[A-Za-z0-9:_.-]+(,[A-Za-z0-9:_.-]+)*)$`)
+	sysctlForm        = lazyregexp.New(`^[a-z0-9_]+([./][A-Za-z0-9_*-]+)+$`)
+	signalForm        = lazyregexp.New(`^((SIG)?[A-Z][A-Z0-9]*([+-][0-9]{1,2})?|[1-9]|[1-5][0-9]|6[0-5])$`)
+	searchForm        = lazyregexp.New(`^\.$|` + hostForm.String())
+	cpusetForm        = lazyregexp.New(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$`)
+	logDriverForm     = lazyregexp.New(`^[a-z0-9][a-z0-9_./:-]*$`)
+	labelKeyForm      = lazyregexp.New(`^[^\s=[:cntrl:]]{1,256}$`)
 )
 
 // ulimitNames are those that the engine knows.

@@ -3,8 +3,9 @@ package release
 import (
 	"fmt"
 	"reflect"
-	"regexp"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // Built-in variables. A server knows some when it makes a task; the others are each host's.
@@ -18,6 +19,8 @@ const (
 	VarPrevious = "QUICFLOW_PREVIOUS_VERSION" // empty if nothing ran there
 	VarLabel    = "QUICFLOW_LABEL_"           // and the name of a label in upper case, all else than letters and digits an underscore
 )
+
+var ownVariables = []string{VarRelease, VarProject, VarVersion, VarEnvironment, VarTarget, VarPrevious}
 
 // IsHostVariable says whether only a host knows the variable's value.
 func IsHostVariable(name string) bool {
@@ -34,7 +37,7 @@ type Value struct {
 type Lookup func(name string) (Value, bool)
 
 // $${ is an escaped ${; the third is one that is not closed, or holds no name.
-var reference = regexp.MustCompile(`\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{`)
+var reference = lazyregexp.New(`\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{`)
 
 // ExpandText replaces each ${NAME} in a text. $${ stands for ${ itself: final turns it into that; before, it stays, so that a text may
 // be expanded several times, finally once. What is put in is never expanded again. An unknown name is an error.
@@ -65,7 +68,7 @@ func ExpandText(text string, lookup Lookup, final bool) (string, error) {
 		value, ok := lookup(name)
 		switch {
 		case !ok:
-			return text, fmt.Errorf("there is no variable %s; write $${%s} for ${%s} itself", name, name, name)
+			return text, unknownVariable(name)
 		case value.Later && strings.HasSuffix(expanded.String(), "$"):
 			return text, fmt.Errorf("the variable before ${%s} ends with $: together they would read as an escaped ${", name)
 		case value.Later:
@@ -78,6 +81,14 @@ func ExpandText(text string, lookup Lookup, final bool) (string, error) {
 	}
 	put(text[rest:])
 	return expanded.String(), nil
+}
+
+func unknownVariable(name string) error {
+	if strings.HasPrefix(name, reservedEnvPrefix) {
+		return fmt.Errorf("there is no variable %s; QuicFlow's own are %s and %sNAME; write $${%s} for ${%s} itself", name,
+			strings.Join(ownVariables, ", "), VarLabel, name, name)
+	}
+	return fmt.Errorf("there is no variable %s; write $${%s} for ${%s} itself", name, name, name)
 }
 
 // Expand replaces the variables in all texts of a merged configuration but those whose rule says no, and gives a copy. Keys of maps

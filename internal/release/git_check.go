@@ -3,17 +3,18 @@ package release
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 const maxKeepReleases = 100
 
 var (
 	// scpForm is git's short form of ssh: user@host:path.
-	scpForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s:][^\s]*$`)
-	refForm = regexp.MustCompile(`^[^-\s~^:?*\[\\[:cntrl:]][^\s~^:?*\[\\[:cntrl:]]{0,254}$`)
+	scpForm = lazyregexp.New(`^[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s:][^\s]*$`)
+	refForm = lazyregexp.New(`^[^-\s~^:?*\[\\[:cntrl:]][^\s~^:?*\[\\[:cntrl:]]{0,254}$`)
 )
 
 var gitSchemes = []string{"https", "http", "ssh", "file"}

@@ -3,24 +3,25 @@ package release
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 const maxReplicas = 100_000
 
 var (
-	dnsLabelForm     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	dnsLetterForm    = regexp.MustCompile(`^[a-z]`)
-	dnsSubdomainForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
-	kubeKeyForm      = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
-	kubeValueForm    = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$`)
-	portNameForm     = regexp.MustCompile(`^[a-z0-9-]{0,14}[a-z][a-z0-9-]{0,14}$`)
-	quantityForm     = regexp.MustCompile(`^\+?[0-9]{1,18}(\.[0-9]{1,9})?([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?$`)
-	countForm        = regexp.MustCompile(`^[0-9]{1,6}%?$`)
-	kindForm         = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,62}$`)
+	dnsLabelForm     = lazyregexp.New(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	dnsLetterForm    = lazyregexp.New(`^[a-z]`)
+	dnsSubdomainForm = lazyregexp.New(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
+	kubeKeyForm      = lazyregexp.New(`^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
+	kubeValueForm    = lazyregexp.New(`^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$`)
+	portNameForm     = lazyregexp.New(`^[a-z0-9-]{0,14}[a-z][a-z0-9-]{0,14}$`)
+	quantityForm     = lazyregexp.New(`^\+?[0-9]{1,18}(\.[0-9]{1,9})?([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?$`)
+	countForm        = lazyregexp.New(`^[0-9]{1,6}%?$`)
+	kindForm         = lazyregexp.New(`^[A-Z][A-Za-z0-9]{0,62}$`)
 )
 
 const (

@@ -1,9 +1,10 @@
 package release
 
 import (
-	"regexp"
 	"slices"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // Project is the infrastructure layer: where and how something runs, whatever its version.
@@ -18,7 +19,7 @@ type Project struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+var nameForm = lazyregexp.New(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
 // Validate checks a project as a user gave it.
 func (p *Project) Validate() error {

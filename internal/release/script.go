@@ -2,10 +2,11 @@ package release
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // Limits of a script step. They keep a step request well below the wire's frame limit.
@@ -30,7 +31,7 @@ const (
 // MaxManifestBytes is the most that a Kubernetes manifest, or a patch, may have. It keeps a step request below the wire's frame limit.
 const MaxManifestBytes = 512 << 10
 
-var envNameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var envNameForm = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // ValidateEnv checks environment variables that a user gave.
 func ValidateEnv(field string, env map[string]string) error {

@@ -2,8 +2,9 @@ package release
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // ScriptSpec is the configuration of a script project.
@@ -54,8 +55,8 @@ const (
 )
 
 var (
-	sha256Form = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	modeForm   = regexp.MustCompile(`^0?[0-7]{3}$`)
+	sha256Form = lazyregexp.New(`^[0-9a-f]{64}$`)
+	modeForm   = lazyregexp.New(`^0?[0-7]{3}$`)
 )
 
 func (s *ScriptSpec) validate(c *checker, layer Layer) {

@@ -3,11 +3,12 @@ package release
 import (
 	"math"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // Selector picks hosts by what is known of them. The zero value picks all. It is safe for concurrent use.
@@ -91,7 +92,7 @@ func (g glob) match(value string) bool {
 // selectorField is where selectors mostly are.
 const selectorField = "targets.selector"
 
-var listTerm = regexp.MustCompile(`^([^\s=!<>,()]+)\s+(in|notin)\s*\(`)
+var listTerm = lazyregexp.New(`^([^\s=!<>,()]+)\s+(in|notin)\s*\(`)
 
 // ParseSelector reads a selector's text. Its errors are of the field targets.selector; see ErrorAt.
 func ParseSelector(text string) (Selector, error) {

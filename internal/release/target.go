@@ -30,7 +30,7 @@ type Installation struct {
 
 	InstalledAt *time.Time `json:"installed_at,omitempty" doc:"Since when the version runs"`
 	InstalledBy string     `json:"installed_by,omitempty" doc:"The task that installed it"`
-	Running     *Running   `json:"running,omitempty" doc:"What its agent reported then; ask for a drift check to know what runs now"`
+	Running     *Running   `json:"running,omitempty" doc:"What its agent reported last: then, or when a drift check asked it"`
 }
 
 // InstallationState says how far an Installation can be believed.

@@ -1,8 +1,9 @@
 package release
 
 import (
-	"regexp"
 	"time"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // VersionStatus says whether a version may be deployed.
@@ -28,7 +29,7 @@ type Version struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-var versionForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+var versionForm = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
 
 // Validate checks a version as a user gave it, but for its configuration.
 func (v *Version) Validate() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,6 +35,8 @@ type world struct {
 	stopWorker func()
 	task       release.Task // the latest
 	onFired    atomic.Pointer[func(workflows.FireReport)]
+	onCount    atomic.Pointer[func(workflows.CountRequest) release.Counts] // in place of the answer that every host did it
+	onHalt     atomic.Pointer[func(workflows.HaltRequest)]                 // before it is written
 	field
 }
 
@@ -93,10 +96,16 @@ func (w *world) startWorker() {
 		return w.store.SetProgress(ctx, r.TaskID, store.Progress{Status: r.Status, Phase: r.Phase, Wave: r.Wave, Reason: r.Reason, At: r.At})
 	})
 	register(workflows.ActivitySetHalt, func(ctx context.Context, r workflows.HaltRequest) error {
+		if do := w.onHalt.Load(); do != nil {
+			(*do)(r)
+		}
 		return w.store.SetHalt(ctx, r.TaskID, r.Halted)
 	})
-	register(workflows.ActivityCountTargets, func(context.Context, workflows.CountRequest) (workflows.TargetCounts, error) {
+	register(workflows.ActivityCountTargets, func(_ context.Context, r workflows.CountRequest) (workflows.TargetCounts, error) {
 		done := release.Counts{Total: 1, Succeeded: 1}
+		if do := w.onCount.Load(); do != nil {
+			done = (*do)(r)
+		}
 		return workflows.TargetCounts{All: done, ByWave: map[int]release.Counts{0: done}}, nil
 	})
 	w.registerJobs(register)
@@ -176,6 +185,8 @@ func TestRollouts(t *testing.T) {
 		require.Contains(t, gone.Reason, "ended from outside (Terminated)")
 	})
 
+	t.Run("one that gives up while it is resumed stays fenced", func(t *testing.T) { testResumedTooLate(t, w) })
+
 	t.Run("schedules", func(t *testing.T) { testSchedules(t, w) })
 
 	t.Run("jobs", func(t *testing.T) { testJobs(t, w) })
@@ -191,4 +202,57 @@ func TestRollouts(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, described.GetWorkflowExecutionInfo().GetStatus())
 	})
+}
+
+// testResumedTooLate has a person resume a rollout, whose fence is being lowered, when it finds its failure budget spent.
+func testResumedTooLate(t *testing.T, w *world) {
+	counting, counted, lowering, lowered := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	count := func(workflows.CountRequest) release.Counts {
+		close(counting)
+		<-counted
+		return release.Counts{Total: 1, Failed: 1}
+	}
+	halt := func(r workflows.HaltRequest) {
+		if !r.Halted {
+			close(lowering)
+			<-lowered
+		}
+	}
+	w.onCount.Store(&count)
+	w.onHalt.Store(&halt)
+	defer w.onCount.Store(nil)
+	defer w.onHalt.Store(nil)
+
+	task := w.commit()
+	require.NoError(t, w.Start(t.Context(), task))
+	<-counting
+	require.NoError(t, w.Pause(t.Context(), task.ID, "mei", ""))
+	resumed := make(chan error, 1)
+	go func() { resumed <- w.Resume(t.Context(), task.ID, "mei", "") }()
+	<-lowering
+	close(counted)
+	require.Eventually(t, func() bool {
+		var state workflows.ReleaseState
+		answer, err := w.client.QueryWorkflow(t.Context(), task.WorkflowID, "", workflows.QueryState)
+		return err == nil && answer.Get(&state) == nil && state.Failing
+	}, 20*time.Second, 20*time.Millisecond)
+	close(lowered)
+
+	ended := w.reach(task.ID, func(t release.Task) bool { return t.Status.Terminal() })
+	require.Equal(t, release.StatusFailed, ended.Status)
+	require.NoError(t, <-resumed)
+
+	var writing []int64 // the fence, by the event that had it written
+	writes := 0
+	for _, event := range w.events(t, task.WorkflowID, "resumed-too-late") {
+		if event.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName() == workflows.ActivitySetHalt {
+			require.Empty(t, writing, "a second writer while one is at it")
+			writing = append(writing, event.GetEventId())
+			writes++
+		}
+		writing = slices.DeleteFunc(writing, func(id int64) bool {
+			return id == event.GetActivityTaskCompletedEventAttributes().GetScheduledEventId()
+		})
+	}
+	require.Equal(t, 3, writes, "raised, lowered and raised again")
 }

@@ -125,7 +125,7 @@ func (s *Schedules) apply(ctx context.Context, stored release.Schedule, must boo
 	}
 	handle := s.Client.ScheduleClient().GetHandle(ctx, temporalID(stored.ID))
 	there, err := handle.Describe(ctx)
-	refire := false
+	refire, changed := false, true
 	switch {
 	case isNotFound(err) && !must && want.over():
 		return s.inEffect(ctx, stored)
@@ -142,7 +142,7 @@ func (s *Schedules) apply(ctx context.Context, stored release.Schedule, must boo
 	default:
 		had := inputOf(there)
 		refire = !had.Since.Equal(stored.Since) || !stored.InEffect && stored.Since.Equal(stored.UpdatedAt)
-		if want.equals(there) {
+		if changed = !want.equals(there); !changed {
 			break
 		}
 		err = handle.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
@@ -152,7 +152,9 @@ func (s *Schedules) apply(ctx context.Context, stored release.Schedule, must boo
 			return fmt.Errorf("update schedule %s: %w", stored.Name, err)
 		}
 	}
-	failpoint.Here("schedule.applied")
+	if changed {
+		failpoint.Here("schedule.applied")
+	}
 	if refire && !stored.Paused {
 		if err := s.refire(ctx, handle, want); err != nil {
 			return err

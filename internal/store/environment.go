@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -116,8 +117,8 @@ func (s *Store) Environments(ctx context.Context, projectRef string, limit, offs
 	return environments, total, nil
 }
 
-// UpdateEnvironment changes the environment with e's ProjectID and id, and fills the rest of e. What changes nothing leaves the revision.
-// One that is in use keeps its name, which its configurations have.
+// UpdateEnvironment changes the environment with e's ProjectID and id, and fills the rest of e. An empty name leaves it that which it
+// has. What changes nothing leaves the revision. One that is in use keeps its name, which its configurations have.
 func (s *Store) UpdateEnvironment(ctx context.Context, e *release.Environment, g Guard) error {
 	next := *e
 	strategy, err := json.Marshal(next.Strategy)
@@ -132,6 +133,7 @@ func (s *Store) UpdateEnvironment(ctx context.Context, e *release.Environment, g
 		if err := g.check("environment", now.Name+" of "+now.Project, now.Revision); err != nil {
 			return err
 		}
+		next.Name = cmp.Or(e.Name, now.Name)
 		next.Project, next.Revision, next.CreatedAt, next.UpdatedAt = now.Project, now.Revision, now.CreatedAt, now.UpdatedAt
 		was, err := json.Marshal(now.Strategy)
 		if err != nil {
@@ -184,5 +186,6 @@ func environmentInUse(ctx context.Context, tx conn, e release.Environment, remed
 	return inUse(ctx, tx, "environment "+e.Name+" of "+e.Project, remedy,
 		use{unfinished, `t.environment_id = ?`, []any{e.ID}},
 		use{installedOn, `i.project_id = ? AND EXISTS (SELECT 1 FROM configs k WHERE k.id IN (i.config_id, i.attempted_config_id) AND k.environment_id = ?)`,
-			[]any{e.ProjectID, e.ID}})
+			[]any{e.ProjectID, e.ID}},
+		use{scheduled(func(t release.NewTask) bool { return t.Environment == e.ID || t.Environment == e.Name }), `s.project_id = ?`, []any{e.ProjectID}})
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -104,13 +105,27 @@ func unfinished(ctx context.Context, tx conn, condition string, args ...any) (st
 	return "task " + ids[0] + " has not ended", nil
 }
 
-// scheduled names a schedule, by a condition on schedules as s; it is empty if there is none.
-func scheduled(ctx context.Context, tx conn, condition string, args ...any) (string, error) {
-	var names []string
-	if err := tx.list(ctx, &names, `SELECT s.name FROM schedules s WHERE s.deleted_at = 0 AND `+condition+` ORDER BY s.name LIMIT 1`, args...); err != nil || len(names) == 0 {
-		return "", err
+// scheduled names a schedule whose task refers to something, by a condition on schedules as s; it is empty if there is none.
+func scheduled(refers func(release.NewTask) bool) func(ctx context.Context, tx conn, condition string, args ...any) (string, error) {
+	return func(ctx context.Context, tx conn, condition string, args ...any) (string, error) {
+		var rows []struct {
+			Name string `db:"name"`
+			Task []byte `db:"task"`
+		}
+		if err := tx.list(ctx, &rows, `SELECT s.name, s.task FROM schedules s WHERE s.deleted_at = 0 AND `+condition+` ORDER BY s.name`, args...); err != nil {
+			return "", err
+		}
+		for _, row := range rows {
+			var task release.NewTask
+			if err := json.Unmarshal(row.Task, &task); err != nil {
+				return "", fmt.Errorf("read schedule %s: %w", row.Name, err)
+			}
+			if refers(task) {
+				return "schedule " + row.Name + " deploys it", nil
+			}
+		}
+		return "", nil
 	}
-	return "schedule " + names[0] + " deploys it", nil
 }
 
 // use is a way in which something may be in use.

@@ -179,3 +179,38 @@ func (s *Store) Installations(ctx context.Context, f InstallationFilter) (instal
 	}
 	return installations, total, nil
 }
+
+// RecordRunning keeps what agents found to run of installations, each of which has it in Running. One that a step has changed since it
+// was read keeps what that step's agent reported.
+func (s *Store) RecordRunning(ctx context.Context, found []release.Installation) error {
+	rows := make([][]any, 0, len(found))
+	for _, i := range found {
+		text, err := json.Marshal(i.Running)
+		if err != nil {
+			return fmt.Errorf("write what runs: %w", err)
+		}
+		rows = append(rows, []any{i.ProjectID, i.ClientID, i.TaskID, micros(i.UpdatedAt), string(text)})
+	}
+	slices.SortFunc(rows, func(a, b []any) int {
+		return cmp.Or(cmp.Compare(a[0].(string), b[0].(string)), cmp.Compare(a[1].(string), b[1].(string)))
+	})
+	for some := range slices.Chunk(rows, s.dialect.batch) {
+		with, args := s.dialect.input("project TEXT, client TEXT, task TEXT, at BIGINT, found TEXT", some)
+		err := s.write(ctx, "keep what runs", func(tx conn) error {
+			if tx.dialect.lock != "" { // in the order of whoever writes installations
+				var locked []string
+				if err := tx.list(ctx, &locked, with+`SELECT i.client_id FROM installations i JOIN input ON i.project_id = project AND i.client_id = client
+					ORDER BY i.project_id, i.client_id`+tx.lockOf("i"), args...); err != nil {
+					return err
+				}
+			}
+			_, err := tx.exec(ctx, with+`UPDATE installations SET running = found FROM input
+				WHERE project_id = project AND client_id = client AND task_id = task AND updated_at = at AND state IN ('installed', 'failed', 'unknown')`, args...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,4 +117,29 @@ func BenchmarkRecordJobResults(b *testing.B) {
 		}
 		perHost(b, benchChunk)
 	})
+}
+
+// BenchmarkAppendLogs stores a record of each of 1,000 hosts in one call: a few lines, and as much as a record holds.
+func BenchmarkAppendLogs(b *testing.B) {
+	for _, size := range []int{64, 1 << 10, 16 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			benchJobs(b, func(b *testing.B, s *store.Store) {
+				j, ids := benchJob(b, s)
+				records := make([]release.LogRecord, benchChunk)
+				data := []byte(strings.Repeat("a line of 16 by\n", size/16))
+				position := uint64(0)
+				for b.Loop() {
+					for i := range records {
+						records[i] = release.LogRecord{StepID: release.StepID(j.ID, job.StepCommand, ids[i], 0), ClientID: ids[i], Position: position, Next: position + 1,
+							Stream: release.StreamStdout, Offset: position * uint64(size), Time: time.Now(), Data: data}
+					}
+					position++
+					acks, err := s.AppendLogs(b.Context(), records)
+					require.NoError(b, err)
+					require.Len(b, acks, benchChunk)
+				}
+				perHost(b, benchChunk)
+			})
+		})
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quicflow/quicflow/internal/release"
@@ -203,26 +204,18 @@ func (a *appender) join(r release.LogRecord) bool {
 }
 
 func (a *appender) write(ctx context.Context, tx conn) error {
-	const columns = 10
 	heads, positions := map[string][]any{}, map[string][]any{}
+	for _, r := range a.taken {
+		heads[r.TaskID] = []any{r.TaskID, r.Seq, a.bytes[r.TaskID]}
+		positions[r.StepID] = []any{r.StepID, int64(r.Next)}
+	}
 	for rest := a.taken; len(rest) > 0; {
 		n, size := 0, 0
 		for n < len(rest) && n < tx.dialect.batch && size < logBatchBytes {
 			size += len(rest[n].Data)
 			n++
 		}
-		args := make([]any, 0, n*columns)
-		for _, r := range rest[:n] {
-			data := r.Data
-			if data == nil {
-				data = []byte{} // nil would be NULL
-			}
-			args = append(args, r.TaskID, r.Seq, r.StepID, r.ClientID, int64(r.Position), int64(r.Next), string(r.Stream), int64(r.Offset), micros(r.Time), data)
-			heads[r.TaskID] = []any{r.TaskID, r.Seq, a.bytes[r.TaskID]}
-			positions[r.StepID] = []any{r.StepID, int64(r.Next)}
-		}
-		if _, err := tx.exec(ctx, `INSERT INTO task_logs (task_id, seq, step_id, client_id, position, next, stream, stream_offset, at, data) VALUES `+
-			rowsOf(n, columns), args...); err != nil {
+		if err := insertLogs(ctx, tx, rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -241,6 +234,28 @@ func (a *appender) write(ctx context.Context, tx conn) error {
 		}
 	}
 	return nil
+}
+
+var logColumns = []string{"task_id", "seq", "step_id", "client_id", "position", "next", "stream", "stream_offset", "at", "data"}
+
+func insertLogs(ctx context.Context, tx conn, records []release.LogRecord) error {
+	row := func(i int) []any {
+		r := &records[i]
+		data := r.Data
+		if data == nil {
+			data = []byte{} // nil would be NULL
+		}
+		return []any{r.TaskID, r.Seq, r.StepID, r.ClientID, int64(r.Position), int64(r.Next), string(r.Stream), int64(r.Offset), micros(r.Time), data}
+	}
+	if tx.postgres() && len(records) >= copyRows {
+		return tx.copyIn(ctx, "task_logs", logColumns, len(records), row)
+	}
+	args := make([]any, 0, len(records)*len(logColumns))
+	for i := range records {
+		args = append(args, row(i)...)
+	}
+	_, err := tx.exec(ctx, `INSERT INTO task_logs (`+strings.Join(logColumns, ", ")+`) VALUES `+rowsOf(len(records), len(logColumns)), args...)
+	return err
 }
 
 func pick(rows map[string][]any, keys []string) [][]any {

@@ -43,6 +43,29 @@ var logTests = map[string]func(*fixture){
 		require.NoError(f, err)
 		require.EqualValues(f, 3, head)
 	},
+	"many records are kept as they came": func(f *fixture) {
+		_, steps := f.running("h000", "h001")
+		all := make([]byte, 256)
+		for i := range all {
+			all[i] = byte(i)
+		}
+		text := `\N \x00 \\. \.` + "\n\\.\n\t\r\n" // what means something to COPY
+		var batch []release.LogRecord
+		for i := range uint64(300) { // more than COPY is used from
+			data := [][]byte{all, []byte(text), nil, []byte(`\`), []byte("\x00")}[i%5]
+			id := []string{"h000", "h001"}[i%2]
+			batch = append(batch, release.LogRecord{StepID: steps[id].ID, ClientID: id, Position: i / 2, Next: i/2 + 1, Stream: release.StreamStdout,
+				Offset: 1000 * i, Time: f.now().Add(time.Duration(i) * time.Second), Data: data})
+		}
+		_, err := f.AppendLogs(f.ctx(), batch)
+		require.NoError(f, err)
+		got, err := f.Logs(f.ctx(), steps["h000"].TaskID, 0, store.LogFilter{}, 0)
+		require.NoError(f, err)
+		for i := range batch {
+			batch[i].TaskID, batch[i].Seq = steps["h000"].TaskID, int64(i)+1
+		}
+		require.Empty(f, cmp.Diff(batch, got, cmpopts.EquateEmpty()))
+	},
 	"duplicates and gaps are not taken": func(f *fixture) {
 		task, steps := f.running("h000")
 		step := steps["h000"]

@@ -158,6 +158,28 @@ var manageTests = map[string]func(*fixture){
 		}
 		require.NoError(f, f.DeleteProject(f.ctx(), p.ID, store.Guard{}))
 	},
+	"a change that leaves the name out leaves it": func(f *fixture) {
+		v := f.project("shop", "1.0")["1.0"]
+		p, err := f.Project(f.ctx(), "shop")
+		require.NoError(f, err)
+		e := release.Environment{ProjectID: p.ID, Name: "prod"}
+		require.NoError(f, f.CreateEnvironment(f.ctx(), &e))
+		p.Name, p.Description = "", "sells"
+		require.NoError(f, f.UpdateProject(f.ctx(), &p, store.Guard{}))
+		require.Equal(f, "shop", p.Name)
+		e.Name, e.Description = "", "live"
+		require.NoError(f, f.UpdateEnvironment(f.ctx(), &e, store.Guard{}))
+		require.Equal(f, "prod", e.Name)
+		v.Name, v.Spec.Script = "", &release.ScriptSpec{Install: "false"}
+		require.NoError(f, f.UpdateVersion(f.ctx(), &v, store.Guard{}))
+		require.Equal(f, "1.0", v.Name)
+		for _, got := range []string{p.Description, e.Description, v.Script.Install} {
+			require.Contains(f, []string{"sells", "live", "false"}, got)
+		}
+		stored, err := f.Version(f.ctx(), "shop", "1.0")
+		require.NoError(f, err)
+		require.Equal(f, "false", stored.Script.Install)
+	},
 	"what was deployed keeps its content": func(f *fixture) {
 		ids := f.join(1)
 		versions := f.project("shop", "1.0", "2.0")

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -112,8 +113,8 @@ func (s *Store) Projects(ctx context.Context, f ProjectFilter) (projects []relea
 	return projects, total, nil
 }
 
-// UpdateProject changes name, description and configuration of the project with p's id, and fills the rest of p. What changes nothing
-// leaves the revision. One that is in use keeps its name, as its hosts know it by that.
+// UpdateProject changes name, description and configuration of the project with p's id, and fills the rest of p. An empty name leaves
+// it that which it has. What changes nothing leaves the revision. One that is in use keeps its name, as its hosts know it by that.
 func (s *Store) UpdateProject(ctx context.Context, p *release.Project, g Guard) error {
 	next := *p
 	err := s.writeUnder(ctx, g, "change project", func(tx conn) error {
@@ -124,6 +125,7 @@ func (s *Store) UpdateProject(ctx context.Context, p *release.Project, g Guard) 
 		if err := g.check("project", now.Name, now.Revision); err != nil {
 			return err
 		}
+		next.Name = cmp.Or(p.Name, now.Name)
 		next.Type, next.Revision, next.CreatedAt, next.UpdatedAt = now.Type, now.Revision, now.CreatedAt, now.UpdatedAt
 		was, err := now.Encode(now.Type)
 		if err != nil {
@@ -189,7 +191,7 @@ func (s *Store) DeleteProject(ctx context.Context, id string, g Guard) error {
 func projectInUse(ctx context.Context, tx conn, p release.Project, remedy string) error {
 	return inUse(ctx, tx, "project "+p.Name, remedy,
 		use{unfinished, `t.project_id = ?`, []any{p.ID}}, use{installedOn, `i.project_id = ?`, []any{p.ID}},
-		use{scheduled, `s.project_id = ?`, []any{p.ID}})
+		use{scheduled(func(release.NewTask) bool { return true }), `s.project_id = ?`, []any{p.ID}})
 }
 
 // fillID gives an id to what has none.

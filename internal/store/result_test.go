@@ -224,12 +224,19 @@ var resultTests = map[string]func(*fixture){
 		require.Equal(f, task.ID, i.InstalledBy)
 		require.Equal(f, "/srv/1.0", i.Running.Details["path"])
 
+		// Someone looked.
+		i.Running = &release.Running{Project: "shop", Type: release.TypeScript, State: release.RunMissing, Reason: "it is gone"}
+		require.NoError(f, f.RecordRunning(f.ctx(), []release.Installation{i}))
+		require.Equal(f, i, of(), "and nothing else is changed")
+		old := i
 		f.advance(time.Hour)
 		second := f.release("shop", &v2, id)
 		i = of()
 		require.Equal(f, second.ID, i.InstalledBy)
 		require.True(f, i.InstalledAt.After(installed))
 		require.Nil(f, i.Running, "its agent said nothing")
+		require.NoError(f, f.RecordRunning(f.ctx(), []release.Installation{old}))
+		require.Equal(f, i, of(), "what was found before the last step is of no use")
 	},
 	"everyone writes at once": func(f *fixture) {
 		ids := f.join(60)
@@ -242,7 +249,7 @@ var resultTests = map[string]func(*fixture){
 		}
 		shuffled := slices.Clone(ids)
 		slices.Reverse(shuffled)
-		errs := together(24, func(i int) error {
+		errs := together(27, func(i int) error {
 			task, mine := tasks[i%3], ids
 			if i%2 == 0 {
 				mine = shuffled
@@ -275,6 +282,15 @@ var resultTests = map[string]func(*fixture){
 					all = append(all, store.Conclusion{StepID: release.StepID(task.ID, release.StepDeploy, id, 0), Target: release.TargetUnknown})
 				}
 				return f.ConcludeSteps(f.ctx(), all)
+			case 7:
+				there, _, err := f.Installations(f.ctx(), store.InstallationFilter{})
+				if err != nil {
+					return err
+				}
+				if i%2 == 0 {
+					slices.Reverse(there)
+				}
+				return f.RecordRunning(f.ctx(), there)
 			default:
 				return f.SetProgress(f.ctx(), task.ID, store.Progress{Status: release.StatusFailed})
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/quicflow/quicflow/internal/release"
@@ -57,7 +58,8 @@ func (r *scheduleRow) schedule() (release.Schedule, error) {
 	return s, nil
 }
 
-// CreateSchedule stores a schedule. Of s it wants Name, ProjectID, a valid Plan with its defaults and CreatedBy; it fills the rest.
+// CreateSchedule stores a schedule. Of s it wants Name, ProjectID, a valid Plan with its defaults and CreatedBy; it fills the rest. What
+// its task names has to exist.
 func (s *Store) CreateSchedule(ctx context.Context, schedule *release.Schedule) error {
 	made := *schedule
 	if err := fillID(&made.ID); err != nil {
@@ -71,6 +73,9 @@ func (s *Store) CreateSchedule(ctx context.Context, schedule *release.Schedule) 
 		return fmt.Errorf("write schedule: %w", err)
 	}
 	err = s.write(ctx, "create schedule", func(tx conn) error {
+		if err := lockScheduled(ctx, tx, &made); err != nil {
+			return err
+		}
 		_, err := tx.exec(ctx, `INSERT INTO schedules (id, name, project_id, task, at, cron, timezone, overlap, catchup, jitter, paused, note,
 			revision, since, accounted_to, created_by, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			made.ID, made.Name, made.ProjectID, string(task), atOf(made.When), made.Cron, made.Timezone, string(made.Overlap),
@@ -82,6 +87,26 @@ func (s *Store) CreateSchedule(ctx context.Context, schedule *release.Schedule) 
 		*schedule = made
 	}
 	return err
+}
+
+// lockScheduled finds what a schedule is to deploy. The locks make whoever deletes one of them wait, or this one see it.
+func lockScheduled(ctx context.Context, tx conn, s *release.Schedule) error {
+	p, err := project(ctx, tx, s.ProjectID, tx.dialect.lock)
+	if err != nil {
+		return err
+	}
+	s.ProjectID, s.Project = p.ID, p.Name
+	if s.Task.Version != "" {
+		if _, err := versionOf(ctx, tx, p.ID, s.Task.Version, tx.lockOf("v")); err != nil {
+			return err
+		}
+	}
+	if s.Task.Environment != "" {
+		if _, err := environment(ctx, tx, p.ID, s.Task.Environment, tx.dialect.lock); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func atOf(w release.When) int64 {
@@ -99,7 +124,8 @@ func sameName(err error, name string) error {
 }
 
 // UpdateSchedule stores what a user may change of a schedule: its name, project and plan. A revision other than 0 must be the present
-// one, or it gets release.ErrConflict. Where the times of the schedule change, what was due before is settled first.
+// one, or it gets release.ErrConflict. Where the times of the schedule change, what was due before is settled first. What its task names
+// has to exist if that changes.
 func (s *Store) UpdateSchedule(ctx context.Context, schedule *release.Schedule, revision int64) error {
 	changed := *schedule
 	task, err := json.Marshal(changed.Task)
@@ -117,6 +143,11 @@ func (s *Store) UpdateSchedule(ctx context.Context, schedule *release.Schedule, 
 		}
 		if revision != 0 && revision != before.Revision {
 			return release.Conflict("schedule %q was changed meanwhile (it is at revision %d, not %d)", before.Name, before.Revision, revision)
+		}
+		if changed.ProjectID != before.ProjectID || !reflect.DeepEqual(changed.Task, before.Task) {
+			if err := lockScheduled(ctx, tx, &changed); err != nil {
+				return err
+			}
 		}
 		changed.UpdatedAt, changed.Since, changed.Revision = stored(s.now()), before.Since, before.Revision+1
 		accounted := row.AccountedTo

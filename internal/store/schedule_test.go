@@ -18,11 +18,14 @@ var scheduleTests = map[string]func(*fixture){
 	"what nobody heard of is missed":        testMissed,
 	"what an earlier rollout kept away":     testSkipped,
 	"only the latest fires are kept":        testFireRetention,
+	"what a schedule deploys stays":         testScheduledStays,
+	"a schedule of what goes":               testScheduleOfWhatGoes,
 }
 
 // schedule stores one that fires each minute, from the fixture's time on.
 func (f *fixture) schedule(name string, change func(*release.Schedule)) release.Schedule {
 	f.Helper()
+	f.scheduled("p")
 	s := release.Schedule{Name: name, ProjectID: "p", CreatedBy: "mei", Plan: release.Plan{
 		Task: release.NewTask{Project: "p", Version: "1", Targets: release.Targets{Selector: "*"}},
 		When: release.When{Cron: "* * * * *"},
@@ -32,6 +35,14 @@ func (f *fixture) schedule(name string, change func(*release.Schedule)) release.
 	}
 	require.NoError(f, f.CreateSchedule(f.ctx(), &s))
 	return s
+}
+
+// scheduled makes a project for schedules, and its version 1, unless it is there.
+func (f *fixture) scheduled(name string) {
+	f.Helper()
+	if _, err := f.Project(f.ctx(), name); err != nil {
+		f.project(name, "1")
+	}
 }
 
 // fired is a fire's time in the fixture's hour, and its state.
@@ -53,11 +64,7 @@ func (f *fixture) fires(id string) []string {
 func (f *fixture) fire(s release.Schedule, due time.Time) release.Task {
 	f.Helper()
 	p, err := f.Project(f.ctx(), "p")
-	if err != nil {
-		p = release.Project{Name: "p", Type: release.TypeScript}
-		require.NoError(f, f.CreateProject(f.ctx(), &p))
-		f.join(1)
-	}
+	require.NoError(f, err)
 	task := release.Task{ProjectID: p.ID, Action: release.ActionUninstall, Strategy: release.Strategy{}.WithDefaults()}
 	require.NoError(f, f.CreateTask(f.ctx(), &task, []string{"h000"}))
 	require.NoError(f, f.RecordFire(f.ctx(), release.Fire{ScheduleID: s.ID, Due: due, State: release.FireStarted, TaskID: task.ID}))
@@ -82,7 +89,7 @@ func testSchedule(f *fixture) {
 		require.NoError(f, err)
 		require.Equal(f, made, read)
 	}
-	require.ErrorIs(f, f.CreateSchedule(f.ctx(), &release.Schedule{Name: "nightly"}), release.ErrConflict)
+	require.ErrorIs(f, f.CreateSchedule(f.ctx(), &release.Schedule{Name: "nightly", ProjectID: made.ProjectID}), release.ErrConflict)
 
 	require.NoError(f, f.SetScheduleInEffect(f.ctx(), made.ID, 1))
 	f.advance(time.Hour)
@@ -118,6 +125,7 @@ func testSchedule(f *fixture) {
 }
 
 func testSchedules(f *fixture) {
+	f.scheduled("q")
 	b, a := f.schedule("b", nil), f.schedule("a", func(s *release.Schedule) { s.ProjectID = "q" })
 	for i := range 12 {
 		due := f.now().Truncate(time.Minute).Add(time.Duration(i) * time.Minute)
@@ -259,4 +267,86 @@ func testFireRetention(f *fixture) {
 	require.Equal(f, release.MaxFires, total)
 	_, err = f.Fire(f.ctx(), s.ID, start.Add(2*time.Second))
 	require.ErrorIs(f, err, release.ErrNotFound)
+}
+
+func testScheduledStays(f *fixture) {
+	e := release.Environment{Name: "prod"}
+	f.scheduled("p")
+	p, err := f.Project(f.ctx(), "p")
+	require.NoError(f, err)
+	v, err := f.Version(f.ctx(), "p", "1")
+	require.NoError(f, err)
+	e.ProjectID = p.ID
+	require.NoError(f, f.CreateEnvironment(f.ctx(), &e))
+	for _, names := range [][2]string{{"1", "prod"}, {v.ID, e.ID}} {
+		s := f.schedule("nightly", func(s *release.Schedule) { s.Task.Version, s.Task.Environment = names[0], names[1] })
+		require.Equal(f, []string{p.ID, "p"}, []string{s.ProjectID, s.Project})
+		for what, err := range map[string]error{
+			"project p":             f.DeleteProject(f.ctx(), p.ID, store.Guard{}),
+			"version 1 of p":        f.DeleteVersion(f.ctx(), v.ID, store.Guard{}),
+			"environment prod of p": f.DeleteEnvironment(f.ctx(), p.ID, e.ID, store.Guard{}),
+		} {
+			require.ErrorIs(f, err, release.ErrConflict, what)
+			require.ErrorContains(f, err, what+" is in use: schedule nightly deploys it")
+		}
+		renamed := release.Environment{ID: e.ID, ProjectID: p.ID, Name: "live"}
+		require.ErrorIs(f, f.UpdateEnvironment(f.ctx(), &renamed, store.Guard{}), release.ErrConflict)
+		next := v
+		next.Name = "one"
+		err := f.UpdateVersion(f.ctx(), &next, store.Guard{})
+		if names[0] == v.ID { // whatever it is called
+			require.NoError(f, err)
+			require.NoError(f, f.UpdateVersion(f.ctx(), &v, store.Guard{}))
+		} else {
+			require.ErrorIs(f, err, release.ErrConflict)
+			require.ErrorContains(f, err, "schedule nightly deploys it; so it cannot get another name")
+		}
+		next = v
+		next.Spec.Script = &release.ScriptSpec{Install: "echo " + names[0]}
+		require.NoError(f, f.UpdateVersion(f.ctx(), &next, store.Guard{}), "what it says may change")
+		require.NoError(f, f.DeleteSchedule(f.ctx(), s.ID))
+	}
+	require.NoError(f, f.DeleteVersion(f.ctx(), v.ID, store.Guard{}))
+	require.NoError(f, f.DeleteEnvironment(f.ctx(), p.ID, e.ID, store.Guard{}))
+	require.NoError(f, f.DeleteProject(f.ctx(), p.ID, store.Guard{}))
+}
+
+func testScheduleOfWhatGoes(f *fixture) {
+	f.scheduled("p")
+	s := f.schedule("kept", nil)
+	for what, change := range map[string]func(*release.Schedule){
+		"project":     func(s *release.Schedule) { s.ProjectID = "gone" },
+		"version":     func(s *release.Schedule) { s.Task.Version = "9" },
+		"environment": func(s *release.Schedule) { s.Task.Environment = "gone" },
+	} {
+		next := s
+		change(&next)
+		require.ErrorIs(f, f.UpdateSchedule(f.ctx(), &next, 0), release.ErrNotFound, what)
+		next.ID, next.Name = "", "new"
+		require.ErrorIs(f, f.CreateSchedule(f.ctx(), &next), release.ErrNotFound, what)
+	}
+	for i := range 20 { // made while what it deploys is deleted: one of both wins
+		name := fmt.Sprintf("q%d", i)
+		f.scheduled(name)
+		p, err := f.Project(f.ctx(), name)
+		require.NoError(f, err)
+		v, err := f.Version(f.ctx(), name, "1")
+		require.NoError(f, err)
+		errs := together(2, func(n int) error {
+			switch {
+			case n == 0:
+				s := release.Schedule{Name: name, ProjectID: p.ID, Plan: release.Plan{Task: release.NewTask{Project: name, Version: "1"}, When: release.When{Cron: "* * * * *"}}.WithDefaults()}
+				return f.CreateSchedule(f.ctx(), &s)
+			case i%2 == 0:
+				return f.DeleteProject(f.ctx(), p.ID, store.Guard{})
+			}
+			return f.DeleteVersion(f.ctx(), v.ID, store.Guard{})
+		})
+		if errs[0] == nil {
+			require.ErrorIs(f, errs[1], release.ErrConflict)
+		} else {
+			require.ErrorIs(f, errs[0], release.ErrNotFound)
+			require.NoError(f, errs[1])
+		}
+	}
 }

@@ -42,7 +42,8 @@ type Config struct {
 	DSN string
 	// MaxOpenConns bounds the connections; with SQLite those that read, as just one writes. Defaults to 20.
 	MaxOpenConns int
-	// MaxIdleConns is how many connections are kept while there is nothing to do. Defaults to MaxOpenConns.
+	// MaxIdleConns is how many connections are kept while there is nothing to do; a negative number means none. Defaults to
+	// MaxOpenConns.
 	MaxIdleConns int
 	// ConnMaxLifetime closes connections of that age. Defaults to 0, which is never.
 	ConnMaxLifetime time.Duration
@@ -64,7 +65,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.DSN == "" {
 		return c, errors.New("store: DSN is empty")
 	}
-	if c.MaxLogBytes < 0 || c.MaxOpenConns < 0 || c.MaxIdleConns < 0 || c.ConnMaxLifetime < 0 || c.OfflineGrace < 0 {
+	if c.MaxLogBytes < 0 || c.MaxOpenConns < 0 || c.ConnMaxLifetime < 0 || c.OfflineGrace < 0 {
 		return c, errors.New("store: connection limits and times must not be negative")
 	}
 	if len(c.SecretKey) != 0 && len(c.SecretKey) != SecretKeySize {

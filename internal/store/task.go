@@ -206,6 +206,31 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter) (tasks []release.Task, 
 	return tasks, total, err
 }
 
+// RecentTasks is what happens in rollouts, and what happened of late.
+type RecentTasks struct {
+	Active      []release.Task // that have not ended, the oldest first
+	ActiveTotal int            // how many they are in all
+	Failed      []release.Task // that ended otherwise than succeeded, the newest first
+	Succeeded   []release.Task // the newest first
+}
+
+// RecentTasks gives at most so many tasks of each kind; those that ended, if that was after a time.
+func (s *Store) RecentTasks(ctx context.Context, after time.Time, limit int) (r RecentTasks, err error) {
+	if err := s.read().get(ctx, &r.ActiveTotal, `SELECT COUNT(*) FROM tasks t WHERE t.finished_at = 0`); err != nil {
+		return r, fmt.Errorf("count tasks: %w", err)
+	}
+	if r.Active, err = s.listTasks(ctx, ` WHERE t.finished_at = 0 ORDER BY t.created_at, t.id LIMIT ?`, limit); err != nil {
+		return r, err
+	}
+	const ended = ` WHERE t.finished_at > 0 AND t.finished_at >= ? AND `
+	const newest = ` ORDER BY t.created_at DESC, t.id DESC LIMIT ?`
+	if r.Failed, err = s.listTasks(ctx, ended+`t.status <> ?`+newest, micros(after), string(release.StatusSucceeded), limit); err != nil {
+		return r, err
+	}
+	r.Succeeded, err = s.listTasks(ctx, ended+`t.status = ?`+newest, micros(after), string(release.StatusSucceeded), limit)
+	return r, err
+}
+
 // UnfinishedTasks gives the tasks that have not ended, the oldest first.
 func (s *Store) UnfinishedTasks(ctx context.Context) ([]release.Task, error) {
 	return s.listTasks(ctx, ` WHERE t.finished_at = 0 ORDER BY t.created_at, t.id`)

@@ -110,6 +110,39 @@ var taskTests = map[string]func(*fixture){
 		require.Len(f, unfinished, 3)
 		require.Equal(f, made[0].ID, unfinished[0].ID)
 	},
+	"what happened of late is found among many": func(f *fixture) {
+		v := f.project("shop", "1.0")["1.0"]
+		end := func(status release.Status) string {
+			f.advance(time.Second)
+			task := f.deploy("shop", &v, "a")
+			if status != "" {
+				f.end(task, status)
+			}
+			return task.ID
+		}
+		ids := func(tasks []release.Task) (ids []string) {
+			for _, t := range tasks {
+				require.Equal(f, 1, t.Counts.Total)
+				ids = append(ids, t.ID)
+			}
+			return ids
+		}
+		end(release.StatusFailed) // long ago
+		f.advance(time.Hour)
+		after := f.now()
+		failed := []string{end(release.StatusFailed), end(release.StatusPartial)}
+		succeeded := []string{end(release.StatusSucceeded), end(release.StatusSucceeded), end(release.StatusSucceeded)}
+		active := []string{end(""), end(""), end("")}
+		recent, err := f.RecentTasks(f.ctx(), after, 2)
+		require.NoError(f, err)
+		require.Equal(f, active[:2], ids(recent.Active))
+		require.Equal(f, 3, recent.ActiveTotal)
+		require.Equal(f, []string{failed[1], failed[0]}, ids(recent.Failed))
+		require.Equal(f, []string{succeeded[2], succeeded[1]}, ids(recent.Succeeded))
+		recent, err = f.RecentTasks(f.ctx(), f.now().Add(time.Second), 2)
+		require.NoError(f, err)
+		require.Equal(f, store.RecentTasks{Active: recent.Active, ActiveTotal: 3, Failed: []release.Task{}, Succeeded: []release.Task{}}, recent)
+	},
 	"progress follows the transitions": func(f *fixture) {
 		v := f.project("shop", "1.0")["1.0"]
 		task := f.deploy("shop", &v, "h000", "h001")

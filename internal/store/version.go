@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -92,8 +93,13 @@ func (s *Store) Version(ctx context.Context, projectRef, ref string) (release.Ve
 	if err != nil {
 		return release.Version{}, err
 	}
-	return version(ctx, s.read(), ref, ` WHERE v.project_id = ? AND (v.id = ? OR v.name = ?) AND v.deleted_at = 0 ORDER BY v.id = ? DESC LIMIT 1`,
-		project.ID, ref, ref, ref)
+	return versionOf(ctx, s.read(), project.ID, ref, "")
+}
+
+// versionOf gives one of a project, by name or id.
+func versionOf(ctx context.Context, c conn, projectID, ref, lock string) (release.Version, error) {
+	return version(ctx, c, ref, ` WHERE v.project_id = ? AND (v.id = ? OR v.name = ?) AND v.deleted_at = 0 ORDER BY v.id = ? DESC LIMIT 1`+lock,
+		projectID, ref, ref, ref)
 }
 
 func version(ctx context.Context, c conn, ref, condition string, args ...any) (release.Version, error) {
@@ -158,11 +164,12 @@ func (s *Store) SetVersionStatus(ctx context.Context, id string, status release.
 	return s.changeVersion(ctx, id, guardOf(g), func(v *release.Version) { v.Status = status })
 }
 
-// UpdateVersion changes name, status and configuration of the version with v's id, and fills the rest of v. What changes nothing leaves
-// the revision. Of one that was ever deployed only the status can be changed.
+// UpdateVersion changes name, status and configuration of the version with v's id, and fills the rest of v. A name or a status that is
+// empty stays. What changes nothing leaves the revision. Of one that was ever deployed only the status can be changed, and one that a
+// schedule names keeps its name.
 func (s *Store) UpdateVersion(ctx context.Context, v *release.Version, g Guard) error {
 	next, err := s.changeVersion(ctx, v.ID, g, func(now *release.Version) {
-		now.Name, now.Spec = v.Name, v.Spec
+		now.Name, now.Spec = cmp.Or(v.Name, now.Name), v.Spec
 		if v.Status != "" {
 			now.Status = v.Status
 		}
@@ -209,6 +216,12 @@ func (s *Store) changeVersion(ctx context.Context, id string, g Guard, change fu
 				return release.Conflict("version %s of %s was deployed (task %s), so nothing but its status can be changed; make a new version", now.Name, now.Project, tasks[0])
 			}
 		}
+		if next.Name != now.Name {
+			named := scheduled(func(t release.NewTask) bool { return t.Version == now.Name })
+			if err := inUse(ctx, tx, "version "+now.Name+" of "+now.Project, "so it cannot get another name", use{named, `s.project_id = ?`, []any{now.ProjectID}}); err != nil {
+				return err
+			}
+		}
 		next.Revision, next.UpdatedAt = now.Revision+1, stored(s.now())
 		_, err = tx.exec(ctx, `UPDATE versions SET name = ?, status = ?, spec = ?, revision = ?, updated_at = ? WHERE id = ?`,
 			next.Name, string(next.Status), string(is), next.Revision, micros(next.UpdatedAt), id)
@@ -236,7 +249,8 @@ func (s *Store) DeleteVersion(ctx context.Context, id string, g Guard) error {
 		}
 		err = inUse(ctx, tx, "version "+name, "deprecate it instead, or delete it when nothing needs it any more",
 			use{unfinished, `(t.version_id = ? OR t.id IN (SELECT task_id FROM task_targets WHERE previous_version_id = ?))`, []any{id, id}},
-			use{installedOn, `i.project_id = ? AND (i.version_id = ? OR i.attempted_id = ?)`, []any{v.ProjectID, id, id}})
+			use{installedOn, `i.project_id = ? AND (i.version_id = ? OR i.attempted_id = ?)`, []any{v.ProjectID, id, id}},
+			use{scheduled(func(t release.NewTask) bool { return t.Version == v.ID || t.Version == v.Name }), `s.project_id = ?`, []any{v.ProjectID}})
 		if err != nil {
 			return err
 		}

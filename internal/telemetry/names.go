@@ -61,6 +61,9 @@ const (
 	ArtifactBytesSentTotal   = "quic_backbone_artifact_bytes_sent_total"
 )
 
+// BuildInfo is always 1; its labels say what runs.
+const BuildInfo = "quicflow_build_info"
+
 // LabelReason is the label of RefusalsTotal.
 const LabelReason = "reason"
 

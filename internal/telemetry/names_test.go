@@ -93,6 +93,37 @@ func TestEveryNameIsRegistered(t *testing.T) {
 	}
 }
 
+// A name is written down once: whoever wants it takes the constant.
+func TestNamesAreInOnePlace(t *testing.T) {
+	there := gather(t, registry(t))
+	files := 0
+	require.NoError(t, filepath.WalkDir("../..", func(path string, entry os.DirEntry, err error) error {
+		switch name := entry.Name(); {
+		case err != nil:
+			return err
+		case entry.IsDir() && (name == "node_modules" || len(name) > 2 && name[0] == '.'):
+			return filepath.SkipDir
+		case !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || path == "../../internal/telemetry/names.go":
+			return nil
+		}
+		files++
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+				text, err := strconv.Unquote(literal.Value)
+				require.NoError(t, err)
+				require.False(t, there[text] && strings.HasPrefix(text, "quic"), "%s has %s", path, literal.Value)
+			}
+			return true
+		})
+		return nil
+	}))
+	require.Greater(t, files, 200)
+}
+
 var metricName = regexp.MustCompile(`\b(quic_backbone|quicflow|go|process)_[a-z0-9_]+\b`)
 
 // used finds the metrics in expressions. A series of a histogram or of a summary has a suffix.
@@ -156,11 +187,13 @@ func TestAlertsWatchWhatExists(t *testing.T) {
 	}
 	require.NoError(t, yaml.Unmarshal(text, &rules))
 	var expressions []string
-	for _, rule := range rules.Groups[0].Rules {
-		expressions = append(expressions, rule.Expr)
-		require.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
-		require.NotEmpty(t, rule.Annotations["description"], rule.Alert)
-		require.Contains(t, []string{"warning", "critical"}, rule.Labels["severity"], rule.Alert)
+	for _, group := range rules.Groups {
+		for _, rule := range group.Rules {
+			expressions = append(expressions, rule.Expr)
+			require.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
+			require.NotEmpty(t, rule.Annotations["description"], rule.Alert)
+			require.Contains(t, []string{"warning", "critical"}, rule.Labels["severity"], rule.Alert)
+		}
 	}
 	used(t, there, expressions)
 }

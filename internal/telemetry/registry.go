@@ -9,9 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// BuildInfo is always 1; its labels say what runs.
-const BuildInfo = "quicflow_build_info"
-
 // NewRegistry makes a registry that has the metrics of the Go runtime and of the process already.
 func NewRegistry(version string) *prometheus.Registry {
 	r := prometheus.NewRegistry()

@@ -89,9 +89,8 @@ export class World {
 
   startAgent(id, token, labels = {}) {
     const args = ['-s', this.quic, '-i', id, '--data-dir', join(this.dir, 'agents', id)]
-    if (token) args.push('--token', token)
     for (const [k, v] of Object.entries(labels)) args.push('--label', `${k}=${v}`)
-    this.agents.set(id, this.run(id, bin('quic-client'), args))
+    this.agents.set(id, this.run(id, bin('quic-client'), args, token ? { QUIC_JOIN_TOKEN: token } : {}))
   }
 
   async stopAgent(id) {

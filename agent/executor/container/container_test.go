@@ -131,6 +131,16 @@ func TestReasons(t *testing.T) {
 	} {
 		require.EqualError(t, pullError("app:1", false, errors.New(text)), "image app:1: "+want)
 	}
+	// Names say nothing.
+	for text, want := range map[string]string{
+		"manifest for example.com/team/denied:v1.401 not found: manifest unknown":                                         "not found",
+		"manifest for team/denied:v1.401 not found: manifest unknown":                                                     "not found",
+		"Get \"https://example.com/v2/team/denied/manifests/v1.401\": dial tcp 10.0.0.1:443: connect: connection refused": "the registry cannot be reached: connection refused",
+		"received unexpected HTTP status: 401 Unauthorized":                                                               "the registry wants a login",
+		"the registry answered 401": "the registry wants a login",
+	} {
+		require.EqualError(t, pullError("example.com/team/denied:v1.401", false, errors.New(text)), "image example.com/team/denied:v1.401: "+want)
+	}
 	require.EqualError(t, pullError("app:1", true, errors.New("unauthorized: authentication required")), "image app:1: the registry refused the login")
 	for text, want := range map[string]string{
 		"driver failed programming external connectivity on endpoint x: Bind for 0.0.0.0:8080 failed: port is already allocated":                                                "8080",

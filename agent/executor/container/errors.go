@@ -3,10 +3,11 @@ package container
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
+
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 const maxLine = 400 // of a reason, in bytes
@@ -57,7 +58,7 @@ func full(text string) bool {
 
 // pullError says why an image did not come.
 func pullError(reference string, login bool, err error) error {
-	text := strings.ToLower(err.Error())
+	text := wordsOf(err.Error(), reference)
 	has := func(parts ...string) bool {
 		for _, part := range parts {
 			if strings.Contains(text, part) {
@@ -70,7 +71,7 @@ func pullError(reference string, login bool, err error) error {
 	switch {
 	case full(text):
 		why = "the disk of the Docker engine is full"
-	case has("unauthorized", "no basic auth credentials", "authentication required", "401", "incorrect username or password"):
+	case has("unauthorized", "no basic auth credentials", "authentication required", "incorrect username or password"), unauthorized.MatchString(text):
 		why = "the registry wants a login"
 		if login {
 			why = "the registry refused the login"
@@ -92,13 +93,30 @@ func pullError(reference string, login bool, err error) error {
 	return &problem{fmt.Sprintf("image %s: %s", reference, why), err}
 }
 
+var (
+	addresses    = lazyregexp.New(`https?://\S+`)
+	unauthorized = lazyregexp.New(`\b401\b`)
+)
+
+// wordsOf gives what an engine says in small letters, without what it speaks of: an image may be called denied, and a tag 401.
+func wordsOf(text, reference string) string {
+	text = addresses.ReplaceAllString(text, "")
+	_, path, _ := strings.Cut(reference, "/")
+	for _, name := range []string{reference, path} {
+		if name != "" {
+			text = strings.ReplaceAll(text, name, "")
+		}
+	}
+	return strings.ToLower(text)
+}
+
 // lastPart gives what a chain of errors comes down to.
 func lastPart(text string) string {
 	return firstLine(text[strings.LastIndex(text, ": ")+1:])
 }
 
 // Engines before 28, and those since.
-var portInError = regexp.MustCompile(`(?:Bind for|listen (?:tcp|udp|sctp)[46]?|bind host port(?: for)?) \S*?:(\d+)(?:[/: ]|$)`)
+var portInError = lazyregexp.New(`(?:Bind for|listen (?:tcp|udp|sctp)[46]?|bind host port(?: for)?) \S*?:(\d+)(?:[/: ]|$)`)
 
 // portTaken gives the port that a container did not get.
 func portTaken(err error) (port string, taken bool) {

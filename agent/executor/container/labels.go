@@ -4,13 +4,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 )
 
 // The labels of containers that QuicFlow made. Those above are the user's.
@@ -65,7 +65,7 @@ func temporaryName(name, step string) string {
 	return name + "-new-" + hex.EncodeToString(sum[:4])
 }
 
-var noName = regexp.MustCompile(`[^a-zA-Z0-9_.-]+`)
+var noName = lazyregexp.New(`[^a-zA-Z0-9_.-]+`)
 
 // keptName is that of a container that was replaced.
 func keptName(c *found) string {

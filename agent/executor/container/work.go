@@ -366,35 +366,35 @@ func (d *deployment) checkPorts(ctx context.Context, c *found) error {
 	if c.State.Running {
 		return nil
 	}
-	for _, p := range claimsOf(c).ports {
-		holder, err := d.holder(ctx, p)
-		if err != nil {
-			return err
-		}
-		if holder != "" {
-			return fmt.Errorf("port %d is taken by container %s", p.number, holder)
-		}
+	port, holder, err := d.holder(ctx, claimsOf(c).ports)
+	if err == nil && holder != "" {
+		err = fmt.Errorf("port %d is taken by container %s", port, holder)
 	}
-	return nil
+	return err
 }
 
-// holder gives the name of the running container that has a port, but for the one to be replaced.
-func (d *deployment) holder(ctx context.Context, p claimedPort) (string, error) {
+// holder gives the first of some ports that a running container has, but for the one to be replaced, and its name; empty if none has.
+func (d *deployment) holder(ctx context.Context, ports []claimedPort) (port uint16, holder string, err error) {
+	if len(ports) == 0 {
+		return 0, "", nil
+	}
 	others, err := d.engine.list(ctx, listRunning)
 	if err != nil {
-		return "", err
+		return 0, "", err
 	}
-	for _, o := range others {
-		if d.plan.Old != nil && o.ID == d.plan.Old.ID || len(o.Names) == 0 {
-			continue
-		}
-		for _, public := range o.Ports {
-			if p.overlaps(claimedPort{public.PublicPort, public.Type, public.IP}) {
-				return strings.TrimPrefix(o.Names[0], "/"), nil
+	for _, p := range ports {
+		for _, o := range others {
+			if d.plan.Old != nil && o.ID == d.plan.Old.ID || len(o.Names) == 0 {
+				continue
+			}
+			for _, public := range o.Ports {
+				if p.overlaps(claimedPort{public.PublicPort, public.Type, public.IP}) {
+					return p.number, strings.TrimPrefix(o.Names[0], "/"), nil
+				}
 			}
 		}
 	}
-	return "", nil
+	return 0, "", nil
 }
 
 // retire stops the container that is replaced. Its restart policy goes first: a container that is kept must not come back with
@@ -437,13 +437,9 @@ func (d *deployment) start(ctx context.Context, c *found) error {
 			return startError(err)
 		}
 		number, _ := strconv.ParseUint(port, 10, 16)
-		for _, p := range claimsOf(c).ports {
-			if p.number != uint16(number) {
-				continue
-			}
-			if holder, err := d.holder(ctx, p); err == nil && holder != "" {
-				return fmt.Errorf("port %s is taken by container %s", port, holder)
-			}
+		of := slices.DeleteFunc(claimsOf(c).ports, func(p claimedPort) bool { return p.number != uint16(number) })
+		if _, holder, err := d.holder(ctx, of); err == nil && holder != "" {
+			return fmt.Errorf("port %s is taken by container %s", port, holder)
 		}
 		return fmt.Errorf("port %s is taken by a program of this host", port)
 	}

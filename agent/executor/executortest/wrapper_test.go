@@ -315,10 +315,17 @@ func TestArtifactThatCannotBeHad(t *testing.T) {
 	result := h.run()
 	require.Equal(t, quicflowv1.Outcome_OUTCOME_FAILED, result.Outcome)
 	require.Equal(t, "artifact artifact: https://host/${TOKEN}: checksum mismatch", result.Error)
+	require.Equal(t, "artifact artifact is fetched\n"+result.Error+"\n", h.output(quicflowv1.Stream_STREAM_SYSTEM))
 	require.NoFileExists(t, filepath.Join(h.step.Dir, "started"))
 	end, err := spool.End(h.step.Log.Path())
 	require.NoError(t, err)
 	require.Equal(t, end, result.LogEnd)
+
+	// As it is written in a URL.
+	h, _ = fetching(t, func(context.Context) error { return errors.New("https://host/a%20b%25c/file answers 404 Not Found") })
+	h.step.Secrets["TOKEN"] = "a b%c"
+	result = h.run()
+	require.Equal(t, "artifact artifact: https://host/${TOKEN}/file answers 404 Not Found", result.Error)
 }
 
 func TestStepIsStoppedWhileItsArtifactComes(t *testing.T) {

@@ -6,11 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
+	"github.com/quicflow/quicflow/agent/spool"
 	"github.com/quicflow/quicflow/internal/release"
+	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
 
 // The life of a project: install, update, rollback without the network, uninstall.
@@ -404,4 +408,29 @@ func TestCancel(t *testing.T) {
 		require.NoError(t, os.Remove(here))
 		h.clean()
 	}
+}
+
+// The interpreter and the time are the engine's to keep to: it runs what the worker asks for.
+func TestInterpreterAndTimeout(t *testing.T) {
+	h, r := newHost(t), newRepo(t)
+	r.tag("v1")
+	set := executortest.NewSet(t, executor.Host{ClientID: "host-1", DataDir: filepath.Join(h.dir, "data")}, worker)
+	run := func(step string, spec release.GitSpec) *quicflowv1.StepResult {
+		spec.Repository, spec.Ref, spec.Path = r.url(), "v1", h.base
+		merged := release.Merge(release.Project{Type: release.TypeGit, Spec: release.Spec{Git: &spec}}, release.Version{}, release.Override{})
+		config, err := merged.JSON()
+		require.NoError(t, err)
+		return set.Run(t.Context(), &quicflowv1.StepRequest{
+			StepId: "task/deploy/host-1/" + step, TaskId: "task", Action: "install", Project: "web", Version: "v1", NotAfterUnixMs: time.Now().Add(time.Hour).UnixMilli(),
+			Spec: &quicflowv1.StepRequest_Deploy{Deploy: &quicflowv1.DeployStep{Type: "git", Config: config, ConfigId: "c"}},
+		}, spool.NewWriter(spool.Config{Path: filepath.Join(h.dir, "data", "steps", step, "spool")}))
+	}
+	result := run("0", release.GitSpec{PreScript: "this is data", Interpreter: "/bin/cat -n"})
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	require.Contains(t, string(result.StdoutTail), "1\tthis is data")
+	link := h.currentLink()
+	result = run("1", release.GitSpec{PostScript: "sleep 100", Timeout: release.Duration(time.Second)})
+	require.Contains(t, result.Error, "timed out after 1s")
+	require.Equal(t, link, h.currentLink())
+	h.clean()
 }

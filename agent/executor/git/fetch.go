@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -176,7 +176,7 @@ func (c *cache) fetchAll(ctx context.Context) error {
 	return c.git(ctx, gitCommand{doing: "fetch from " + c.remote.name, args: c.within(args...)})
 }
 
-var hexLine = regexp.MustCompile(`(?m)^([0-9a-f]{40}|[0-9a-f]{64})$`)
+var hexLine = lazyregexp.New(`(?m)^([0-9a-f]{40}|[0-9a-f]{64})$`)
 
 // take looks up the commit of a name in the cache and keeps it as what is wanted.
 func (c *cache) take(ctx context.Context, name string, f found) (found, error) {

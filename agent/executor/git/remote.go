@@ -3,9 +3,9 @@ package git
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"strings"
 
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -17,7 +17,7 @@ type remote struct {
 	name   string // for people: without what could be secret
 }
 
-var scpForm = regexp.MustCompile(`^(?:([A-Za-z0-9._][A-Za-z0-9._-]*)@)?([A-Za-z0-9._][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):(.+)$`)
+var scpForm = lazyregexp.New(`^(?:([A-Za-z0-9._][A-Za-z0-9._-]*)@)?([A-Za-z0-9._][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):(.+)$`)
 
 // parseRemote reads an address. What git would take for something else than one of the four kinds is refused: "ext::sh -c …" runs
 // a program.
@@ -134,8 +134,8 @@ func checkRef(ref string) error {
 }
 
 var (
-	wholeCommit  = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
-	commitPrefix = regexp.MustCompile(`^[0-9a-f]{7,63}$`)
+	wholeCommit  = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	commitPrefix = lazyregexp.New(`^[0-9a-f]{7,63}$`)
 )
 
 // What a ref may be.
@@ -145,7 +145,7 @@ const (
 	KindCommit = "commit"
 )
 
-var listed = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})\t(HEAD|refs/\S+)$`)
+var listed = lazyregexp.New(`^([0-9a-f]{40}|[0-9a-f]{64})\t(HEAD|refs/\S+)$`)
 
 // listing is what git ls-remote told: commits by full names. Of annotated tags it has the commit, not the tag object.
 type listing struct {

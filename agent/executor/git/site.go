@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
 	"github.com/quicflow/quicflow/internal/failpoint"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -32,7 +32,7 @@ const (
 )
 
 // releaseForm are the names that this package gives to releases; others below releases are not touched.
-var releaseForm = regexp.MustCompile(`^[0-9a-f]{12}-[0-9a-f]{8}$`)
+var releaseForm = lazyregexp.New(`^[0-9a-f]{12}-[0-9a-f]{8}$`)
 
 // stage is how far a release has got.
 type stage string

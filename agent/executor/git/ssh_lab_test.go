@@ -4,13 +4,8 @@
 package git_test
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/pem"
-	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -19,79 +14,33 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/ssh"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/internal/lab/sshd"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
-// sshServer is an sshd of the test's own on a port of 127.0.0.1. It takes one key.
+// sshServer is an sshd of the test's own.
 type sshServer struct {
 	address    string // host:port
 	user       string
 	key        string // private key to log in with
 	knownHosts string
-	pid        int
 }
 
-// newKey gives a private key in OpenSSH's form, and the line of its public key.
 func newKey(t *testing.T, passphrase string) (private, public string) {
 	t.Helper()
-	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	private, public, err := sshd.NewKey(passphrase)
 	require.NoError(t, err)
-	var block *pem.Block
-	if passphrase == "" {
-		block, err = ssh.MarshalPrivateKey(key, "")
-	} else {
-		block, err = ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte(passphrase))
-	}
-	require.NoError(t, err)
-	sshKey, err := ssh.NewPublicKey(pub)
-	require.NoError(t, err)
-	return string(pem.EncodeToMemory(block)), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshKey)))
+	return private, public
 }
 
 func startSSH(t *testing.T) *sshServer {
 	t.Helper()
-	account, err := user.Current()
+	s, err := sshd.Start(shortDir(t))
 	require.NoError(t, err)
-	dir := shortDir(t)
-	s := &sshServer{user: account.Username}
-	hostKey, hostPublic := newKey(t, "")
-	var public string
-	s.key, public = newKey(t, "")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s.address = listener.Addr().String()
-	require.NoError(t, listener.Close())
-	_, port, err := net.SplitHostPort(s.address)
-	require.NoError(t, err)
-	s.knownHosts = fmt.Sprintf("[127.0.0.1]:%s %s", port, hostPublic)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "host"), []byte(hostKey), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "keys"), []byte(public+"\n"), 0o600))
-	config := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nHostKey %s/host\nAuthorizedKeysFile %s/keys\nStrictModes no\nUsePAM no\n"+
-		"PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nPidFile none\nPerSourcePenalties no\n", port, dir, dir)
-	config = strings.ReplaceAll(config, "PerSourcePenalties no\n", "") // sshd before 9.8 does not know it
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o600))
-	_ = os.MkdirAll("/run/sshd", 0o755)
-	cmd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "config"))
-	var log strings.Builder
-	cmd.Stderr = &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	require.NoError(t, cmd.Start(), "sshd is needed: scripts/install-deps.sh openssh-server")
-	s.pid = cmd.Process.Pid
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = cmd.Wait()
-	})
-	require.Eventually(t, func() bool {
-		conn, err := net.Dial("tcp", s.address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	}, patience, pollTime, "sshd does not listen")
-	return s
+	t.Cleanup(s.Close)
+	return &sshServer{s.Address, s.User, s.Key, s.KnownHosts}
 }
 
 func (s *sshServer) repository(r *repo) string { return "ssh://" + s.user + "@" + s.address + r.bare() }

@@ -157,6 +157,7 @@ func TestWrongLogins(t *testing.T) {
 		w.nothing(t)
 		require.Contains(t, text, want)
 		require.NotContains(t, text+h.log(), wrong, "the host said it")
+		require.Contains(t, h.log(), "fatal: ", "all that git said")
 		require.Empty(t, h.currentLink())
 		h.clean()
 	}
@@ -233,6 +234,7 @@ func TestHang(t *testing.T) {
 	link, address := h.currentLink(), silent(t)
 	require.Contains(t, h.refused(h.step(release.StepUpdate, "v2", release.GitSpec{Repository: "http://" + address + "/site.git"})),
 		address+" does not answer, or too slowly")
+	require.Contains(t, h.log(), "fatal: ", "all that git said")
 	require.Equal(t, link, h.currentLink())
 	h.clean()
 

@@ -20,12 +20,12 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -62,7 +62,7 @@ func (w *Worker) Type() release.Type { return release.TypeGit }
 // The oldest git that has all options that are used here.
 const minMajor, minMinor = 2, 30
 
-var versionForm = regexp.MustCompile(`\b(\d+)\.(\d+)[^\s,]*`)
+var versionForm = lazyregexp.New(`\b(\d+)\.(\d+)[^\s,]*`)
 
 // Probe finds the git program, and what goes with it: ssh, git-lfs.
 func (w *Worker) Probe(ctx context.Context) (executor.Capability, error) {

@@ -6,12 +6,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/quicflow/quicflow/agent/command"
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/agent/executor/wrapper"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 	quicflowv1 "github.com/quicflow/quicflow/proto/quicflow/v1"
 )
@@ -37,7 +37,7 @@ func (Worker) CheckCommand(c *quicflowv1.CommandStep) error {
 	return err
 }
 
-var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+var variable = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // readShell reads and checks a payload.
 func readShell(c *quicflowv1.CommandStep) (*shell, error) {

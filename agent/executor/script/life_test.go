@@ -211,6 +211,20 @@ func TestHealthExec(t *testing.T) {
 	gone(t, h.awaitPID("pid"))
 }
 
+// Between two checks is the interval, and no more checks are made than it takes.
+func TestHealthInterval(t *testing.T) {
+	t.Parallel()
+	const interval = 400 * time.Millisecond
+	h := newHost(t)
+	began := time.Now()
+	result := h.run(h.step("true", func(s *release.ScriptSpec) {
+		s.Health = &release.Health{Exec: `echo p >> $T/probes; [ $(wc -l < "$T/probes") -ge 4 ]`, Interval: release.Duration(interval), Retries: 10}
+	}))
+	require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+	require.GreaterOrEqual(t, time.Since(began), 3*interval)
+	require.Equal(t, "p\np\np\np\n", h.read("probes"))
+}
+
 // Agent and wrapper die during the health check: the check goes on, the script does not run again.
 func TestHealthCheckGoesOn(t *testing.T) {
 	t.Parallel()

@@ -39,6 +39,10 @@ func TestLimits(t *testing.T) {
 	has(`Max file size +1048576 +1048576 `)
 	if cgroups(t) {
 		has(`0::/.*quicflow/step-`)
+		h, result := limited(t, `cd /sys/fs/cgroup/$(sed -n 's/^0:://p' /proc/self/cgroup) && echo $(cat cpu.max memory.max pids.max)`,
+			release.ProcessLimits{CPUs: 0.5, Memory: 512 << 20, Processes: 4000})
+		require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+		require.Equal(t, "50000 100000 536870912 4000\n", h.stdout())
 	} else {
 		has(`Max address space +536870912 +536870912 `)
 		has(`Max processes +4000 +4000 `)

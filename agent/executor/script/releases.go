@@ -80,8 +80,12 @@ func fileMode(a release.Artifact) (os.FileMode, error) {
 	return os.FileMode(mode), nil
 }
 
-// contentID names what the version's artifacts hold.
+// contentID names what the version's artifacts hold, wherever they come from: a URL that was signed anew brings nothing new.
 func contentID(artifacts []release.Artifact) string {
+	artifacts = slices.Clone(artifacts)
+	for i := range artifacts {
+		artifacts[i].URL = ""
+	}
 	text, err := json.Marshal(artifacts)
 	if err != nil {
 		panic(err)

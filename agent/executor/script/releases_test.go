@@ -278,6 +278,22 @@ func TestChangedArtifactsOfAVersion(t *testing.T) {
 	require.Equal(t, executor.RunOK, s.describe().State)
 }
 
+// Where the artifacts come from is no part of what they hold.
+func TestReleaseOfAnotherURL(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	from := func(url string) func(*release.ScriptSpec) {
+		return func(c *release.ScriptSpec) { c.Artifacts[0].URL = url }
+	}
+	s.succeeds(s.deploy(release.StepInstall, "1.0", from("https://example.com/app?signature=1")))
+	again := s.deploy(release.StepUpdate, "1.0", from("https://example.com/app?signature=2"))
+	require.NoError(t, os.RemoveAll(s.path("artifacts")))
+	s.succeeds(again)
+	require.Contains(t, s.output(quicflowv1.Stream_STREAM_SYSTEM), "release 1.0 is here already")
+	require.Equal(t, []string{"1.0"}, s.releases())
+	require.Equal(t, executor.RunOK, s.describe().State)
+}
+
 func TestReleaseOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

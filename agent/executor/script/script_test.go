@@ -103,6 +103,21 @@ func TestInterpreterAndWorkDir(t *testing.T) {
 	require.Contains(t, result.Error, "/no/such/interpreter")
 }
 
+// Each action runs the script that is for it, and no other.
+func TestActionsHaveTheirScripts(t *testing.T) {
+	t.Parallel()
+	for _, action := range []release.StepAction{release.StepInstall, release.StepUpdate, release.StepRollbackTo, release.StepUninstall} {
+		h := newHost(t)
+		step := h.step("", func(s *release.ScriptSpec) {
+			s.Install, s.Update, s.Rollback, s.Uninstall = "echo install", "echo update", "echo rollback", "echo uninstall"
+		})
+		step.Action = string(action)
+		result := h.run(step)
+		require.Equal(t, quicflowv1.Outcome_OUTCOME_SUCCEEDED, result.Outcome, result.Error)
+		require.Equal(t, string(action)+"\n", h.stdout())
+	}
+}
+
 func TestStepThatCannotBeIsRefused(t *testing.T) {
 	t.Parallel()
 	health := func(check release.Health) func(*release.ScriptSpec) {

@@ -26,10 +26,14 @@ type plan struct {
 	Step      *executor.Step `json:"step"`
 	Command   []byte         `json:"command,omitempty"` // a CommandStep
 	KillGrace time.Duration  `json:"kill_grace"`
+	MaxLog    uint64         `json:"max_log,omitempty"` // bytes of output that are kept; 0: all
 }
 
 func newPlan(t release.Type, step *executor.Step, killGrace time.Duration) (*plan, error) {
 	p := &plan{Version: planVersion, Type: t, Step: step, KillGrace: killGrace}
+	if step.Log != nil {
+		p.MaxLog = step.Log.MaxBytes()
+	}
 	if step.Command != nil {
 		var err error
 		if p.Command, err = proto.Marshal(step.Command); err != nil {

@@ -192,7 +192,12 @@ func (s *supervisor) prepare(ctx context.Context, wake func()) (*quicflowv1.Step
 	case errors.As(err, new(*executor.TimedOut)):
 		result.TimedOut, result.Error = true, "the artifacts did not come in time: "+err.Error()
 	}
-	result.Error = hideSecrets(p.Step.Secrets, nil).Replace(result.Error) // a URL may have one in it
+	for _, written := range []func(string) string{nil, inURL} { // a URL may have one in it
+		result.Error = hideSecrets(p.Step.Secrets, written).Replace(result.Error)
+	}
+	if result.Outcome == quicflowv1.Outcome_OUTCOME_FAILED {
+		log.Printf("%s", result.Error)
+	}
 	_ = log.Close()
 	return s.conclude(result)
 }

@@ -9,14 +9,15 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/quicflow/quicflow/agent/executor"
 	"github.com/quicflow/quicflow/internal/durable"
+	"github.com/quicflow/quicflow/internal/lazyregexp"
 	"github.com/quicflow/quicflow/internal/release"
 )
 
@@ -43,7 +44,7 @@ func (t tools) Stdout() io.Writer { return t.w.stdout }
 
 func (t tools) Stderr() io.Writer { return t.w.stderr }
 
-var keyForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
+var keyForm = lazyregexp.New(`^[a-z0-9][a-z0-9_.-]{0,63}$`)
 
 func checkKey(name string) error {
 	if !keyForm.MatchString(name) {
@@ -174,6 +175,9 @@ func inJSON(text string) string {
 	}
 	return string(encoded[1 : len(encoded)-1])
 }
+
+// inURL is a text as it is within the path of a URL that is shown.
+func inURL(text string) string { return (&url.URL{Path: text}).EscapedPath() }
 
 func (t tools) Artifact(ctx context.Context, digest string) (string, error) {
 	if raw, err := hex.DecodeString(digest); err != nil || len(raw) != sha256.Size {

@@ -130,7 +130,8 @@ func runWrapper(dir stepDir) error {
 		}
 	}()
 
-	w := &wrapper{dir: dir, plan: p, log: spool.NewWriter(spool.Config{Path: dir.path(spoolFile), Wake: notify}), hide: hideSecrets(p.Step.Secrets, nil)}
+	w := &wrapper{dir: dir, plan: p, hide: hideSecrets(p.Step.Secrets, nil)}
+	w.log = spool.NewWriter(spool.Config{Path: dir.path(spoolFile), Wake: notify, MaxBytes: p.MaxLog})
 	w.stdout, w.stderr = spool.NewCapture(w.log, quicflowv1.Stream_STREAM_STDOUT), spool.NewCapture(w.log, quicflowv1.Stream_STREAM_STDERR)
 	result, err := w.run(ctx, worker)
 	if err != nil {

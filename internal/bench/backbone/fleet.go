@@ -16,6 +16,8 @@ const (
 	poll = 250 * time.Millisecond
 	// perSocket is how many simulated agents share a UDP socket.
 	perSocket = 2000
+	// perBusySocket is the same where all agents are asked at the same time: no more than a socket's buffer has room for.
+	perBusySocket = 100
 	// loopback is where servers listen: on a port that is free.
 	loopback = "127.0.0.1:0"
 )
@@ -27,8 +29,8 @@ func (b *bench) open(ctx context.Context, dir, addr string, server *rig.Process)
 	return at, server.Order(ctx, "start", hubPlan{Dir: dir, Addr: addr, Preset: b.preset, Payload: b.payload, Heartbeat: b.interval}, &at)
 }
 
-// send has n clients connect to a server and waits until it has them all.
-func (b *bench) send(ctx context.Context, dir string, at address, server, clients *rig.Process, n int) error {
+// send has n clients, perSocket of which share a socket, connect to a server, and waits until it has them all.
+func (b *bench) send(ctx context.Context, dir string, at address, server, clients *rig.Process, n, perSocket int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.patience, errors.New("not all connected within -patience"))
 	defer cancel()
 	plan := rig.FleetPlan{Dir: dir, Addr: at.Addr, Agents: n, PerSocket: perSocket, AtOnce: b.atOnce, KeepAlive: at.Heartbeat, Patience: b.patience, Classic: at.Classic}
@@ -159,7 +161,7 @@ func (b *bench) fill(ctx context.Context, dir string, server, clients *rig.Proce
 		return m, at, err
 	}
 	began := time.Now()
-	if err = b.send(ctx, dir, at, server, clients, n); err != nil {
+	if err = b.send(ctx, dir, at, server, clients, n, perSocket); err != nil {
 		return m, at, err
 	}
 	m.Connecting = time.Since(began)

@@ -194,7 +194,7 @@ func (b *bench) compete(ctx context.Context, dir, system string) (contenders []c
 	if err != nil {
 		return nil, stop, err
 	}
-	if err := b.send(ctx, dir, at, server, clients, b.connections); err != nil {
+	if err := b.send(ctx, dir, at, server, clients, b.connections, perBusySocket); err != nil {
 		return nil, stop, err
 	}
 	return []contender{{system: system, asking: server, near: []*rig.Process{server}, all: []*rig.Process{server, clients}}}, stop, nil

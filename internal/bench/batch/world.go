@@ -14,7 +14,7 @@ import (
 
 const (
 	// perSocket is how many simulated agents share a UDP socket.
-	perSocket = 2000
+	perSocket = 500
 	// look is how often the state of agents is asked for.
 	look = 250 * time.Millisecond
 )

@@ -50,7 +50,11 @@ func StartServer(ctx context.Context, binary, dataDir string, env ...string) (*S
 		return nil, err
 	}
 	defer log.Close()
-	s.command = exec.Command(binary, "--data-dir", dataDir)
+	configuration := filepath.Join(filepath.Dir(dataDir), "server.yaml")
+	if err := os.WriteFile(configuration, []byte("{}\n"), 0o600); err != nil { // else it would read the one of the working directory
+		return nil, err
+	}
+	s.command = exec.Command(binary, "--config", configuration, "--data-dir", dataDir)
 	s.command.Env = append(os.Environ(), "QUIC_SERVER_ADDR="+udp, "QUIC_SERVER_API_ADDR="+tcp, "QUIC_METRICS_ADDR=127.0.0.1:0")
 	s.command.Env = append(s.command.Env, env...)
 	s.command.Stdout, s.command.Stderr = log, log

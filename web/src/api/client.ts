@@ -14,6 +14,9 @@ export class ApiError extends Error {
   }
 }
 
+/** isStatus says whether an error is an answer of that status. */
+export const isStatus = (e: unknown, status: number): boolean => e instanceof ApiError && e.status === status
+
 type Listener = () => void
 const expired = new Set<Listener>()
 

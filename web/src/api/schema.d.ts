@@ -32,7 +32,7 @@ export interface paths {
         put?: never;
         /**
          * Run a command on many hosts
-         * @description The job is stored before this answers, and then runs by itself.
+         * @description The job is stored before this answers, and then runs by itself. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
          */
         post: operations["execute-batch"];
         delete?: never;
@@ -334,7 +334,7 @@ export interface paths {
         put?: never;
         /**
          * Run a command on a host
-         * @description Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}.
+         * @description Answers as soon as the command is stored; ask for its result with GET /api/command/{command_id}. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
          */
         post: operations["create-command"];
         delete?: never;
@@ -354,7 +354,7 @@ export interface paths {
         put?: never;
         /**
          * Run a command on several hosts and wait for all of them
-         * @description Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute.
+         * @description Who leaves before the answer comes cancels nothing: the job goes on, and is found in GET /api/batch/jobs. At most 1000 hosts; for more there are /api/command/stream and /api/batch/execute. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
          */
         post: operations["create-command-multi"];
         delete?: never;
@@ -374,7 +374,7 @@ export interface paths {
         put?: never;
         /**
          * Run a command on several hosts, with the results as they come
-         * @description Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that.
+         * @description Server-Sent Events without names, each with a type in its data: `job` at first, `result` (JobResultEvent, with an id) as each host finishes, first finished first, `progress` (JobProgressEvent, where progress=true asks for it), and at last `complete` (JobCompleteEvent; nothing follows). A host that may be tried again is told of when its last try has ended, or the job. One of which nothing could be known comes again if its agent reports later. Comments keep the connection alive. The first event (type job) tells the job_id. A reader that is cut off goes on with GET /api/batch/jobs/{job_id}/stream. Closing the connection cancels nothing, unless cancel_on_disconnect asks for that. Who sends the same request with the same Idempotency-Key again gets what became of the first one.
          */
         post: operations["create-command-stream"];
         delete?: never;
@@ -567,7 +567,7 @@ export interface paths {
         put?: never;
         /**
          * Ask agents what runs, and tell where that differs from what was deployed
-         * @description Nothing is changed. Only agents that are connected to this server are asked.
+         * @description Nothing is changed on them. Only agents that are connected to this server are asked. What they report is kept with the installations, for previews.
          */
         post: operations["check-drift"];
         delete?: never;
@@ -2356,7 +2356,7 @@ export interface components {
             /** @description The task that installed it */
             installed_by?: string;
             project: string;
-            /** @description What its agent reported then; ask for a drift check to know what runs now */
+            /** @description What its agent reported last: then, or when a drift check asked it */
             running?: components["schemas"]["Running"];
             /** @enum {string} */
             state: "installed" | "failed" | "unknown";
@@ -3308,6 +3308,13 @@ export interface components {
             action: "install" | "update" | "uninstall" | "none";
             /** @description How the configuration differs from that which runs there */
             changes: components["schemas"]["Change"][];
+            /**
+             * @description How what the agents reported last differs from that; left out where it does not
+             * @enum {string}
+             */
+            drift?: "version" | "missing" | "stopped" | "degraded" | "changed" | "";
+            /** @description The version that they reported, if that is another */
+            found?: string;
             /** @description The version that runs there; empty if none does */
             from?: string;
             /** @description Up to five of them */
@@ -4202,7 +4209,10 @@ export interface operations {
     "execute-batch": {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4764,7 +4774,10 @@ export interface operations {
     "create-command": {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4797,7 +4810,10 @@ export interface operations {
     "create-command-multi": {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4837,7 +4853,10 @@ export interface operations {
                 /** @description No events of type result */
                 no_results?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description Of the caller's own choice, such as a UUID: of one caller, one key makes one job. With another request it answers 409 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };

@@ -35,6 +35,15 @@ describe('TaskPreview', () => {
     expect(first.get('.problem').text()).toBe('there is no variable REGISTRY')
     expect(page.get('.warnings').text()).toBe('one host cannot')
   })
+  it('says where hosts do not run what was deployed', () => {
+    const one = preview.groups[0]!
+    const groups = [one, { ...one, drift: 'missing' as const }, { ...one, drift: 'version' as const, found: '0.9' }]
+    const page = mount(TaskPreview, { props: { preview: { ...preview, groups }, soak: '10m', promote: 'manual', layer: '' }, global })
+    const told = page.findAll('.group .what').map((g) => g.text())
+    expect(told[0]).not.toMatch(/missing|found/)
+    expect(told[1]).toContain('missing')
+    expect(told[2]).toContain('0.9 was found there')
+  })
   it('shows what comes from one layer; a variable of the environment is one', async () => {
     expect(show('task').findAll('.values > li')).toHaveLength(1)
     const page = show('environment')

@@ -52,3 +52,22 @@ export function ansi(line: string): Piece[] {
 
 /** The text alone. */
 export const plain = (line: string) => line.replace(escape, '').replace(controls, '')
+
+/** marked gives the pieces of a line with what is searched for as pieces of their own, of the class hit; in either case. */
+export function marked(line: string, search: string): Piece[] {
+  const words = search.trim().toLowerCase()
+  const pieces = ansi(line)
+  if (words === '') return pieces
+  const found: Piece[] = []
+  for (const p of pieces) {
+    const low = p.text.toLowerCase()
+    let from = 0
+    for (let hit = low.indexOf(words); hit >= 0; hit = low.indexOf(words, from)) {
+      if (hit > from) found.push({ text: p.text.slice(from, hit), cls: p.cls })
+      found.push({ text: p.text.slice(hit, hit + words.length), cls: `${p.cls} hit` })
+      from = hit + words.length
+    }
+    if (from < p.text.length) found.push({ text: p.text.slice(from), cls: p.cls })
+  }
+  return found
+}

@@ -1,3 +1,5 @@
+import type { BatchJob } from '@/api/types'
+
 /** The commands that every agent has. What an agent has of its own can be typed in. */
 export interface Kind {
   type: string
@@ -24,6 +26,13 @@ export function readPayload(text: string): { value?: Record<string, unknown>; pr
   } catch (e) {
     return { problem: (e as Error).message }
   }
+}
+
+/** lineOf gives a command on one line: what the shell was given, or the type and its payload. */
+export function lineOf(job: Pick<BatchJob, 'command_type' | 'payload'>): string {
+  const payload = job.payload as { command?: string } | undefined
+  if (job.command_type === 'exec_shell') return payload?.command ?? ''
+  return `${job.command_type} ${payload && Object.keys(payload).length > 0 ? JSON.stringify(payload) : ''}`
 }
 
 /** idsOf gives the ids in what was typed or pasted: with commas, blanks or lines between them. */

@@ -1,4 +1,4 @@
-import { ApiError } from '@/api/client'
+import { isStatus } from '@/api/client'
 import type { BatchJob, Task } from '@/api/types'
 
 type Translate = (key: string, named?: Record<string, unknown>) => string
@@ -11,7 +11,7 @@ export function taskLabel(task: Pick<Task, 'status' | 'phase' | 'wave'>, t: Tran
 }
 
 /** What went wrong, for a person. */
-export const told = (e: Error, t: Translate): string => (e instanceof ApiError && e.status === 0 ? t('error.unreachable') : e.message)
+export const told = (e: Error, t: Translate): string => (isStatus(e, 0) ? t('error.unreachable') : e.message)
 
 /** A duration as the server writes it, without the zeros at its end. */
 export const short = (d: string) => d.replace(/([hm])0s$/, '$1').replace(/h0m$/, 'h')

@@ -1,14 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import type { LogLine, Task } from '@/api/types'
 import { beside, nextAddress } from '@/router'
-import { ansi, plain } from './ansi'
-import { idsOf, readPayload } from './command'
+import { ansi, marked, plain } from './ansi'
+import { idsOf, lineOf, readPayload } from './command'
 import { pagesOf, selectorOf } from './fleet'
 import { layout } from './grid'
 import { jobWords, short } from './label'
-import { LogBuffer, matcher } from './logbuffer'
+import { LogBuffer, matcher, Picked } from './logbuffer'
 import { csv, Results, rowOf } from './results'
-import { allowed, budget, steps, timeLeft, undone } from './rollout'
+import { allowed, budget, offered, steps, timeLeft, undone } from './rollout'
 import { duration, relative } from './time'
 
 const counts = (c: Partial<Task['counts']> = {}) => ({ total: 10, pending: 0, running: 0, succeeded: 0, failed: 0, unknown: 0, offline: 0, cancelled: 0, skipped: 0, rolled_back: 0, rollback_failed: 0, ...c })
@@ -24,6 +24,15 @@ describe('rollout', () => {
       expect(allowed(task({ status, counts: counts({ succeeded: 4, rolled_back: 3, failed: 2, offline: 1 }) })).retry).toBe(status !== 'rolling_back')
     }
     expect(undone(counts({ succeeded: 1, rolled_back: 2, failed: 1, unknown: 1, offline: 1, cancelled: 1, skipped: 1, rollback_failed: 1 }))).toBe(6)
+  })
+  it('offers what may be of use', () => {
+    const say = (t: Partial<Task>) => offered(task(t)).map((b) => `${b.action}${b.enabled ? '' : '?'}${b.type ? ` ${b.type}` : ''}`).join(', ')
+    expect(say({ strategy: { canary: { percent: 10 } }, phase: 'promotion' })).toBe('promote primary, pause, abort, rollback danger')
+    expect(say({ counts: counts({ pending: 10 }) })).toBe('pause, abort, rollback? danger')
+    expect(say({ status: 'paused' })).toBe('resume primary, abort, rollback danger')
+    expect(say({ status: 'failed', counts: counts({ failed: 1 }) })).toBe('retry primary')
+    expect(say({ status: 'aborted', counts: counts({ cancelled: 1 }) })).toBe('retry')
+    expect(say({ status: 'succeeded', counts: counts({ succeeded: 10 }) })).toBe('')
   })
   it('says where it stands', () => {
     const canary = { strategy: { canary: { percent: 10, soak: '5m', promote: 'manual' } }, waves: [{ number: 0, size: 1, canary: true }, { number: 1, size: 4 }, { number: 2, size: 5 }] } as Partial<Task>
@@ -82,6 +91,24 @@ describe('LogBuffer', () => {
     expect(b.lines.filter(matcher({ search: 'FAILED here', stream: '', client: '' })!)).toHaveLength(1)
     expect(b.lines.filter(matcher({ search: 'failed', stream: 'stderr', client: '' })!)).toHaveLength(1)
   })
+  it('says how many lines are new and how many are gone, of all or of those that are picked', () => {
+    for (const [search, of] of [['', 1], ['0', 10]] as const) {
+      const b = new LogBuffer(100)
+      const picked = new Picked(b, matcher({ search, stream: '', client: '' }))
+      const shown: string[] = []
+      for (let i = 1; i <= 500; i++) {
+        b.add(record(i, `${i}\n`))
+        if (i % 7 > 0) continue // often several come at once
+        const { added, gone } = picked.update()
+        const now = picked.lines.map((l) => l.text)
+        expect(now.slice(now.length - added)).toEqual(now.filter((text) => !shown.includes(text)))
+        expect(shown.slice(0, gone)).toEqual(shown.filter((text) => !now.includes(text)))
+        shown.splice(0, shown.length, ...now)
+      }
+      expect(shown.length).toBeGreaterThan(0)
+      expect(shown.filter((text) => of === 1 || text.includes('0'))).toEqual(shown)
+    }
+  })
 })
 
 describe('ansi', () => {
@@ -91,6 +118,12 @@ describe('ansi', () => {
       { text: 'ok', cls: 'a-2 a-bold' }, { text: ' and ', cls: '' }, { text: 'red', cls: 'a-1' }, { text: '.', cls: '' },
     ])
     expect(plain('\u001b]0;title\u0007a\u001b[2Kb\u0007\u001b[38;2;1;2;3mc')).toBe('abc')
+  })
+  it('marks what is searched for, in pieces of any look', () => {
+    expect(marked('one', ' ')).toEqual([{ text: 'one', cls: '' }])
+    expect(marked('Error: \u001b[31merror error\u001b[0m', 'ERROR')).toEqual([
+      { text: 'Error', cls: ' hit' }, { text: ': ', cls: '' }, { text: 'error', cls: 'a-1 hit' }, { text: ' ', cls: 'a-1' }, { text: 'error', cls: 'a-1 hit' },
+    ])
   })
 })
 
@@ -136,6 +169,11 @@ describe('commands', () => {
     expect(readPayload('[1]')).toEqual({ problem: 'object' })
     expect(readPayload('{')).toHaveProperty('problem')
     expect(idsOf(' a,b\nc  a;')).toEqual(['a', 'b', 'c'])
+  })
+  it('are said on one line', () => {
+    expect(lineOf({ command_type: 'exec_shell', payload: { command: 'uptime' } })).toBe('uptime')
+    expect(lineOf({ command_type: 'container.logs', payload: { container: 'a' } })).toBe('container.logs {"container":"a"}')
+    expect(lineOf({ command_type: 'system.info', payload: {} }).trim()).toBe('system.info')
   })
   it('have results', () => {
     const shell = rowOf({ client_id: 'a', command_id: 'j.a', outcome: 'failed', error: 'exit code 1', result: { exit_code: 1, stdout: 'out', stderr: '=bad', stdout_truncated: true, stderr_truncated: false } })

@@ -94,3 +94,40 @@ export function matcher(f: LineFilter): ((line: Line) => boolean) | undefined {
     (f.client === '' || line.client === f.client) &&
     (search === '' || plain(line.text).toLowerCase().includes(search) || line.client.toLowerCase().includes(search))
 }
+
+/** The lines of a buffer that a filter picks, the oldest first. Each line of the buffer is looked at once. */
+export class Picked {
+  lines: Line[] = []
+  private seen = 0 // lines of the buffer, with those let go of
+  private dropped = 0
+
+  /** Without a filter it is all of them. */
+  constructor(
+    private readonly buffer: LogBuffer,
+    private readonly matches?: (line: Line) => boolean,
+  ) {
+    this.update()
+  }
+
+  /** update takes in what the buffer has become, and says how many of its own lines were added at the end and let go of at the start. */
+  update(): { added: number; gone: number } {
+    const { lines, dropped } = this.buffer
+    const from = Math.max(this.seen, dropped)
+    const change = this.matches ? this.sift(from - dropped) : { added: dropped + lines.length - this.seen, gone: dropped - this.dropped }
+    if (!this.matches) this.lines = lines
+    this.seen = dropped + lines.length
+    this.dropped = dropped
+    return change
+  }
+
+  private sift(from: number) {
+    const { lines } = this.buffer
+    const oldest = lines[0]?.no ?? Infinity
+    let gone = 0
+    while (gone < this.lines.length && this.lines[gone]!.no < oldest) gone++
+    if (gone > 0) this.lines = this.lines.slice(gone)
+    const before = this.lines.length
+    for (let i = from; i < lines.length; i++) if (this.matches!(lines[i]!)) this.lines.push(lines[i]!)
+    return { added: this.lines.length - before, gone }
+  }
+}

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { defaultsOf, draftOf, emptyDraft, hostsOf, onceKey, percentOf, problemsAt, problemsBeside, taskOf, wavesOf } from './newtask'
+import { canaryOf, defaultsOf, draftOf, emptyDraft, hostsOf, onceKey, percentOf, problemsAt, problemsBeside, taskOf, wavesOf } from './newtask'
 
 const draft = (d: object = {}) => ({ ...emptyDraft(), project: 'shop', version: '2.0', ...d })
 
@@ -55,6 +55,14 @@ it('defaultsOf prefers what the environment says', () => {
   expect(defaultsOf(undefined)).toMatchObject({ canary: undefined, waves: '100', parallel: 100, failures: '0', onFailure: 'stop', offline: 'skip' })
   expect(defaultsOf({ max_parallel: 7, canary: { percent: 10 }, waves: [50] })).toMatchObject({ canary: { percent: 10 }, waves: '50', parallel: 7 })
   expect(defaultsOf({ canary: { percent: 0 } }).canary).toBeUndefined()
+})
+
+it('canaryOf is the own one, that of the environment, or none', () => {
+  const environment = defaultsOf({ canary: { percent: 10, soak: '5m', promote: 'manual' } })
+  expect(canaryOf(draft(), environment)).toMatchObject({ soak: '5m', promote: 'manual' })
+  expect(canaryOf(draft({ canary: 'own', soak: ' 1m ' }), environment)).toEqual({ soak: '1m', promote: 'auto' })
+  expect(canaryOf(draft({ canary: 'none' }), environment)).toBeUndefined()
+  expect(canaryOf(draft(), defaultsOf(undefined))).toBeUndefined()
 })
 
 it('what is wrong is told at its place, of a task and of a schedule alike', () => {

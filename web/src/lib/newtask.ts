@@ -130,6 +130,14 @@ export function defaultsOf(environment: Strategy | undefined) {
   } as const
 }
 
+export type Defaults = ReturnType<typeof defaultsOf>
+
+/** canaryOf gives what follows the canary of a draft; undefined if it has none. */
+export function canaryOf(d: Draft, defaults: Defaults): { soak?: string; promote?: string } | undefined {
+  if (d.canary === 'none') return undefined
+  return d.canary === 'own' ? { soak: d.soak.trim(), promote: d.promote || 'auto' } : defaults.canary
+}
+
 /** problemsAt gives what is wrong with a part of a request: body.task.strategy.waves is one of strategy.waves, and of strategy with deep. */
 export function problemsAt(fields: { location: string; message: string }[], at: string, deep = false): string {
   const own = fields.filter((f) => {

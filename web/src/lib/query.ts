@@ -20,6 +20,12 @@ export function useAddress(name: string, initial = '', options: { push?: boolean
   })
 }
 
+/** useOffset gives the row that a page of a list begins with, counted from 0, as the address has it in from. */
+export function useOffset(): WritableComputedRef<number> {
+  const from = useAddress('from', '0', { push: true })
+  return computed({ get: () => Number(from.value) || 0, set: (n) => (from.value = String(n)) })
+}
+
 /** The parts of the address that a page reads, and one change of several of them. */
 export function useParts(): { part: (name: string) => ComputedRef<string>; go: (parts: Record<string, string | number | undefined>) => void } {
   const route = useRoute()

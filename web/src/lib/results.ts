@@ -22,13 +22,16 @@ interface Output {
 
 const isOutput = (v: unknown): v is Output => typeof v === 'object' && v !== null && 'stdout' in v && 'stderr' in v
 
+/** red gives what went to stderr as a terminal shows it apart; '' if nothing did. */
+export const red = (text = '') => (text ? `\u001b[31m${text}\u001b[0m` : '')
+
 /** rowOf makes a row of a result. */
 export function rowOf(r: Pick<HostResult, 'client_id' | 'command_id' | 'outcome'> & { error?: string; result?: unknown; output?: Output }): Row {
   const row: Row = { client: r.client_id, command: r.command_id, outcome: r.outcome, error: r.error ?? '', text: '', cut: false }
   const output = isOutput(r.result) ? r.result : r.output
   if (output) {
     row.text = output.stdout ?? ''
-    if (output.stderr) row.text += (row.text && !row.text.endsWith('\n') ? '\n' : '') + `\u001b[31m${output.stderr}\u001b[0m`
+    if (output.stderr) row.text += (row.text && !row.text.endsWith('\n') ? '\n' : '') + red(output.stderr)
     row.cut = output.stdout_truncated === true || output.stderr_truncated === true
     row.exit = output.exit_code
   }

@@ -30,6 +30,19 @@ export function allowed(task: Pick<Task, 'status' | 'phase' | 'counts' | 'action
   }
 }
 
+/** offered gives the actions that a page offers for a task, the most likely first, and whether each is valid now. Of one that has ended only what is valid is offered. */
+export function offered(task: Pick<Task, 'status' | 'phase' | 'counts' | 'action' | 'strategy'>): { action: Action; type: '' | 'primary' | 'danger'; enabled: boolean }[] {
+  const may = allowed(task)
+  if (ended(task)) return may.retry ? [{ action: 'retry', type: ['failed', 'partial'].includes(task.status) ? 'primary' : '', enabled: true }] : []
+  const actions: { action: Action; type: '' | 'primary' | 'danger' }[] = [
+    ...(task.strategy.canary ? [{ action: 'promote', type: 'primary' } as const] : []),
+    task.status === 'paused' ? { action: 'resume', type: 'primary' } : { action: 'pause', type: '' },
+    { action: 'abort', type: '' },
+    { action: 'rollback', type: 'danger' },
+  ]
+  return actions.map((a) => ({ ...a, enabled: may[a.action] }))
+}
+
 export interface Step {
   key: string
   kind: 'canary' | 'soak' | 'promotion' | 'wave' | 'rollback'

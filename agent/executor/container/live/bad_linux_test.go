@@ -142,6 +142,11 @@ func TestPortTaken(t *testing.T) {
 	want := fmt.Sprintf("port %d is taken by container %s-foreign", other.port, p.name)
 	require.Equal(t, want, p.fails(p.step(release.StepUpdate, "v2", taken)))
 	require.Equal(t, want, p.fails(p.step(release.StepUpdate, "v2", taken, func(s *release.ContainerSpec) { s.Update = "after" })))
+	// The first one that is taken of many.
+	free := newProject(t).port
+	require.Equal(t, want, p.fails(p.step(release.StepUpdate, "v2", func(s *release.ContainerSpec) {
+		s.Ports = []release.Port{{Container: 8080, Host: free}, {Container: 8081}, {Container: 8082, Host: other.port}}
+	})))
 	require.Equal(t, first.State.StartedAt, p.runs("v1").State.StartedAt, "it was not even stopped")
 
 	other = newProject(t)

@@ -3,11 +3,7 @@ package live
 import (
 	"context"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"net/netip"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -21,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/quicflow/quicflow/agent/executor"
+	"github.com/quicflow/quicflow/agent/executor/executortest"
 	dockerlab "github.com/quicflow/quicflow/internal/lab/docker"
 	"github.com/quicflow/quicflow/internal/release"
 )
@@ -107,6 +104,17 @@ func makeNetwork(t *testing.T, p *project, name string, subnets ...string) {
 	})
 }
 
+// cgroupParent is one that the engine takes: where systemd makes its cgroups, as on most hosts with cgroup v2, it takes slices only.
+func cgroupParent(t *testing.T, p *project) string {
+	t.Helper()
+	engine, err := p.api.Info(t.Context(), client.InfoOptions{})
+	require.NoError(t, err)
+	if engine.Info.CgroupDriver == "systemd" {
+		return "quicflow-test.slice"
+	}
+	return "/quicflow-test"
+}
+
 var fieldCases = map[string]fieldCase{
 	"many": {
 		set: func(t *testing.T, p *project, s *release.ContainerSpec) {
@@ -142,7 +150,7 @@ var fieldCases = map[string]fieldCase{
 			s.Devices = []release.Device{{Host: "/dev/null", Container: "/dev/nothing", Permissions: "rw"}}
 			s.Ulimits = map[string]release.Ulimit{"nofile": {Soft: 512, Hard: 1024}}
 			s.Sysctls = map[string]string{"net.core.somaxconn": "512"}
-			s.GroupAdd, s.IpcMode, s.CgroupParent, s.Runtime, s.OomScoreAdj = []string{"27"}, "shareable", "/quicflow-test", "runc", 300
+			s.GroupAdd, s.IpcMode, s.CgroupParent, s.Runtime, s.OomScoreAdj = []string{"27"}, "shareable", cgroupParent(t, p), "runc", 300
 			s.Resources = &release.ContainerResources{
 				Memory: 64 << 20, MemoryReservation: 32 << 20, MemorySwap: "96m", CPUs: 0.75, CPUShares: 512, Cpuset: "0", Pids: 50,
 			}
@@ -209,9 +217,11 @@ var fieldCases = map[string]fieldCase{
 			"sysctls":               host("512", func(h *container.HostConfig) any { return h.Sysctls["net.core.somaxconn"] }),
 			"group_add":             host([]string{"27"}, func(h *container.HostConfig) any { return h.GroupAdd }),
 			"ipc_mode":              host(container.IPCModeShareable, func(h *container.HostConfig) any { return h.IpcMode }),
-			"cgroup_parent":         host("/quicflow-test", func(h *container.HostConfig) any { return h.CgroupParent }),
-			"runtime":               host("runc", func(h *container.HostConfig) any { return h.Runtime }),
-			"oom_score_adj":         host(300, func(h *container.HostConfig) any { return h.OomScoreAdj }),
+			"cgroup_parent": func(p *project, c container.InspectResponse) (any, any) {
+				return c.HostConfig.CgroupParent, cgroupParent(p.t, p)
+			},
+			"runtime":       host("runc", func(h *container.HostConfig) any { return h.Runtime }),
+			"oom_score_adj": host(300, func(h *container.HostConfig) any { return h.OomScoreAdj }),
 
 			"resources.memory":             host(int64(64<<20), func(h *container.HostConfig) any { return h.Memory }),
 			"resources.memory_reservation": host(int64(32<<20), func(h *container.HostConfig) any { return h.MemoryReservation }),
@@ -374,10 +384,12 @@ func TestEveryFieldIsChecked(t *testing.T) {
 			checked[path] = true
 		}
 	}
-	uses := testsThatUse(t)
+	uses := executortest.Identifiers(t)
 	goNames := map[string]string{}
 	fields := 0
-	walkType("", reflect.TypeFor[release.ContainerSpec](), func(path, goName string) {
+	// The agent's health check is the same for all types.
+	whole := func(path string) bool { return path == "health" }
+	executortest.WalkFields(reflect.TypeFor[release.ContainerSpec](), whole, func(path, goName string) {
 		fields++
 		goNames[path] = goName
 		test, ok := elsewhere[path]
@@ -393,60 +405,7 @@ func TestEveryFieldIsChecked(t *testing.T) {
 	}
 }
 
-// testsThatUse gives the selectors and keys that each test function names.
-func testsThatUse(t *testing.T) map[string]map[string]bool {
-	t.Helper()
-	files, err := os.ReadDir(".")
-	require.NoError(t, err)
-	uses := map[string]map[string]bool{}
-	for _, file := range files {
-		if !strings.HasSuffix(file.Name(), "_test.go") {
-			continue
-		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file.Name(), nil, 0)
-		require.NoError(t, err)
-		for _, d := range parsed.Decls {
-			f, ok := d.(*ast.FuncDecl)
-			if !ok {
-				continue
-			}
-			names := map[string]bool{}
-			ast.Inspect(f, func(n ast.Node) bool {
-				if id, ok := n.(*ast.Ident); ok {
-					names[id.Name] = true
-				}
-				return true
-			})
-			uses[f.Name.Name] = names
-		}
-	}
-	return uses
-}
-
-// walkType visits the fields that have a value of their own. The agent's health check is one: it is the same for all types.
-func walkType(prefix string, t reflect.Type, visit func(path, goName string)) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		path := prefix + name
-		inner, suffix := f.Type, ""
-		switch inner.Kind() {
-		case reflect.Pointer:
-			inner = inner.Elem()
-		case reflect.Slice:
-			inner, suffix = inner.Elem(), "[]"
-		case reflect.Map:
-			inner, suffix = inner.Elem(), "{}"
-		}
-		if inner.Kind() == reflect.Struct && inner != reflect.TypeFor[release.Health]() {
-			walkType(path+suffix+".", inner, visit)
-			continue
-		}
-		visit(path, f.Name)
-	}
-}
-
-// walk visits the values of the same fields.
+// walk visits the values of the same fields as executortest.WalkFields.
 func walk(prefix string, v reflect.Value, visit func(path string, v reflect.Value)) {
 	for i := range v.NumField() {
 		f, value := v.Type().Field(i), v.Field(i)

@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -35,6 +36,43 @@ func (w *world) edit(who, patch string) {
 	w.t.Helper()
 	_, err := client.AppsV1().Deployments(w.namespace).Patch(w.t.Context(), "shop", types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: who})
 	require.NoError(w.t, err)
+}
+
+func TestServiceTypes(t *testing.T) {
+	for _, kind := range []string{"", "ClusterIP", "NodePort", "LoadBalancer", "Headless"} {
+		t.Run(cmp.Or(kind, "unset"), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			of := func(version, kind string) release.KubernetesSpec {
+				return w.spec(version, func(s *release.KubernetesSpec) {
+					s.Ports, s.Service = []release.KubePort{{Port: 80}}, &release.KubeService{Type: kind}
+				})
+			}
+			w.deploy(release.StepInstall, "v1", of("v1", kind))
+			service, err := client.CoreV1().Services(w.namespace).Get(t.Context(), "shop", metav1.GetOptions{})
+			require.NoError(t, err)
+			require.Len(t, service.Spec.Ports, 1)
+			switch kind {
+			case "", "ClusterIP":
+				require.Equal(t, corev1.ServiceTypeClusterIP, service.Spec.Type)
+				require.NotEmpty(t, service.Spec.ClusterIP)
+				require.NotEqual(t, corev1.ClusterIPNone, service.Spec.ClusterIP)
+				require.Zero(t, service.Spec.Ports[0].NodePort)
+			case "Headless":
+				require.Equal(t, corev1.ServiceTypeClusterIP, service.Spec.Type)
+				require.Equal(t, corev1.ClusterIPNone, service.Spec.ClusterIP)
+			default:
+				require.Equal(t, corev1.ServiceType(kind), service.Spec.Type)
+				require.NotZero(t, service.Spec.Ports[0].NodePort, "the cluster chooses it")
+			}
+			if kind == "LoadBalancer" { // a Service may become a simpler one
+				w.deploy(release.StepUpdate, "v2", of("v2", "ClusterIP"))
+				service, err = client.CoreV1().Services(w.namespace).Get(t.Context(), "shop", metav1.GetOptions{})
+				require.NoError(t, err)
+				require.Equal(t, corev1.ServiceTypeClusterIP, service.Spec.Type)
+			}
+		})
+	}
 }
 
 func TestServiceAndPullSecret(t *testing.T) {
