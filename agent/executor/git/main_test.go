@@ -381,8 +381,9 @@ func workInChild(file string) int {
 	k := &tools{step: &job.Step}
 	if job.Again {
 		if group, err := os.ReadFile(k.path("group")); err == nil {
-			pid, _ := strconv.Atoi(string(group))
-			_ = syscall.Kill(-pid, syscall.SIGKILL)
+			if pid, _ := strconv.Atoi(string(group)); pid > 1 { // 0 would be the group that the tests run in
+				_ = syscall.Kill(-pid, syscall.SIGKILL)
+			}
 		}
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, &executor.TimedOut{After: patience})
