@@ -35,7 +35,7 @@ func TestFanOut(t *testing.T) {
 }
 
 func testFanOut(t *testing.T, database string, agents int) {
-	s := startServer(t, serverConfig{database: database})
+	s := startServer(t, serverConfig{database: database, heartbeat: 15}) // as by default: 10,000 a second would be a load of its own
 	dir := t.TempDir()
 	start(t, "quic-loadtest", filepath.Join(dir, "log"), nil, program("quic-loadtest"), "-s", s.addr, "-n", strconv.Itoa(agents), "-p", "fan",
 		"--token", s.joinToken("--uses", strconv.Itoa(agents)), "--identities", dir, "--log-lines", strconv.Itoa(fanOutLines), "--report-interval", "1h", "--connect-timeout", "10m")

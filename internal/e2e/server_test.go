@@ -35,6 +35,7 @@ type serverConfig struct {
 	database     string // sqlite, postgres
 	dsn          string // of PostgreSQL. Defaults to a new database on the server that all tests share
 	offlineGrace int    // seconds. Defaults to 60: longer than any restart here
+	heartbeat    int    // seconds. Defaults to 1
 }
 
 // startServer starts a server on free ports and waits until it is ready.
@@ -51,14 +52,17 @@ func newServer(t *testing.T, c serverConfig) *server {
 	if c.offlineGrace == 0 {
 		c.offlineGrace = 60
 	}
+	if c.heartbeat == 0 {
+		c.heartbeat = 1
+	}
 	s := &server{t: t, dir: t.TempDir(), addr: freeUDP(t), api: freeTCP(t)}
 	settings := fmt.Sprintf(`
 session:
-  heartbeat_interval: 1
-  heartbeat_timeout: 3
-  heartbeat_check_interval: 1
-  offline_grace: %d
-`, c.offlineGrace)
+  heartbeat_interval: %d
+  heartbeat_timeout: %d
+  heartbeat_check_interval: %[1]d
+  offline_grace: %[3]d
+`, c.heartbeat, 3*c.heartbeat, c.offlineGrace)
 	if c.database == postgres {
 		if c.dsn == "" {
 			c.dsn = sharedPostgres(t)

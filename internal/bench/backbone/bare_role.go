@@ -208,14 +208,17 @@ func startBareClients(p rig.FleetPlan) (rig.None, error) {
 }
 
 // bareConnect tries until the server has answered on the connection: one that has too many in its queue refuses some, also
-// after the handshake is over, and one that has no time lets some time out.
+// after the handshake is over, and one that has no time lets some time out. A connection that is lost is made again, as an agent would.
 func bareConnect(d *dialler, i int, secure *tls.Config, p rig.FleetPlan) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.Patience)
 	defer cancel()
 	for {
 		conn, err := bareDial(ctx, d, i, secure, p.KeepAlive)
 		if err == nil {
-			go echoAll(conn)
+			go func() {
+				echoAll(conn)
+				_ = bareConnect(d, i, secure, p) // whoever waits for all of them says how many there are
+			}()
 			return nil
 		}
 		if ctx.Err() != nil {
