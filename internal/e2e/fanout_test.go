@@ -139,6 +139,7 @@ func (l *fanOutLog) read() {
 		}
 		require.Equal(l.s.t, http.StatusOK, l.s.get(fmt.Sprintf("/api/batch/jobs/%s/logs?limit=5000&after=%d", l.id, after), &page))
 		if len(page.Logs) == 0 {
+			l.look() // what was stored since the last look was just read
 			return
 		}
 		for _, r := range page.Logs {
