@@ -84,6 +84,7 @@ func TestAgentsConnectInTurnOnFewSockets(t *testing.T) {
 	var registry *batches
 	var mu sync.Mutex
 	agents := map[string]int{} // by address
+	var told atomic.Int64
 	b := startServer(t, func(c *hub.Config) {
 		registry = &batches{Store: c.Registry.(*store.Store)}
 		c.Registry = registry
@@ -91,10 +92,13 @@ func TestAgentsConnectInTurnOnFewSockets(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			agents[e.Address]++
+			told.Add(1)
 		}
 	})
 	require.NoError(t, b.connect(b.fleet(150, func(c *fleet.Config) { c.Concurrency, c.AgentsPerSocket = 3, 60 })))
 	require.LessOrEqual(t, registry.most.Load(), int64(3))
+	// An agent may know that it was accepted before the hub's hook has run.
+	eventually(t, "the hub has told of all", func() bool { return told.Load() == 150 })
 	mu.Lock()
 	defer mu.Unlock()
 	require.ElementsMatch(t, []int{60, 60, 30}, slices.Collect(maps.Values(agents)))
