@@ -104,6 +104,7 @@ func (o *options) print(s summary) error {
 	line("handshakes", "%d in %s: %.0f/s", s.EverAccepted, s.Connecting.Round(time.Millisecond), s.HandshakesPerSecond)
 	line("dial to acceptance", "%s", percentiles(s.Latency))
 	line("heartbeat round trip", "%s (%d sent)", percentiles(s.RoundTrip), s.Heartbeats)
+	line("asked at the end", "%s, all agents within moments", percentiles(s.Confirm))
 	line("requests answered", "%d", s.Requests)
 	line("steps run", "%d, %d bytes of logs", s.Steps, s.LogBytes)
 	if s.RSS > 0 {

@@ -84,6 +84,7 @@ func (f *Fleet) Confirm(patience time.Duration) {
 		a.mu.Lock()
 		if s := a.session; s != nil && !s.ended {
 			beat := s.pulse.Ask(time.Now())
+			s.asked = beat.Sequence
 			s.beat(beat)
 			open = append(open, question{s, beat.Sequence})
 		}

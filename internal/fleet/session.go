@@ -28,6 +28,7 @@ type session struct {
 
 	pulse agent.Pulse
 	acked uint64 // the sequence of the last heartbeat answered: when it was sent, in unix ns
+	asked uint64 // the sequence of the heartbeat of Confirm
 	heard time.Time
 
 	logs logSession
@@ -49,7 +50,11 @@ func (s *session) read() error {
 		case *quicflowv1.ToAgent_HeartbeatAck:
 			if sent := body.HeartbeatAck.Sequence; sent > s.acked && sent <= uint64(now.UnixNano()) {
 				s.acked = sent
-				a.fleet.stats.roundTrip.add(time.Duration(now.UnixNano() - int64(sent)))
+				took := &a.fleet.stats.roundTrip
+				if sent == s.asked {
+					took = &a.fleet.stats.confirm
+				}
+				took.add(time.Duration(now.UnixNano() - int64(sent)))
 			}
 		case *quicflowv1.ToAgent_Request:
 			s.request(body.Request)

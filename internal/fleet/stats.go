@@ -25,6 +25,7 @@ type Snapshot struct {
 	HandshakesPerSecond float64       `json:"handshakes_per_second"` // in that time, one an agent
 	Latency             Percentiles   `json:"latency"`               // from dialling to acceptance
 	RoundTrip           Percentiles   `json:"roundtrip"`             // of heartbeats
+	Confirm             Percentiles   `json:"confirm"`               // of the questions of Confirm, which all agents ask at once
 
 	Requests   uint64 `json:"requests"` // answered
 	Steps      uint64 `json:"steps"`    // run to their end
@@ -53,7 +54,7 @@ type Percentiles struct {
 type stats struct {
 	accepted, ever, sessions, resumed, reconnected atomic.Int64
 	requests, steps, logBytes, heartbeats          atomic.Uint64
-	latency, roundTrip                             digest
+	latency, roundTrip, confirm                    digest
 
 	mu                        sync.Mutex
 	failed, attempts, dropped map[string]int
@@ -96,6 +97,7 @@ func (f *Fleet) Snapshot() Snapshot {
 		Resumed:      int(s.resumed.Load()),
 		Latency:      s.latency.percentiles(),
 		RoundTrip:    s.roundTrip.percentiles(),
+		Confirm:      s.confirm.percentiles(),
 		Requests:     s.requests.Load(),
 		Steps:        s.steps.Load(),
 		LogBytes:     s.logBytes.Load(),
