@@ -51,6 +51,9 @@ func (a *simulated) tick(now time.Time) {
 		return
 	}
 	s.checkLogs(now)
+	if s.acked < s.asked {
+		return // Confirm waits for the answer, and judges
+	}
 	beat, gone := s.pulse.Tick(now, s.acked, s.heard, s.conn.ConnectionStats().PacketsReceived)
 	switch {
 	case gone:
