@@ -234,7 +234,6 @@ func HighPerformance() Config {
 	c := Standard()
 	c.Server.HighPerf = true
 	c.Server.MaxClients = 150_000
-	c.Server.GCPercent = 25
 	c.TLS.PostQuantum = false
 	c.QUIC.MaxIdleTimeout = seconds(150)
 	c.QUIC.MaxIncomingStreams = 10_000

@@ -12,7 +12,7 @@ import (
 	"github.com/quicflow/quicflow/internal/bench/rig"
 )
 
-// batchResult is one job on all agents, and one broadcast to them right before. Times count from the request.
+// batchResult is one job on all agents, and the broadcasts to them around it. Times count from the request.
 type batchResult struct {
 	Database string `json:"database"`
 	Agents   int    `json:"agents"`
@@ -34,8 +34,9 @@ type batchResult struct {
 
 	workflow string
 
-	Broadcast broadcastResult `json:"broadcast"`
-	Ratio     float64         `json:"ratio"` // of hosts a second to the broadcast's answers a second
+	Broadcasts []broadcastResult `json:"broadcasts"` // two before the job, one after it
+	Broadcast  float64           `json:"broadcast"`  // answers a second, their median
+	Ratio      float64           `json:"ratio"`      // of hosts a second to Broadcast
 }
 
 // broadcastResult is one message to all agents, each of which answers.
@@ -63,7 +64,7 @@ func (b *bench) batch(ctx context.Context, w *world) error {
 	line := func(name string, r batchResult) {
 		fmt.Printf("%-8s %9s %9s %9s %10s %9s %9s %9.0f %8d %11s %10s %10s %9s %9s %7d %12.0f %6.2f\n", name, rig.Short(r.Stored), rig.Short(r.Answered), rig.Short(r.First),
 			rig.Short(r.Last), rig.Short(r.Complete), rig.Short(r.Wall), r.PerSecond, r.Tries, rig.Short(r.CPU.Server), rig.Short(r.CPU.Database), rig.Short(r.CPU.Fleet),
-			rig.Size(r.CPU.RSS), rig.Size(r.CPU.Peak), r.Events, r.Broadcast.PerSecond, r.Ratio)
+			rig.Size(r.CPU.RSS), rig.Size(r.CPU.Peak), r.Events, r.Broadcast, r.Ratio)
 	}
 	for _, r := range all {
 		line(fmt.Sprintf("round %d", r.Round), r)
@@ -97,7 +98,7 @@ func batchMedian(all []batchResult) (m batchResult) {
 	m.CPU.Server, m.CPU.Database = of(all, func(r batchResult) time.Duration { return r.CPU.Server }), of(all, func(r batchResult) time.Duration { return r.CPU.Database })
 	m.CPU.Fleet = of(all, func(r batchResult) time.Duration { return r.CPU.Fleet })
 	m.CPU.RSS, m.CPU.Peak = of(all, func(r batchResult) int64 { return r.CPU.RSS }), of(all, func(r batchResult) int64 { return r.CPU.Peak })
-	m.Broadcast.PerSecond = of(all, func(r batchResult) float64 { return r.Broadcast.PerSecond })
+	m.Broadcast = of(all, func(r batchResult) float64 { return r.Broadcast })
 	return m
 }
 
@@ -109,13 +110,16 @@ func of[R any, T int64 | float64 | time.Duration](all []R, figure func(R) T) T {
 	return rig.Median(values)
 }
 
-// batchRound is a broadcast and a job.
+// batchRound is a job between broadcasts. One broadcast takes half a second with 10,000 agents, so what a garbage collection or the
+// machine's neighbours do to it is more than what is measured: hence their median.
 func (b *bench) batchRound(ctx context.Context, w *world) (r batchResult, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.patience, errors.New("the job did not end within -patience"))
 	defer cancel()
 	r.Database, r.Agents = w.database, w.agents
-	if r.Broadcast, err = b.broadcast(ctx, w); err != nil {
-		return r, err
+	for range 2 {
+		if err := b.broadcast(ctx, w, &r); err != nil {
+			return r, err
+		}
 	}
 	before, err := w.costs()
 	if err != nil {
@@ -151,37 +155,45 @@ func (b *bench) batchRound(ctx context.Context, w *world) (r batchResult, err er
 			r.Last = max(r.Last, t.FinishedAt.Sub(began))
 		}
 	}
-	if r.Broadcast.PerSecond > 0 {
-		r.Ratio = r.PerSecond / r.Broadcast.PerSecond
-	}
 	r.workflow = j.WorkflowID
-	r.Events, err = w.server.HistoryLength(ctx, j.WorkflowID)
-	return r, err
+	if r.Events, err = w.server.HistoryLength(ctx, j.WorkflowID); err != nil {
+		return r, err
+	}
+	if err := b.broadcast(ctx, w, &r); err != nil {
+		return r, err
+	}
+	r.Broadcast = of(r.Broadcasts, func(b broadcastResult) float64 { return b.PerSecond })
+	if r.Broadcast > 0 {
+		r.Ratio = r.PerSecond / r.Broadcast
+	}
+	return r, nil
 }
 
 // broadcast asks every agent to echo.
-func (b *bench) broadcast(ctx context.Context, w *world) (r broadcastResult, err error) {
+func (b *bench) broadcast(ctx context.Context, w *world, round *batchResult) error {
+	var r broadcastResult
 	body, err := json.Marshal(map[string]any{"all": true, "type": "echo", "payload": strings.Repeat("x", b.payload), "timeout": 300})
 	if err != nil {
-		return r, err
+		return err
 	}
 	before, err := w.costs()
 	if err != nil {
-		return r, err
+		return err
 	}
 	began := time.Now()
 	if err := w.server.Post(ctx, "/api/broadcast", string(body), &r); err != nil {
-		return r, err
+		return err
 	}
 	r.Took = time.Since(began)
 	after, err := w.costs()
 	if err != nil {
-		return r, err
+		return err
 	}
 	r.CPU = after.since(before)
 	r.PerSecond = float64(r.Outcomes["answered"]) / r.Took.Seconds()
 	if r.Outcomes["answered"] != w.agents {
 		fmt.Fprintf(os.Stderr, "broadcast to %d agents: %v\n", w.agents, r.Outcomes)
 	}
-	return r, nil
+	round.Broadcasts = append(round.Broadcasts, r)
+	return nil
 }
