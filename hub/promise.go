@@ -41,8 +41,9 @@ func (p *promise) settle(out outcome) {
 		h.metrics.promisesCompleted.Inc()
 		h.metrics.requestDuration.Observe(wait.Seconds())
 		if p.id%sampleEvery == 0 {
-			h.turns.observe(s.conn.ConnectionStats())
+			h.turns.observe(s.conn.ConnectionStats(), !s.answered)
 		}
+		s.answered = true
 	case errors.Is(out.err, ErrPromiseTimeout):
 		h.metrics.promisesTimedOut.Inc()
 		call2(h.cfg.Hooks.OnPromiseTimeout, s.event(), wait)

@@ -35,6 +35,7 @@ type session struct {
 	lastSeen atomic.Int64 // the last frame of any kind
 	blocked  atomic.Int32 // readers held up by the hub itself; a session is not blamed for what it cannot say meanwhile
 	strikes  int          // of the heartbeat check alone
+	answered bool         // a request; of the goroutine that reads the control stream
 
 	frames   *wire.Reader // of the control stream
 	out      *wire.Outbox

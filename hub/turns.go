@@ -46,6 +46,7 @@ type turns struct {
 	began  time.Time // of the round
 	known  int       // samples of the round
 	late   int       // of them, those that a queue held up
+	blind  int       // of them, those that cannot tell
 	scarce bool      // someone had to wait in the round
 }
 
@@ -142,21 +143,27 @@ func (t *turns) advance(now time.Time) {
 	switch {
 	case 2*t.late > t.known:
 		t.room = max(minTurns, t.room-t.room/4)
+	case 2*(t.late+t.blind) > t.known:
 	case t.known > 0 && t.scarce:
 		t.room = min(maxTurns, t.room+t.room/8)
 	case t.scarce:
 		t.room = max(t.room, min(blindTurns, t.room+t.room/8))
 	}
-	t.began, t.known, t.late, t.scarce = now, 0, 0, t.queue.Len() > 0
+	t.began, t.known, t.late, t.blind, t.scarce = now, 0, 0, 0, t.queue.Len() > 0
 }
 
-// observe takes the delay of an answer.
-func (t *turns) observe(s quic.ConnectionStats) {
+// observe takes the delay of an answer. The first one of a session has only the handshake to be compared with, which may have stood in a
+// queue itself, as when all agents return at once: it can tell of a queue, and that there is none only where the round trip is as short
+// as no queue is.
+func (t *turns) observe(s quic.ConnectionStats, first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.known++
-	if s.LatestRTT-s.MinRTT > turnDelay {
+	switch {
+	case s.LatestRTT-s.MinRTT > turnDelay:
 		t.late++
+	case first && s.LatestRTT > turnDelay:
+		t.blind++
 	}
 }
 

@@ -32,7 +32,7 @@ var errNoRoom = errors.New("no room")
 // answers has n answers come, held up by a queue for so long.
 func answers(turns *turns, n int, queued time.Duration) {
 	for range n {
-		turns.observe(quic.ConnectionStats{MinRTT: 100 * time.Millisecond, LatestRTT: 100*time.Millisecond + queued})
+		turns.observe(quic.ConnectionStats{MinRTT: 100 * time.Millisecond, LatestRTT: 100*time.Millisecond + queued}, false)
 	}
 }
 
@@ -159,5 +159,27 @@ func TestTurnsGrowOnlyWhenTheyAreScarce(t *testing.T) {
 			<-time.After(turnRound)
 		}
 		require.Equal(t, firstTurns, turns.room)
+	})
+}
+
+// After all have come back at once, the handshakes stood in a queue: that the first answers take no longer does not say that there is none.
+func TestTurnsDoNotTrustTheHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns()
+		round := func(s quic.ConnectionStats) int {
+			taken := takeTurns(t, turns, maxTurns+1)
+			for range turnSamples {
+				turns.observe(s, true)
+			}
+			<-time.After(turnRound)
+			for _, turn := range taken {
+				turn.Done()
+			}
+			return turns.room
+		}
+		require.Equal(t, firstTurns, round(quic.ConnectionStats{MinRTT: 80 * time.Millisecond, LatestRTT: 80 * time.Millisecond}))
+		require.Greater(t, round(quic.ConnectionStats{MinRTT: turnDelay, LatestRTT: turnDelay}), firstTurns, "too short for a queue")
+		before := turns.room
+		require.Less(t, round(quic.ConnectionStats{MinRTT: 80 * time.Millisecond, LatestRTT: 81*time.Millisecond + turnDelay}), before)
 	})
 }

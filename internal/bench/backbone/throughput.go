@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/quicflow/quicflow/internal/bench/rig"
@@ -81,7 +79,7 @@ func (b *bench) throughput(ctx context.Context) error {
 			}
 			for _, c := range contenders {
 				for _, inFlight := range b.inFlight {
-					dropped := udpDropped()
+					before := rig.UDP()
 					f, cpu, hubCPU, err := b.loadOn(ctx, c, inFlight)
 					if err != nil {
 						stop()
@@ -93,7 +91,7 @@ func (b *bench) throughput(ctx context.Context) error {
 					}
 					m := measured[k]
 					m.figures, m.cpu, m.hubCPU = append(m.figures, f), append(m.cpu, cpu), append(m.hubCPU, hubCPU)
-					m.dropped += udpDropped() - dropped
+					m.dropped += rig.UDP().Dropped - before.Dropped
 				}
 			}
 			stop()
@@ -266,27 +264,4 @@ func (b *bench) printThroughput() {
 	if b.nats != "" {
 		fmt.Printf("NATS %s: in brackets the requester's connections that were fastest; the asking side counts the server's CPU too\n", b.report.NATSVersion)
 	}
-}
-
-// udpDropped counts the datagrams of the whole machine that found no room in a socket's buffer, to receive and to send.
-func udpDropped() (n int64) {
-	text, _ := os.ReadFile("/proc/net/snmp")
-	var names []string
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != "Udp:" {
-			continue
-		}
-		if names == nil {
-			names = fields
-			continue
-		}
-		for i, name := range names {
-			if name == "RcvbufErrors" || name == "SndbufErrors" {
-				value, _ := strconv.ParseInt(fields[i], 10, 64)
-				n += value
-			}
-		}
-	}
-	return n
 }

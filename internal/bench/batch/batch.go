@@ -59,12 +59,12 @@ func (b *bench) batch(ctx context.Context, w *world) error {
 		b.report.Batch = append(b.report.Batch, r)
 	}
 	rig.Heading("Batch job of %q on %d agents, %s; beside it a broadcast of %d bytes, each answered, by the same server", b.command, w.agents, w.database, b.payload)
-	fmt.Printf("%-8s %9s %9s %9s %10s %9s %9s %9s %8s %11s %10s %10s %9s %9s %7s %12s %6s\n", "", "stored", "answered", "1st host", "last host", "complete", "wall",
-		"hosts/s", "tries", "server CPU", "DB CPU", "fleet CPU", "RSS", "peak RSS", "events", "broadcast/s", "ratio")
+	fmt.Printf("%-8s %9s %9s %9s %10s %9s %9s %9s %8s %11s %10s %10s %9s %9s %7s %9s %8s %12s %6s\n", "", "stored", "answered", "1st host", "last host", "complete", "wall",
+		"hosts/s", "tries", "server CPU", "DB CPU", "fleet CPU", "RSS", "peak RSS", "events", "UDP sent", "dropped", "broadcast/s", "ratio")
 	line := func(name string, r batchResult) {
-		fmt.Printf("%-8s %9s %9s %9s %10s %9s %9s %9.0f %8d %11s %10s %10s %9s %9s %7d %12.0f %6.2f\n", name, rig.Short(r.Stored), rig.Short(r.Answered), rig.Short(r.First),
+		fmt.Printf("%-8s %9s %9s %9s %10s %9s %9s %9.0f %8d %11s %10s %10s %9s %9s %7d %9d %8d %12.0f %6.2f\n", name, rig.Short(r.Stored), rig.Short(r.Answered), rig.Short(r.First),
 			rig.Short(r.Last), rig.Short(r.Complete), rig.Short(r.Wall), r.PerSecond, r.Tries, rig.Short(r.CPU.Server), rig.Short(r.CPU.Database), rig.Short(r.CPU.Fleet),
-			rig.Size(r.CPU.RSS), rig.Size(r.CPU.Peak), r.Events, r.Broadcast, r.Ratio)
+			rig.Size(r.CPU.RSS), rig.Size(r.CPU.Peak), r.Events, r.CPU.UDP.Sent, r.CPU.UDP.Dropped, r.Broadcast, r.Ratio)
 	}
 	for _, r := range all {
 		line(fmt.Sprintf("round %d", r.Round), r)
@@ -98,6 +98,7 @@ func batchMedian(all []batchResult) (m batchResult) {
 	m.CPU.Server, m.CPU.Database = of(all, func(r batchResult) time.Duration { return r.CPU.Server }), of(all, func(r batchResult) time.Duration { return r.CPU.Database })
 	m.CPU.Fleet = of(all, func(r batchResult) time.Duration { return r.CPU.Fleet })
 	m.CPU.RSS, m.CPU.Peak = of(all, func(r batchResult) int64 { return r.CPU.RSS }), of(all, func(r batchResult) int64 { return r.CPU.Peak })
+	m.CPU.UDP.Sent, m.CPU.UDP.Dropped = of(all, func(r batchResult) int64 { return r.CPU.UDP.Sent }), of(all, func(r batchResult) int64 { return r.CPU.UDP.Dropped })
 	m.Broadcast = of(all, func(r batchResult) float64 { return r.Broadcast })
 	return m
 }

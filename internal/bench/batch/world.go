@@ -187,6 +187,7 @@ type costs struct {
 	Fleet    time.Duration `json:"fleet"`
 	RSS      int64         `json:"server_rss"`
 	Peak     int64         `json:"server_peak_rss"`
+	UDP      rig.Datagrams `json:"udp"`
 }
 
 func (w *world) costs() (c costs, err error) {
@@ -203,7 +204,7 @@ func (w *world) costs() (c costs, err error) {
 			return c, err
 		}
 	}
-	c.Server, c.Fleet, c.RSS, c.Peak = server.CPU, fleet.CPU, server.RSS, server.Peak
+	c.Server, c.Fleet, c.RSS, c.Peak, c.UDP = server.CPU, fleet.CPU, server.RSS, server.Peak, rig.UDP()
 	return c, nil
 }
 
@@ -212,5 +213,6 @@ func (c costs) since(before costs) costs {
 	c.Server -= before.Server
 	c.Database -= before.Database
 	c.Fleet -= before.Fleet
+	c.UDP = c.UDP.Since(before.UDP)
 	return c
 }
